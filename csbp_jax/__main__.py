@@ -10,6 +10,8 @@ from csbp_jax.config.extras import Missing
 
 def run() -> None:
     """Run the command line and exit with its code."""
+    if sys.platform == "win32":  # no file locks, signals or private folders as they are needed here
+        sys.exit("csbp_jax: runs on Linux and macOS; on Windows use WSL2 (learn.microsoft.com/windows/wsl)")
     sys.unraisablehook = _ignore_closed_event_loop
     _prepare_output()
     try:
@@ -21,7 +23,7 @@ def run() -> None:
         except OSError as error:  # short output reaches a closed pipe or a full disk only now
             code = code or report_os_error(error)
     except Missing as error:  # of what the command line itself imports
-        print("csbp_jax:", error, file=sys.stderr)
+        print(f"csbp_jax: {error}; of a clone: make setup, then .venv/bin/csbp_jax", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:  # during imports
         code = 130

@@ -11,6 +11,8 @@ Using it in any JAX model takes three lines: compute ``term`` where ``h`` is ava
 product to the loss.
 """
 
+from __future__ import annotations  # help() shows ArrayLike, not what it stands for
+
 from collections.abc import Callable
 from typing import Literal, Protocol
 

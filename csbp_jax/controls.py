@@ -28,6 +28,8 @@ forcings.
 Two forces in one optimiser draw from the same keys. Give each a ``seed`` of its own, else they add the same numbers.
 """
 
+from __future__ import annotations  # help() shows ArrayLike, not what it stands for
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -3,6 +3,8 @@
 Shape key: B batch, T time steps, C classes.
 """
 
+from __future__ import annotations  # help() shows ArrayLike, not what it stands for
+
 import functools
 from collections.abc import Mapping
 from typing import Protocol

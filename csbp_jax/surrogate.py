@@ -18,6 +18,8 @@ not after a paper: "SuperSpike" alone stands for four formulas. With ``x = u - t
 Widths and slopes are above 0; each function raises a ValueError for a number of Python or NumPy that is not.
 """
 
+from __future__ import annotations  # help() shows ArrayLike, not what it stands for
+
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -30,7 +32,7 @@ from csbp_jax import ranges
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["formula"])
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Surrogate:
     """Spike function whose derivative is ``formula(x, *params)``.
 
@@ -47,6 +49,9 @@ class Surrogate:
 
     formula: Callable[..., jax.Array]
     params: tuple[ArrayLike, ...]
+
+    def __repr__(self) -> str:
+        return f"{self.formula.__name__.removeprefix('_')}({', '.join(map(str, self.params))})"
 
     def derivative(self, x: ArrayLike) -> jax.Array:
         """Evaluate the surrogate ``ds/dx`` in x's dtype; computed in float32 or wider, so that it stays finite."""

@@ -36,4 +36,6 @@ def write(pictures: pathlib.Path, recordings: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    write(*map(pathlib.Path, sys.argv[1:3]))
+    pictures, recordings = map(pathlib.Path, sys.argv[1:3])
+    write(pictures, recordings)
+    print(f"{pictures}, {recordings}: folders {', '.join(CLASSES.values())} of 8x8 pictures, and of recordings of them")

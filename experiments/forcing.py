@@ -46,17 +46,3 @@ def alternating(record: Record) -> Record:
         return jnp.broadcast_to(signed.reshape(-1, *[1] * (record.ndim - 1)), record.shape)
 
     return jax.tree.map(spread, controls.rms(record), record)
-
-
-def of_starts(how: str | None, record: Callable[[Any], Record], seeds: jax.Array, z: jax.Array) -> Record | None:
-    """The forcing of each start, with a leading axis ``[seeds]``; None where ``how`` is None.
-
-    Args:
-      how: as in :func:`from_record`, or "other": the record of another start.
-      record: ``record(seed)``, the record of the CSBP run from that start.
-    """
-    if how is None:
-        return None
-    form = "replayed" if how == "other" else how
-    forcings = jax.jit(jax.vmap(lambda seed: from_record(form, seed, z, record(seed))))(seeds)
-    return jax.tree.map(lambda r: jnp.roll(r, 1, axis=0), forcings) if how == "other" else forcings

@@ -3,21 +3,21 @@
     python -m experiments.speakers [--seeds 3] [--data-dir data] [--out docs/results/fsdd] [--FIELD VALUE ...]
 
 The config is that of ``fsdd``, with CSBP and with plain backpropagation on paired seeds. Each speaker in turn is left
-out of training and validation, and is the test split. Finished runs under ``runs/accuracy`` are not repeated. Ridge
+out of training and validation, and is the test split. Finished runs are in ``runs/speakers`` and not repeated. Ridge
 regression on the same frames of spikes is the baseline.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax import data
+from csbp_jax import Experiment, RunTable, data
 from csbp_jax.cli.options import parse
-from csbp_jax.config import Config
+from csbp_jax.config import run_name
 from csbp_jax.configs import load
 from csbp_jax.data import DataSource
+from csbp_jax.experiment import Training
 from experiments import accuracy, study
 from experiments.statistics import student_dict
 from experiments.study import Content
@@ -26,18 +26,22 @@ MODULE = "experiments.speakers"
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 KNOWN = "known"
 UNKNOWN = "unknown, mean of six"
+CASES = {KNOWN: {}, **{speaker: {"data.test_speaker": speaker} for speaker in SPEAKERS}}
 # Of the preset's fields, unchanged.
 SETTINGS = """The network and its training were not tuned: these are the first settings tried. The strength $z_0$ = 0.3
 was chosen by validation accuracy on the split of known speakers, from 0, 0.03, 0.1, 0.3, 1 and 3 with one other
 seed, after 10, that of `shd`, had been too strong. """
 
 
-def left_out(config: Config, speaker: str) -> Config:
-    """The same config, tested on this speaker; "" for the official split."""
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, test_speaker=speaker))
+def by_case(table: RunTable, measure: str) -> dict[str, dict[str, list[float]]]:
+    """``{case: {arm: measure of each seed}}``."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for (case, arm), runs in table.frame.groupby(["case", "arm"], sort=False):
+        values.setdefault(str(case), {})[str(arm)] = runs[measure].tolist()
+    return values
 
 
-def ridge(config: Config, data_dir: str) -> float:
+def ridge(splits: Mapping[str, DataSource]) -> float:
     """Test accuracy of ridge regression from all counts of a recording to its class.
 
     ``W = (X'X + 300)^-1 X'Y``, X [N, T * channels] and Y [N, classes] one-hot, both less their means over the training
@@ -48,7 +52,6 @@ def ridge(config: Config, data_dir: str) -> float:
         x, y = study.all_records(source)
         return x.reshape(len(x), -1).astype(float), y
 
-    splits = data.load(config, data_dir)
     (x, y), (test_x, test_y) = arrays(splits["train"]), arrays(splits["test"])
     mean, one_hot = x.mean(0), np.eye(splits["train"].classes)[y]
     x = x - mean
@@ -57,24 +60,12 @@ def ridge(config: Config, data_dir: str) -> float:
     return float((outputs.argmax(1) == test_y).mean())
 
 
-def summary(splits: Mapping[str, Mapping[str, Sequence[Content]]]) -> Content:
+def summary(table: RunTable) -> Content:
     """Accuracies of the last epoch for each split, ``{split: {arm: [of each seed]}}``, and the mean over speakers."""
-    last = {
-        split: {arm: [run["last"]["test_accuracy"] for run in runs] for arm, runs in arms.items()}
-        for split, arms in splits.items()
-    }
+    last = by_case(table, "last_test_accuracy")
     unknown = [last[speaker] for speaker in SPEAKERS]
     last[UNKNOWN] = {arm: np.mean([of[arm] for of in unknown], axis=0).tolist() for arm in unknown[0]}
-    runs = splits[KNOWN]["csbp"]
-    return {
-        "accuracy": last,
-        "validation": {
-            split: {arm: [run["last"]["validation_accuracy"] for run in runs] for arm, runs in arms.items()}
-            for split, arms in splits.items()
-        },
-        "test_count": {split: arms["csbp"][0]["last"]["test_count"] for split, arms in splits.items()},
-        "median_seconds": float(np.median([run["seconds"] for run in runs])),
-    }
+    return {"accuracy": last, "validation": by_case(table, "last_validation_accuracy")}
 
 
 def table(content: Content) -> str:
@@ -97,6 +88,8 @@ def page(content: Content) -> str:
     validation = [100 * np.mean(arms["csbp"]) for split, arms in content["validation"].items() if split != KNOWN]
     unknown = np.mean(content["accuracy"][UNKNOWN]["csbp"])
     settings = "" if content.get("fields") else SETTINGS
+    seconds = content.get("median_seconds")
+    time = f"The median run took {seconds:.0f} s, on a busy\nmachine.\n" if seconds else ""
     differences = [
         accuracy.cell(student_dict(np.subtract(arms["csbp"], arms["bp"])))
         for arms in (content["accuracy"][split] for split in (KNOWN, UNKNOWN))
@@ -116,9 +109,7 @@ training; in the other rows one speaker is left out of training and validation. 
 what is lost there: it holds speakers of the training split, and has {min(validation):.1f} to {max(validation):.1f} %.
 Ridge regression has the same frames of spikes as its input; on unknown speakers the network is {side} it.
 
-{settings}The median run took {content["median_seconds"]:.0f} s, on a busy
-machine.
-
+{settings}{time}
 Made by `{content["command"]}`; `accuracy.json` holds the accuracies of each seed, the versions and the machine.
 """
 
@@ -128,16 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options, fields = parser.parse_known_args(arguments)
     with study.one_line_errors(parser):
-        csbp = parse(load("fsdd"), fields, MODULE)
-        splits, linear = {}, {}
-        for split in (KNOWN, *SPEAKERS):
-            print(split, flush=True)
-            config = left_out(csbp, "" if split == KNOWN else split)
-            arms = {"csbp": config, "bp": accuracy.plain(config)}
-            splits[split] = accuracy.train_arms(arms, options.seeds, options.data_dir)
-            linear[split] = ridge(config, options.data_dir)
+        base = Training(parse(load("fsdd"), fields, MODULE), data_dir=options.data_dir)
+        arms, folder = {"csbp": {}, "bp": {"chaos.z0": 0.0}}, study.WORK / "speakers" / run_name(base.config)
+        runs = Experiment(base, arms, cases=CASES, seeds=range(options.seeds)).run(folder)
+        splits = {case: data.load(base.config.replace(**of), options.data_dir) for case, of in CASES.items()}
     command = " ".join([f"python -m {MODULE}", f"--seeds {options.seeds}", *fields])
-    content = {"seeds": options.seeds, "fields": fields, "ridge": linear} | summary(splits)
+    content = {"seeds": options.seeds, "fields": fields} | summary(runs)
+    content["ridge"] = {case: ridge(of) for case, of in splits.items()}
+    content["test_count"] = {case: len(of["test"]) for case, of in splits.items()}
     content |= study.provenance(command, ("jax", "flax", "optax", "numpy", "scipy"))
     accuracy.write(options.out, content, page(content))
     print(table(content))

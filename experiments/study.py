@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -36,7 +36,6 @@ WORK = pathlib.Path("runs")
 """Folders of experiments, from which a study makes its results."""
 ORIGIN = ("command", "versions", "machine", "device", "commit")
 """The names of :func:`provenance`."""
-_Setting = TypeVar("_Setting", bound=tuple[Any, ...])
 
 
 # --- command line -------------------------------------------------------------------------------------------------
@@ -248,27 +247,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
 
-# --- tuned settings -----------------------------------------------------------------------------------------------
-
-
-def known_shares(settings: Sequence[_Setting], result: Mapping[str, Any] | None) -> dict[_Setting, float]:
-    """``{setting: share}`` of settings that an earlier result was tuned over; empty without a result."""
-    return dict(zip(settings, result["tuning"], strict=True)) if result else {}
-
-
-def tune(
-    settings: Sequence[_Setting], known: Mapping[_Setting, float], share: Callable[[_Setting], float]
-) -> tuple[_Setting, list[float]]:
-    """The setting with the largest share (the first of equals), and all shares; known ones are not computed."""
-    shares = [known[setting] if setting in known else share(setting) for setting in settings]
-    return settings[int(np.argmax(shares))], shares
-
-
-def changed_fields(setting: Any) -> Content:
-    """Fields of a NamedTuple that differ from their defaults."""
-    return {name: value for name, value in setting._asdict().items() if value != setting._field_defaults[name]}
-
-
 # --- data ---------------------------------------------------------------------------------------------------------
 
 
@@ -289,3 +267,8 @@ def finite_or_none(value: Any) -> float | None:
 def to_float64(tree: Any) -> Any:
     """Cast every leaf to float64; under :func:`float64` only."""
     return jax.tree.map(lambda leaf: leaf.astype(float), tree)
+
+
+def changed_fields(setting: Any) -> Content:
+    """Fields of a NamedTuple that differ from their defaults."""
+    return {name: value for name, value in setting._asdict().items() if value != setting._field_defaults[name]}

@@ -100,7 +100,7 @@ def trained(tmp_path_factory):
 def no_figures():
     """Trains, evaluates and inspects without figures, in modules that do not look at them: each costs half a second."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("plots.draw_run", "plots_evaluation.draw", "plots_inspection.draw"):
+        for name in ("plots_training.draw", "plots_evaluation.draw", "plots_inspection.draw"):
             patch.setattr(f"csbp_jax.reporting.{name}", lambda *_: None)
         yield
 

@@ -1,5 +1,6 @@
 """Surrogates: a strict 0/1 step forward, the documented formula backward."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from chex import assert_max_traces, assert_tree_all_finite, assert_trees_all_close, assert_type
 from jax import lax
 
-from csbp_jax import surrogate
+from csbp_jax import neurons, surrogate
 from csbp_jax.surrogate import Surrogate
 
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
@@ -185,3 +186,8 @@ def test_jvp_of_the_gradient_is_its_central_difference_under_every_transform(x64
 def test_widths_and_slopes_are_above_0(name):
     with pytest.raises(ValueError, match=f"{name}: (width|slope|alpha) is -1, but must be above 0"):
         getattr(surrogate, name)(-1)
+
+
+def test_a_surrogate_is_shown_as_it_is_made():
+    assert repr(surrogate.triangle()) == "triangle(1.0)" and repr(surrogate.fast_sigmoid(5.0)) == "fast_sigmoid(5.0)"
+    assert "ArrayLike" in str(inspect.signature(neurons.lif)) and "0x" not in str(inspect.signature(neurons.lif))

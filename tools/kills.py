@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from csbp_jax.config import ConfigError
 from csbp_jax.runtime import seals
 from csbp_jax.runtime.files import write_json, write_text
-from csbp_jax.training.checkpoint import location, manifest
+from csbp_jax.training.checkpoint import layout, manifest
 from csbp_jax.training.metrics_log import read_rows
 from experiments.study import provenance
 from tests.support.checkpoint_arrays import arrays
@@ -176,8 +176,8 @@ def newest_checkpoint(folder: pathlib.Path, before: int) -> int:
     """Check all checkpoints, of which none may be lost; return the step of the newest."""
     newest = -1
     for store in folder.glob("runs/r/checkpoints"):
-        for newest in location.steps(store):
-            if problem := manifest.verify(store / str(newest)):
+        for newest, path in layout.complete(store).items():
+            if problem := manifest.verify(path):
                 raise Fault(f"checkpoint of step {newest}: {problem}")
     if newest < before:
         raise Fault(f"the newest checkpoint is of step {newest}, and was of step {before}")

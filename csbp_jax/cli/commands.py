@@ -4,10 +4,11 @@ The functions that do the work are imported late: JAX takes a second to import, 
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import arg
 
@@ -35,11 +36,15 @@ class Train:
     checkpoints: option.PathOrAddress = None
     """directory or gs://BUCKET/DIRECTORY of checkpoints, under the run's name; by default RUN/checkpoints
     (docs/scale.md)"""
-    distributed: Annotated[str, arg(metavar="off|auto|HOST:PORT,n,i")] = "off"
-    """several processes: auto, or HOST:PORT,n,i for process i of n, where process 0 listens; all other options are the
-    same for all (docs/scale.md)"""
+    distributed: Annotated[str | None, arg(metavar="off|auto|HOST:PORT,n,i")] = None
+    """several processes: auto, which is the default where JAX finds others (TPU pods, Slurm), or HOST:PORT,n,i for
+    process i of n, where process 0 listens; all other options are the same for all (docs/scale.md)"""
+    require: Literal["cpu", "gpu", "tpu"] | None = None
+    """refuse to train where JAX computes on another kind of device"""
     profile: Annotated[str | None, arg(metavar="START:N")] = None
     """write a profiler trace of N steps, from step START on, to RUN/profile (docs/scale.md)"""
+    track: Literal["tensorboard", "wandb", "mlflow", "trackio"] | None = None
+    """write TensorBoard events, or log to this tracker (project csbp_jax), while it trains (docs/scale.md)"""
     data_dir: option.DataDir = "data"
 
 
@@ -52,10 +57,16 @@ def train(argv: Sequence[str]) -> None:
             raise ConfigError(f"--name, --runs: {argv[0]} is the run that goes on; leave them out")
         options = dataclasses.replace(options, name=folder.name, runs=os.path.relpath(folder.parent))
     set_deterministic(config.deterministic)
-    from csbp_jax.runtime import multihost, preemption
+    from csbp_jax.runtime import hardware, multihost, preemption
     from csbp_jax.training.loop import train
 
+    alongside = None
+    if options.track:
+        from csbp_jax.evaluation import trackers
+
+        alongside = functools.partial(trackers.alongside, to=options.track)
     with multihost.connected(options.distributed, preemption.current()) as shared_stop:
+        hardware.require(options.require)
         train(
             config,
             name=options.name,
@@ -66,6 +77,7 @@ def train(argv: Sequence[str]) -> None:
             own=own,
             profile=options.profile or "",
             checkpoints=options.checkpoints,
+            alongside=alongside,
         )
 
 

@@ -1,12 +1,13 @@
 """Tables of what the options take by name: data sets, presets, networks, taps, norms, neurons, augmentations, ..."""
 
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import get_args, get_type_hints
 
 from csbp_jax import configs, data, models, surrogate
-from csbp_jax.config import ConfigError, Model, Neuron, suggestion
+from csbp_jax.config import ConfigError, Model, Neuron, replaced, suggestion
 from csbp_jax.data.device import transform
 from csbp_jax.models import norms, taps
 from csbp_jax.reporting.terminal import Console, print_table
@@ -29,9 +30,10 @@ def show(what: Sequence[str] = ()) -> None:
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     for name in what or TABLES:
         if name not in TABLES:
-            for layers, kinds in _layers_by_kinds(name):
-                for layer in layers:
-                    console.print(" ".join(f"{layer}.{kind}" for kind in kinds), soft_wrap=True)
+            # The names do not depend on the input shape, as long as the pooling layers can halve it.
+            model = replaced(replaced(Model(), "name", name), "input_shape", (128, 128, 2))
+            for _, taps_of_layer in itertools.groupby(models.tap_names(model), lambda tap: tap.partition(".")[0]):
+                console.print(" ".join(taps_of_layer), soft_wrap=True)
             continue
         for title, headings, rows in TABLES[name]():
             print_table(console, title, headings, rows, text_columns=len(headings))
@@ -104,18 +106,3 @@ TABLES: dict[str, Callable[[], _Tables]] = {
 def _data_set(name: str, model: Model) -> list[str]:
     frame = "x".join(map(str, model.input_shape)) or "that of the files"
     return [name, frame, str(model.classes or "one per folder"), model.name, str(model.time_steps)]
-
-
-def _layers_by_kinds(network: str) -> list[tuple[list[str], tuple[str, ...]]]:
-    """Group a network's layers, with its default options, by the tensors that they have: ``[(layers, tensors), ...]``.
-
-    The names do not depend on the input shape, as long as the pooling layers can halve it.
-    """
-    kinds: dict[str, list[str]] = {}
-    for tap in models.tap_names(Model(name=network, input_shape=(128, 128, 2), time_steps=1)):  # type: ignore[arg-type]  # one of the names
-        layer, _, kind = tap.partition(".")
-        kinds.setdefault(layer, []).append(kind)
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for layer, names in kinds.items():
-        groups.setdefault(tuple(names), []).append(layer)
-    return [(layers, names) for names, layers in groups.items()]

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from typing import IO
 
-from csbp_jax import __version__, configs
+from csbp_jax import __version__
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import HELP
 from csbp_jax.cli.options import usage as arguments
@@ -42,6 +42,10 @@ Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 4 checkpoint unus
 another process of the run has ended, 42 stopped by SIGTERM (the same command resumes), 130 interrupted by Ctrl-C
 (likewise); docs/running.md."""
 
+_DATA_SETS = (
+    "DATASET is digits, which needs no download, or one of csbp_jax list presets: data sets, and presets of them."
+)
+
 
 def usage() -> str:
     """List commands, exit codes and data sets, within the width of the terminal."""
@@ -54,7 +58,7 @@ def usage() -> str:
     for name, (options, _) in COMMANDS.items():
         summary = inspect.cleandoc(options.__doc__ or "").partition("\n")[0]
         lines += [f"  csbp_jax {name} {arguments(options)}", _wrapped(summary, "      ")]
-    lines += ["", _wrapped(_EXIT_CODES), "", _wrapped(f"Data sets: {', '.join(configs.NAMES)}")]
+    lines += ["", _wrapped(_EXIT_CODES), "", _wrapped(_DATA_SETS)]
     return "\n".join(lines)
 
 

@@ -105,31 +105,40 @@ Run = Positional[
 ]
 RunDir = Positional[Annotated[str, _word("RUN", expand_path), arg(help="directory of a run")]]
 Repository = Positional[Annotated[str, _word("USER/NAME", _nonempty), arg(help="repository on the Hugging Face hub")]]
-# Their paths are expanded after parsing (options.py): tyro does not pass on the errors of words within a tuple.
-Runs = Positional[tuple[Annotated[str, _word("RUN", str)], ...]]
-RunsOrNetworks = Positional[tuple[Annotated[str, _word("RUN", str)], ...]]
-RunsOrExperiment = Positional[tuple[Annotated[str, _word("RUN|EXPERIMENT", str)], ...]]
-Files = Positional[tuple[Annotated[str, _word("FILE", str)], ...]]
 SeriesFile = Positional[
     Annotated[str, _word("RUN|FILE.csv", expand_path), arg(help="directory of a run, or a CSV file of any program")]
 ]
 SweepDir = Positional[Annotated[str, _word("SWEEP", expand_path), arg(help="directory of a sweep")]]
 Listed = Positional[tuple[Annotated[str, _word("WHAT", _nonempty)], ...]]
-ARGUMENTS = (
-    (ConfigFields, "DATASET|FILE.py"),
-    (Run, "RUN"),
-    (RunDir, "RUN"),
-    (Repository, "USER/NAME"),
-    (Runs, "RUN ..."),
-    (RunsOrNetworks, "RUN ..."),
-    (RunsOrExperiment, "RUN|EXPERIMENT ..."),
-    (Files, "FILE ..."),
-    (SeriesFile, "RUN|FILE.csv"),
-    (SweepDir, "SWEEP"),
-    (Listed, "[WHAT ...]"),
-)
+Runs = Positional[tuple[Annotated[str, _word("RUN", str)], ...]]
+RunsOrNetworks = Positional[tuple[Annotated[str, _word("RUN", str)], ...]]
+RunsOrExperiment = Positional[tuple[Annotated[str, _word("RUN|EXPERIMENT", str)], ...]]
+Files = Positional[tuple[Annotated[str, _word("FILE", str)], ...]]
+EXPANDED: dict[Any, Callable[[str], str]] = {
+    Runs: expand_path,
+    RunsOrNetworks: run_or_address,
+    RunsOrExperiment: expand_path,
+    Files: expand_path,
+}
+"""Types whose words are expanded after parsing: tyro does not pass on the errors of words within a tuple."""
+ARGUMENTS: dict[Any, str] = {
+    ConfigFields: "DATASET|FILE.py",
+    Run: "RUN",
+    RunDir: "RUN",
+    Repository: "USER/NAME",
+    Runs: "RUN ...",
+    RunsOrNetworks: "RUN ...",
+    RunsOrExperiment: "RUN|EXPERIMENT ...",
+    Files: "FILE ...",
+    SeriesFile: "RUN|FILE.csv",
+    SweepDir: "SWEEP",
+    Listed: "[WHAT ...]",
+}
 """What a usage line calls each type of argument without a name."""
 
+MovedData = Annotated[
+    OptionalPath, arg(name="data.dir", help="where the class folders of a run on your own data are now")
+]
 Split = Annotated[Literal["test", "validation", "train"], arg(help="split of the data")]
 WeightsOf = Annotated[
     Literal["last", "chosen", "ema"],

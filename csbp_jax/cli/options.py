@@ -15,30 +15,28 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import tyro
 from tyro import _errors as tyro_errors  # documented as the way to handle errors, in spite of its name
+from tyro.conf import Suppress
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from csbp_jax import configs
-from csbp_jax.cli.option_types import (
-    ARGUMENTS,
-    ConfigFields,
-    Files,
-    Runs,
-    RunsOrExperiment,
-    RunsOrNetworks,
-    expand_path,
-    run_or_address,
-)
+from csbp_jax.cli.option_types import ARGUMENTS, EXPANDED, ConfigFields, expand_path
 from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, check, flatten, replaced
 from csbp_jax.config.validation import allowed_range, check_value
 from csbp_jax.runtime import private
 from csbp_jax.training import plugin_file, run_json
 from csbp_jax.training.plugins import Own
 
-HELP = ("-h", "--help")
+HELP_ALL = "--help-all"
+HELP = ("-h", "--help", HELP_ALL)
+COMMON = (
+    *("seed", "epochs", "batch_size", "patience", "data.dir", "model.name", "model.time_steps"),
+    *("chaos.z0", "chaos.taps", "optimizer.lr"),
+)
+"""Fields of the config that help shows; the others are shown by ``--help-all``."""
 
 Options = TypeVar("Options")
 
@@ -105,7 +103,7 @@ def named_run(word: str) -> pathlib.Path | None:
 
 def usage(kind: Any) -> str:
     """Return the arguments of a command that have no name, such as ``RUN FILE ...``."""
-    return " ".join(words for field in dataclasses.fields(kind) for hint, words in ARGUMENTS if field.type == hint)
+    return " ".join(ARGUMENTS[field.type] for field in dataclasses.fields(kind) if field.type in ARGUMENTS)
 
 
 def is_given(option: str, argv: Sequence[str]) -> bool:
@@ -146,15 +144,14 @@ def read_paths(command: str, kind: type[Options], argv: Sequence[str]) -> Option
     parsed = _parse(kind, None, argv, f"csbp_jax {command}")
     expanded = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # a dataclass, see above
-        if field.type in (Runs, RunsOrNetworks, RunsOrExperiment, Files):
-            expand = run_or_address if field.type == RunsOrNetworks else expand_path
-            if not getattr(parsed, field.name):
-                name = usage(kind).split()[-2].partition("|")[0]
-                raise ConfigError(f"{name}: missing; write csbp_jax {command} {usage(kind)}")
+        if expand := EXPANDED.get(field.type):
             try:
                 expanded[field.name] = tuple(map(expand, getattr(parsed, field.name)))
             except ValueError as error:
                 raise ConfigError(f"{field.name}: {error}") from None
+            if not expanded[field.name]:
+                name = usage(kind).split()[-2].partition("|")[0]
+                raise ConfigError(f"{name}: missing; write csbp_jax {command} {usage(kind)}")
     return dataclasses.replace(parsed, **expanded)  # type: ignore[type-var]
 
 
@@ -202,13 +199,18 @@ def _parse(kind: Callable[..., Options], default: Options | None, argv: Sequence
     def refuse(event: tyro_errors.ParseErrorEvent) -> None:
         raise ConfigError(_message(event, kind, prog))
 
+    is_help = any(word in HELP for word in argv)
+    shortened = is_help and HELP_ALL not in argv and ConfigFields in [field.type for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    argv = ["--help"] if is_help else argv
     output = io.StringIO()
     defaults = {} if default is None else {"default": default}
     try:
         with tyro_errors.on_parse_error(refuse), contextlib.redirect_stderr(output):
-            options: Options = tyro.cli(kind, args=argv, prog=prog, registry=_REGISTRY, **defaults)  # type: ignore[call-overload]  # kind is a dataclass
+            options: Options = tyro.cli(kind, args=argv, prog=prog, registry=_registry(shortened), **defaults)  # type: ignore[call-overload]  # kind is a dataclass
     except SystemExit as stop:
         if not stop.code:  # --help
+            if shortened:
+                print(f"{prog} {HELP_ALL} lists all {len(_names(kind))} options")
             raise
         # An event that this version of tyro does not describe.
         raise ConfigError(f"{' '.join(argv)}: invalid options; {prog} --help lists all") from None
@@ -218,25 +220,38 @@ def _parse(kind: Callable[..., Options], default: Options | None, argv: Sequence
     return options
 
 
-_REGISTRY = ConstructorRegistry()
 _IS_READ = object()  # marks a class that the rule below looks up among all rules, of which it is one
+_SECTIONS = {hint: f"{name}." for name, hint in get_type_hints(Config).items() if dataclasses.is_dataclass(hint)}
 
 
-@_REGISTRY.struct_rule
-def _with_ranges(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """Read a class as tyro does; the help of a field ends with its range."""
-    if _IS_READ in info.markers:
-        return None
-    spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, _IS_READ)))
-    if not isinstance(spec, StructConstructorSpec):
-        return None
-    fields = [dataclasses.replace(field, helptext=functools.partial(_help, field)) for field in spec.fields]
-    return dataclasses.replace(spec, fields=tuple(fields))
+def _registry(shortened: bool) -> ConstructorRegistry:
+    """Return the rules to read a class as tyro does; the help of a field ends with its range, and may be left out."""
+    registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def read(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if _IS_READ in info.markers:
+            return None
+        spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, _IS_READ)))
+        if not isinstance(spec, StructConstructorSpec):
+            return None
+        fields = [dataclasses.replace(field, helptext=functools.partial(_help, field)) for field in spec.fields]
+        prefix = {Config: "", **_SECTIONS}.get(info.type)
+        if shortened and prefix is not None:
+            fields = [
+                field
+                if any(f"{name}.".startswith(f"{prefix}{field.name}.") for name in COMMON)
+                else dataclasses.replace(field, type=Suppress[field.type])  # type: ignore[misc,name-defined]  # a type made here
+                for field in fields
+            ]
+        return dataclasses.replace(spec, fields=tuple(fields))
+
+    return registry
 
 
 def _help(field: StructFieldSpec) -> str | None:
     text, allowed = field.helptext() if callable(field.helptext) else field.helptext, allowed_range(field.type)
-    sentence = " ".join((text or "").split())  # tyro keeps some of the source's line breaks
+    sentence = " ".join((text or "").replace("``", "").split())  # tyro keeps some of the source's line breaks
     return f"{sentence.rstrip('.')}. Allowed: {allowed.words}." if allowed else sentence or None
 
 
@@ -249,6 +264,8 @@ def _message(event: tyro_errors.ParseErrorEvent, kind: Any, prog: str) -> str:
             return f"{_display_name(argument)}: a value is missing; it is {_form(argument)}"
         case tyro_errors.InstantiationFailure(argument=argument, message=message) if argument is not None:
             reason = " ".join(message.split(" Got errors")[0].split("\n\nGot errors")[0].split()).rstrip(".")
+            if converted := re.match("(?:invalid literal|could not)[^']*('.*')", reason, re.IGNORECASE):
+                return f"{_display_name(argument)}: {converted[1]} is not possible; it is {_form(argument)}"
             # Messages of option_types.py say what to do.
             return f"{_display_name(argument)}: {reason}" + ("" if ";" in reason else f"; it is {_form(argument)}")
         case tyro_errors.MissingArgs(missing_arguments=missing):
@@ -276,8 +293,9 @@ def _names(kind: Any) -> list[str]:
     for field in () if kind is Config else dataclasses.fields(kind):
         if field.type == ConfigFields:
             names += flatten(Config())
-        elif all(field.type != hint for hint, _ in ARGUMENTS):
-            names.append(field.name.strip("_"))
+        elif field.type not in ARGUMENTS:
+            spelt = (getattr(extra, "name", None) for extra in get_args(field.type))  # by tyro.conf.arg
+            names.append(next(filter(None, spelt), field.name))
     return [f"--{name.replace('_', '-')}" for name in names]
 
 

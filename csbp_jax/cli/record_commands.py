@@ -4,6 +4,7 @@ The functions that do the work are imported late; see commands.py.
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Literal
 
@@ -70,7 +71,12 @@ def series(argv: Sequence[str]) -> None:
     try:
         measured = recorded.measure(np.diff(values) if options.difference else values, options.seed)
     except ValueError as error:
-        raise ConfigError(f"{options.source}: column {column.name}: {error}") from None
+        remedy = (
+            "; train with --log-every 1 to record every step"
+            if os.path.isdir(options.source) and "short" in str(error)
+            else ""
+        )
+        raise ConfigError(f"{options.source}: column {column.name}: {error}{remedy}") from None
     recorded.report(column.name, measured, options.every)
     if options.out:
         chosen = {**dataclasses.asdict(options), "column": column.name}

@@ -9,12 +9,18 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import arg
 
 from csbp_jax import configs
 from csbp_jax.cli import option_types as option
 from csbp_jax.cli.options import Command, is_given, read, read_paths
 from csbp_jax.config import ConfigError, escaped, replaced
+from csbp_jax.ranges import integers
+
+if TYPE_CHECKING:
+    from csbp_jax.runs.restore import RestoredRun
 
 
 def _names_network(run: str) -> bool:
@@ -46,6 +52,14 @@ class RestoreWithSplit(Restore):
     """How the network of a run is restored, and the data for it."""
 
     split: option.Split = "test"
+    data: option.MovedData = None
+
+
+def _restored(run: str, options: RestoreWithSplit) -> "RestoredRun":
+    _show_network(run)
+    from csbp_jax.runs import restore
+
+    return restore.restore(run, options.weights_of, trust=options.trust, data=options.data)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,12 +102,9 @@ def evaluate(argv: Sequence[str]) -> None:
         evaluate(config, data_dir=of_weights.data_dir)
         return
     options = read_paths("evaluate", Evaluate, argv)
-    _show_network(options.run)
     from csbp_jax.evaluation.evaluate import evaluate_run
 
-    evaluate_run(
-        options.run, split=options.split, weights_of=options.weights_of, trust=options.trust, data_dir=options.data_dir
-    )
+    evaluate_run(_restored(options.run, options), split=options.split, data_dir=options.data_dir)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,19 +164,20 @@ class Inspect(RestoreWithSplit):
     """layer, or several separated by commas; by default all spiking layers"""
     examples: option.Count = 100
     """number of examples, spread evenly over the split"""
+    example: Annotated[int, arg(metavar="N"), integers(0, 10**9)] = 0
+    """number of the example whose spikes and membranes are drawn, from 0"""
 
 
 def inspect(argv: Sequence[str]) -> None:
     """Run ``csbp_jax inspect``."""
     options = read_paths("inspect", Inspect, argv)
-    _show_network(options.run)
     from csbp_jax.evaluation.inspection import inspect
-    from csbp_jax.runs import restore
 
     inspect(
-        restore.restore(options.run, options.weights_of, trust=options.trust),
+        _restored(options.run, options),
         layers=tuple(options.layer.split(",")) if options.layer else (),
         examples=options.examples,
+        example=options.example,
         split=options.split,
         data_dir=options.data_dir,
     )
@@ -196,15 +208,12 @@ def robustness(argv: Sequence[str]) -> None:
     options = read_paths("robustness", Robustness, argv)
     from csbp_jax.evaluation.robustness import battery, command
     from csbp_jax.evaluation.robustness.measure import Plan
-    from csbp_jax.runs import restore
 
     plan = Plan(battery.select(options.only), options.examples, options.queries, options.seed, options.split)
     names = list(options.runs)
     if options.control is not None and os.path.realpath(options.control) not in map(os.path.realpath, names):
         names.insert(0, options.control)
-    for run in names:
-        _show_network(run)
-    runs = [restore.restore(run, options.weights_of, trust=options.trust) for run in names]
+    runs = [_restored(run, options) for run in names]
     control = None
     if options.control is not None:
         control = runs[[os.path.realpath(run) for run in names].index(os.path.realpath(options.control))]

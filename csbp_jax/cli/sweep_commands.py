@@ -9,7 +9,7 @@ import itertools
 import json
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
@@ -67,7 +67,8 @@ def sweep(argv: Sequence[str]) -> None:
     if not options.grid:
         raise ConfigError('--grid: missing; write e.g. --grid "chaos.z0=0,1,3,10 seed=0:16" (make: GRID=...)')
     set_deterministic(config.deterministic)
-    grid, control = parse_grid(config, options.grid), parse_control(config, options.control or "")
+    grid = parse_grid(config, options.grid)
+    control = parse_control(config, options.control) if options.control else {}
     shard = parse_shard(options.shard) if options.shard is not None else None
     from csbp_jax.experiment import Training
 
@@ -125,26 +126,34 @@ def controls(base: "Training", experiment: "Experiment", control: dict[str, Any]
     return different
 
 
-def parse_grid(config: Config, text: str) -> dict[str, list[Any]]:
+def parse_grid(config: Config, text: str, message: str = "GRID: {} (--grid)") -> dict[str, list[Any]]:
     """Parse ``"chaos.z0=0,1.5 seed=0:3"`` to ``{"chaos.z0": [(0.0,), (1.5,)], "seed": [0, 1, 2]}``.
 
     Raises:
-      ConfigError: a word is not FIELD=VALUE,VALUE,..., or a field or a value is given twice, or is not possible.
+      ConfigError: a word is not FIELD=VALUE,VALUE,..., or a field or a value is given twice, or is not possible; its
+        text is ``message`` with the problem.
     """
     grid: dict[str, list[Any]] = {}
+
+    def refuse(problem: object) -> ConfigError:
+        return ConfigError(message.format(problem))
+
     for word in text.split():
         field, equals, values = word.partition("=")
-        listed = [word for value in values.split(",") for word in _range(value)]
+        listed = [word for value in values.split(",") for word in _range(value, refuse)]
         if not field or not equals or "" in listed:
-            raise ConfigError(f"GRID: {word!r} is not possible; write FIELD=VALUE,VALUE or FIELD=FIRST:END (--grid)")
+            raise refuse(f"{word!r} is not possible; write FIELD=VALUE,VALUE or FIELD=FIRST:END")
         if field in grid:
-            raise ConfigError(f"GRID: {field} is given twice; give all its values at once (--grid)")
-        grid[field] = [_value(config, field, value, "GRID: {} (--grid)") for value in listed]
+            raise refuse(f"{field} is given twice; give all its values at once")
+        try:
+            grid[field] = [_value(config, field, value) for value in listed]
+        except ConfigError as error:
+            raise refuse(str(error).removeprefix("--").partition("; it is --")[0]) from None
         for number, value in enumerate(grid[field]):
             if value in grid[field][:number]:  # equal runs would count as independent ones
-                raise ConfigError(f"GRID: {field}={listed[number]} is given twice; give each value once (--grid)")
+                raise refuse(f"{field}={listed[number]} is given twice; give each value once")
     if not grid:
-        raise ConfigError('GRID: empty; write e.g. GRID="chaos.z0=0,1,3 seed=0:8" (--grid)')
+        raise refuse('empty; write e.g. "chaos.z0=0,1,3 seed=0:8"')
     return grid
 
 
@@ -152,18 +161,12 @@ def parse_control(config: Config, text: str) -> dict[str, Any]:
     """Parse ``"chaos.term=drift chaos.z0=3"`` to ``{"chaos.term": "drift", "chaos.z0": (3.0,)}``.
 
     Raises:
-      ConfigError: a word is not FIELD=VALUE, a field does not exist, is given twice, or is the seed.
+      ConfigError: as :func:`parse_grid`, a field has several values, or it is the seed.
     """
-    fields: dict[str, Any] = {}
-    for word in text.split():
-        field, _, value = word.partition("=")
-        if not field or not value or "," in value:
-            raise ConfigError(f"--control: {word!r} is not possible; write FIELD=VALUE, one value of each field")
-        if field == "seed" or field in fields:
-            reason = "runs are paired by their seeds" if field == "seed" else "it is given twice"
-            raise ConfigError(f"--control: {word!r} is not possible, {reason}; leave it out")
-        fields[field] = _value(config, field, value, "--control: {}")
-    return fields
+    grid = parse_grid(config, text, "--control: {}")
+    if wrong := [field for field, values in grid.items() if field == "seed" or len(values) > 1]:
+        raise ConfigError(f"--control: {wrong[0]} is not possible; give one value of each field, and not the seed")
+    return {field: value for field, (value,) in grid.items()}
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -178,23 +181,20 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _range(value: str) -> list[str]:
+def _range(value: str, refuse: Callable[[object], ConfigError]) -> list[str]:
     first, colon, end = value.partition(":")
     if colon and re.fullmatch("[0-9]{1,18}", first) and re.fullmatch("[0-9]{1,18}", end):
         if int(end) - int(first) > MAX_VALUES:
-            raise ConfigError(f"GRID: {value} has more than {MAX_VALUES:,} values; give fewer (--grid)")
+            raise refuse(f"{value} has more than {MAX_VALUES:,} values; give fewer")
         return [str(n) for n in range(int(first), int(end))] or [""]
     return [value]
 
 
-def _value(config: Config, field: str, word: str, message: str) -> Any:
+def _value(config: Config, field: str, word: str) -> Any:
     from csbp_jax.experiment.fields import check_field
 
-    try:
-        if field != "seed":
-            check_field(config, field)
-    except ConfigError as error:
-        raise ConfigError(message.format(error)) from None
+    if field != "seed":
+        check_field(config, field)
     if field.startswith("chaos.z0."):
         (value,) = read_field(config, "chaos.z0", word)
         return value
@@ -203,7 +203,7 @@ def _value(config: Config, field: str, word: str, message: str) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Best:
-    """Train the setting of a sweep that is best in validation, and the best without a chaos term, on fresh seeds."""
+    """Train the best setting of a sweep with a chaos term, and the best without one, on fresh seeds."""
 
     sweep: option.SweepDir
     seeds: option.Count = 10
@@ -218,11 +218,11 @@ class Best:
 
 
 def best(argv: Sequence[str]) -> None:
-    """Run ``csbp_jax best``: the best arm of a sweep and its control on fresh seeds, as an experiment within it.
+    """Run ``csbp_jax best``: the best arm with a term and its control on fresh seeds, as an experiment within a sweep.
 
     On the seeds of the sweep, the selection would bias its accuracy. The control has no chaos term (``chaos.z0`` 0): of
     the sweep's arms without one it is the best in validation, so that both are tuned; if there is none, it is equal to
-    the best arm but for ``chaos.z0``. There is no control if the best arm itself has no chaos term.
+    the best arm with a term but for ``chaos.z0``.
     """
     options = read_paths("best", Best, argv)
     folder = pathlib.Path(options.sweep)
@@ -240,7 +240,7 @@ def best(argv: Sequence[str]) -> None:
 
     own = reload(folder, content.get("own", {}), options.trust, None)
     fields = {name: value for name, value in content["config"].items() if name not in MARK}
-    config, table = run_json.parse_base_config(folder / "config.json", fields), RunTable.read(folder)
+    config, table = run_json.parse_config(folder / "config.json", fields, alone=False), RunTable.read(folder)
     arms = _best_and_control(folder, config, table)
     first = 1 + int(table.frame["seed"].max())
     name = f"best-seeds-{first}-{first + options.seeds - 1}{'-with-control' * (len(arms) > 1)}"
@@ -251,11 +251,10 @@ def best(argv: Sequence[str]) -> None:
     pairs = list(itertools.pairwise(arms))  # the best and its control, if it has one
     compared = compare.comparison(fresh, pairs, options.margin)
     compare.show(compared, folder / name)
-    print("\n".join([fresh.to_latex(), *(of.to_latex() for of in compared.contrasts if len(of.frame))]))
 
 
 def _best_and_control(folder: pathlib.Path, config: Config, table: "RunTable") -> dict[str, dict[str, Any]]:
-    """Return the fields of the best arm of a sweep, and of its control if it has a chaos term.
+    """Return the fields of a sweep's best arm with a chaos term, and of its control; of the best where none has one.
 
     Raises:
       ConfigError: a run of every arm diverged, or the sweep has several data sets.
@@ -272,11 +271,12 @@ def _best_and_control(folder: pathlib.Path, config: Config, table: "RunTable") -
     ranked = list(finite.sort_values("last_validation_accuracy_mean", ascending=False, kind="stable")["arm"])
     if not ranked:
         raise ConfigError(f"{folder}: a run of every setting diverged; try smaller optimizer.lr or chaos.z0")
-    chosen, plain = ranked[0], [name for name in arms if not any(z0[name])]
-    if chosen in plain:
-        print("note: the best setting trains without a chaos term (chaos.z0 0), so it has no control")
-        return {chosen: arms[chosen]}
-    tuned = [name for name in ranked if name in plain]
+    plain = [name for name in arms if not any(z0[name])]
+    tuned, with_term = [name for name in ranked if name in plain], [name for name in ranked if name not in plain]
+    if not with_term:
+        print("note: no setting has a chaos term (chaos.z0 above 0), or in each of them a run diverged; no control")
+        return {tuned[0]: arms[tuned[0]]}
+    chosen = with_term[0]
     # Without a term its other fields have no effect: settings that differ in them alone are one try.
     tries = {json.dumps({k: v for k, v in arms[name].items() if not k.startswith("chaos.")}) for name in plain}
     print(_tries_line(len(arms) - len(plain), len(tries) if tuned else 0))

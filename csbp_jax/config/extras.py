@@ -10,7 +10,7 @@ MODULES = {
         *("filelock", "flatbuffers", "grain", "jinja2", "matplotlib", "pandas", "PIL", "safetensors"),
         *("tensorflow_datasets", "tyro"),
     ),
-    "events": ("aedat", "h5py", "tonic"),
+    "events": ("h5py", "tonic"),  # and aedat, but for Macs, where it is compiled
     "images": ("cykooz_resizer", "simplejpeg"),
     "nir": ("h5py", "nir"),
     "hub": ("huggingface_hub",),
@@ -35,4 +35,5 @@ def need(extra: str, purpose: str, *modules: str) -> None:
     missing = [module for module in modules or MODULES[extra] if importlib.util.find_spec(module) is None]
     if missing:
         names = f"the package{'s' * (len(missing) > 1)} {', '.join(missing)}"
-        raise Missing(f"{purpose}: needs {names}; pip install 'csbp_jax[{extra}]'")
+        install = "aedat" if missing == ["aedat"] else f"'csbp_jax[{extra}]'"
+        raise Missing(f"{purpose}: needs {names}; pip install {install}")

@@ -1,5 +1,6 @@
 """Forms of a config: flat, with the names of the command line; as JSON, in which runs store it; and the run name."""
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -12,12 +13,8 @@ Section = TypeVar("Section", bound=Any)
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """Flatten a config, or its JSON form, to ``{"chaos.z0": (1.0,), ...}``, with the names of the command line."""
-    if isinstance(config, Mapping):
-        fields = dict(config)
-    else:
-        fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     flat: dict[str, Any] = {}
-    for name, value in fields.items():
+    for name, value in (config if isinstance(config, Mapping) else vars(config)).items():
         if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
@@ -28,8 +25,9 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 def replaced(config: Section, name: str, value: Any) -> Section:
     """Return the config with a new value of one field, named as in :func:`flatten`."""
     first, _, rest = name.partition(".")
-    change: Any = {first: replaced(getattr(config, first), rest, value) if rest else value}
-    return dataclasses.replace(config, **change)
+    changed = copy.copy(config)
+    vars(changed)[first] = replaced(vars(config)[first], rest, value) if rest else value
+    return changed
 
 
 def to_json(config: Any) -> dict[str, Any]:

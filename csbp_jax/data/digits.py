@@ -43,7 +43,7 @@ def load(config: Config, data_dir: pathlib.Path) -> dict[str, ArraySource]:
       ConfigError: ``data.size`` is set, or an augmentation that runs on the host: these images are used as they are.
     """
     del data_dir
-    check_rules(_RULES, flatten(config))
+    check_rules(_RULES, flatten(config.data, "data."))
     x = arrays()["x"].astype(np.float32)[:, None, :, :, None] / 16
     y = arrays()["y"].astype(np.int32)
     return {split: ArraySource(x[indices], y[indices], classes=10) for split, indices in splits().items()}

@@ -66,6 +66,9 @@ class ArraySource(DataSource):
     def __init__(self, x: Array, y: Array, classes: int):
         self.x, self.y, self.classes, self.events = x, y, classes, x.shape[1] > 1
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(x {self.x.dtype} {self.x.shape}, {self.classes} classes)"
+
     def __len__(self) -> int:
         return len(self.y)
 

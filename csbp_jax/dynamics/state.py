@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,26 @@ Step = Callable[[PyTree, Any], PyTree]
 Mask = tuple[bool, ...]
 """True for each leaf of a state that is dynamical, in the order of ``jax.tree.leaves``."""
 
-Statistics = tuple[jax.Array, jax.Array, jax.Array]
-"""``(means, standard errors of the means, values of all chunks)``."""
+
+class Statistics(NamedTuple):
+    """Exponents in nats per step.
+
+    exponents: means over chunks. stderr: their standard errors. history: the values of all chunks, ``[chunks, ...]``.
+    """
+
+    exponents: jax.Array
+    stderr: jax.Array
+    history: jax.Array
+
+    def __repr__(self) -> str:
+        values = zip(np.ravel(self.exponents)[:_SHOWN], np.ravel(self.stderr), strict=False)
+        more = f", ... ({np.size(self.exponents)})" if np.size(self.exponents) > _SHOWN else ""
+        shown = ", ".join(f"{value:.2g} ± {error:.1g}" for value, error in values)
+        return f"{shown}{more} nats per step, over {len(self.history)} chunks"
+
+
+_SHOWN = 8
+"""Most exponents in a text."""
 
 
 def mask_of(state: PyTree, dynamical_leaves: PyTree) -> Mask:
@@ -114,4 +132,4 @@ def summary(growth: Sequence[ArrayLike], every: int = 1) -> Statistics:
         )
     rates = [chunk / every for chunk in growth]
     history = jnp.asarray(np.stack(jax.device_get(rates)))  # jnp.stack would compile one operand per chunk
-    return history.mean(axis=0), jnp.asarray(standard_error(history), history.dtype), history
+    return Statistics(history.mean(axis=0), jnp.asarray(standard_error(history), history.dtype), history)

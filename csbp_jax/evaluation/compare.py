@@ -13,7 +13,7 @@ from csbp_jax.reporting.format import fields_text
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runs.contrast import Contrast
 from csbp_jax.runs.run import Run, read_finished
-from csbp_jax.runs.table import TABLE, TERM, RunTable, plain_controls
+from csbp_jax.runs.table import CURVES, TABLE, TERM, RunTable, plain_controls
 from csbp_jax.runtime import files
 
 EPOCHS = {"last_test_accuracy": "last epoch", "chosen_test_accuracy": "epoch chosen by validation"}
@@ -42,21 +42,26 @@ class Comparison(NamedTuple):
 
 
 def read_with_control(
-    runs: Sequence[str | pathlib.Path], control: str | pathlib.Path | None
+    runs: Sequence[str | pathlib.Path], control: str | pathlib.Path | None, unfinished: bool = False
 ) -> tuple[list[Run], Run | None]:
-    """Read finished runs, with their control as the first if it is not among them; return also the control by itself.
+    """Read runs, with their control as the first if it is not among them; return also the control by itself.
+
+    All but the control may be ``unfinished``.
 
     Raises:
       ConfigError: see :func:`csbp_jax.runs.run.read_finished`.
     """
     folders = [pathlib.Path(run) for run in runs]
-    if control is None:
-        return read_finished(folders), None
-    of_control = pathlib.Path(control).resolve()
-    if of_control not in [folder.resolve() for folder in folders]:
+    resolved = [folder.resolve() for folder in folders]
+    if control is not None and pathlib.Path(control).resolve() not in resolved:
         folders.insert(0, pathlib.Path(control))
-    finished = read_finished(folders)
-    return finished, next(run for run in finished if run.folder.resolve() == of_control)
+        resolved.insert(0, folders[0].resolve())
+    read = [Run.read(folder) for folder in folders] if unfinished else read_finished(folders)
+    if control is None:
+        return read, None
+    control_run = read[resolved.index(pathlib.Path(control).resolve())]
+    read_finished([control_run.folder])
+    return read, control_run
 
 
 def controls(table: RunTable, control: str | Run | None = None) -> Pairs:
@@ -148,7 +153,9 @@ def show(
 
     FOLDER/runs.csv                     a row for each run
     FOLDER/differences.csv              the frames of the contrasts
+    FOLDER/tables.tex                   the settings and the differences, for a paper
     FOLDER/comparison.png and .pdf      a point a run, pairs joined
+    FOLDER/curves.png and .pdf          validation accuracy of each epoch, if it was recorded
 
     Args:
       compared: the comparison.
@@ -170,8 +177,13 @@ def show(
     for name, frame in ((TABLE, compared.table.frame), ("differences.csv", compared.differences())):
         with files.replacing(folder / name) as temporary:
             frame.to_csv(temporary, index=False)
+    tables = [compared.table, *(of for of in compared.contrasts if len(of.frame))]
+    files.write_bytes(folder / "tables.tex", "\n".join(of.to_latex() for of in tables).encode())
     compared.table.plot(file=folder / "comparison.png")
-    for label, names in (("numbers", f"{TABLE}, differences.csv"), ("figure", "comparison.png, comparison.pdf")):
+    curves = compared.table.plot_curves(file=folder / "curves.png")
+    numbers = [TABLE, *([CURVES] if (folder / CURVES).exists() else []), "differences.csv", "tables.tex"]
+    figures = ["comparison.png", *(["curves.png"] if curves else []), "and as .pdf"]
+    for label, names in (("numbers", ", ".join(numbers)), ("figures", ", ".join(figures))):
         console.print(f"{label:12} {folder}: {names}", soft_wrap=True)
 
 

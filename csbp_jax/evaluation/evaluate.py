@@ -54,7 +54,7 @@ def evaluate(
 
 
 def evaluate_run(
-    run: str | pathlib.Path,
+    run: str | pathlib.Path | restore.RestoredRun,
     *,
     split: str = "test",
     weights_of: restore.WeightsOf = "last",
@@ -69,7 +69,7 @@ def evaluate_run(
     ``RUN/figures/evaluation-SPLIT-WEIGHTS_OF.png``; for a run that cannot be written, in ``evaluation/RUN``.
 
     Args:
-      run: the run's folder.
+      run: the run's folder; or a run that is restored, with the weights that it has.
       split: "test", "validation" or "train".
       weights_of: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
       trust: execute the run's own code, if it has any (:func:`csbp_jax.runs.restore.load`).
@@ -91,7 +91,7 @@ def evaluate_run(
     parts, fingerprint = restore.load_data(restored, data_dir)
     folder = output_folder(restored.folder, "figures")
     source = data.Unaugmented(parts[split])
-    changed = data_changed(run, restored, fingerprint)
+    changed = data_changed(restored, fingerprint)
     outcomes = forward.apply_all(restored, source.events, forward.outcome)(source)
     names = build.class_names(restored.config, parts, data_dir)
     result = {"run": restored.folder.resolve().name, "split": split, "weights_of": weights_of, "epoch": restored.epoch}
@@ -102,12 +102,12 @@ def evaluate_run(
     return result
 
 
-def data_changed(run: str | pathlib.Path, restored: restore.RestoredRun, fingerprint: str) -> bool:
+def data_changed(run: restore.RestoredRun, fingerprint: str) -> bool:
     """Return whether a run's data are no longer those that it was trained on, and say so in a line to stderr."""
-    changed = restored.data not in ("", run_dir.fingerprint_digest(fingerprint))
+    changed = run.data not in ("", run_dir.fingerprint_digest(fingerprint))
     if changed:
         print(
-            f"{run}: its data have changed since training; the run may have been trained on the examples evaluated now",
+            f"{run.folder}: its data have changed since training, which may have seen the examples evaluated now",
             file=sys.stderr,
         )
     return changed

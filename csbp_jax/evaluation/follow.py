@@ -73,7 +73,7 @@ def _scalars(tag: str, values: dict[str, Any]) -> Iterator[tuple[str, float]]:
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _scalars(f"{tag}/{name}", value)
-        elif isinstance(value, bool) or run_json.is_number(value):
+        elif isinstance(value, bool) or run_json.fits(value, float):
             yield f"{tag}/{name}", value
 
 

@@ -1,6 +1,8 @@
 """HTML report of runs or an experiment, as one file without network access and scripts, with its figures embedded."""
 
 import base64
+import hashlib
+import os
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
@@ -13,25 +15,24 @@ from csbp_jax.config import ConfigError, flatten
 from csbp_jax.evaluation import compare
 from csbp_jax.evaluation.compare import Table
 from csbp_jax.evaluation.outputs import output_folder
-from csbp_jax.reporting import plots, plots_runs
+from csbp_jax.reporting import plots, plots_training
 from csbp_jax.reporting.format import option_text
 from csbp_jax.runs.run import EPOCHS, Run
 from csbp_jax.runs.table import TABLE, RunTable
 from csbp_jax.runtime import files
-from csbp_jax.training import run_json
+from csbp_jax.training import metrics_log, run_json
+
+Figure = tuple[str, str, str]
+"""Name, caption, and PNG in base64."""
 
 
 class Section(NamedTuple):
-    """A part of the page, all of it text.
-
-    figures: name, caption and PNG, in base64.
-    details: tables that the reader opens.
-    """
+    """A part of the page, all of it text; ``details`` are tables that the reader opens."""
 
     heading: str
     notes: Sequence[str]
     tables: Sequence[Table]
-    figures: Sequence[tuple[str, str, str]]
+    figures: Sequence[Figure]
     details: Sequence[Table]
 
 
@@ -42,17 +43,20 @@ def write(
     control: str | pathlib.Path | None = None,
     margin: float | None = None,
 ) -> pathlib.Path:
-    """Write the report of finished runs, or of an experiment, completely or not at all, and return its path.
+    """Write the report of runs, or of an experiment, completely or not at all, and return its path.
+
+    Of a run that is not finished it has the figures so far, and no comparison.
 
     Args:
       runs: folders of runs, or one, compared with each other if there are several; or of an experiment.
-      out: the file; by default ``report.html`` in the first folder, or in ``evaluation/RUN`` if that cannot be written.
+      out: the file; by default ``report.html`` in the first folder, of several runs ``report-OTHERS.html``, with the
+        others' names; or in ``evaluation/RUN`` if that cannot be written.
       control: directory of a run, which is compared as well, and whose setting is the control, or an arm of the
         experiment (:func:`csbp_jax.evaluation.compare.controls`).
       margin: largest difference without importance, in percentage points.
 
     Raises:
-      ConfigError: no folder, one is not a finished run or experiment, an experiment is among several, or a control or
+      ConfigError: no folder, one is not a run or a finished experiment, an experiment is among several, or a control or
         margin has no two runs to compare.
     """
     paths = files.as_paths(runs)
@@ -61,15 +65,19 @@ def write(
     first = paths[0]
     if len(paths) == 1 and (first / TABLE).exists():
         title, sections = f"Experiment {first.resolve().name}", [_experiment_section(first, control, margin)]
+        name = "report.html"
     else:
-        finished, control_run = compare.read_with_control(paths, control)
-        if len(finished) == 1 and (control is not None or margin is not None):
+        read, control_run = compare.read_with_control(paths, control, unfinished=True)
+        if len(read) == 1 and (control is not None or margin is not None):
             raise ConfigError("RUN: --control and --margin are for two or more runs; write csbp_jax report RUN RUN ...")
-        names = ", ".join(run.name for run in finished[:3])
-        more = f" and {len(finished) - 3} more" if len(finished) > 3 else ""
-        title = f"{'Run' if len(finished) == 1 else 'Runs'} {names}{more}"
-        sections = list(_run_sections(finished, control_run, margin))
-    file = pathlib.Path(out) if out else output_folder(first) / "report.html"
+        names = ", ".join(run.name for run in read[:3])
+        more = f" and {len(read) - 3} more" if len(read) > 3 else ""
+        title = f"{'Run' if len(read) == 1 else 'Runs'} {names}{more}"
+        sections = list(_run_sections(read, control_run, margin))
+        others = "-".join(run.name for run in read[1:])
+        short = others if len(others) < 60 else hashlib.sha256(os.fsencode(others)).hexdigest()[:8]
+        name = f"report-{short}.html" if others else "report.html"
+    file = pathlib.Path(out) if out else output_folder(first) / name
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("csbp_jax.evaluation", ""),
         undefined=jinja2.StrictUndefined,
@@ -88,12 +96,13 @@ def _unbroken(cell: Any) -> str:
     return re.sub(r"\[[^]\[]*\]", lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), str(cell))
 
 
-def _figures(folder: pathlib.Path) -> Iterator[tuple[str, str, str]]:
-    """Yield the PNGs in the ``figures`` of a run or experiment, including subfolders: name, caption and content.
+def _figures(folder: pathlib.Path) -> Iterator[Figure]:
+    """Yield the PNGs in the ``figures`` of a run or experiment, including subfolders, that of training first.
 
     What is a link out of the folder is left out.
     """
-    for file in sorted((folder / "figures").rglob("*.png"), key=lambda file: (len(file.parts), file.name)):
+    files_of_figures = (folder / "figures").rglob("*.png")
+    for file in sorted(files_of_figures, key=lambda file: (len(file.parts), file.stem != "training", file.name)):
         # A link would put any file of this machine on the page.
         if file.is_file() and file.resolve().is_relative_to(folder.resolve()):
             name = file.relative_to(folder / "figures").with_suffix("").as_posix()
@@ -101,22 +110,35 @@ def _figures(folder: pathlib.Path) -> Iterator[tuple[str, str, str]]:
             yield name, plots.caption_of(png) or name, base64.b64encode(png).decode()
 
 
+def _drawn(name: str, figure: Any, caption: str) -> Figure:
+    return name, caption, base64.b64encode(plots.png(figure)).decode()
+
+
 def _run_sections(runs: Sequence[Run], control: Run | None, margin: float | None) -> Iterator[Section]:
-    if len(runs) > 1:
-        compared = compare.of_runs(runs, control, margin)
+    finished = [run for run in runs if run.result]
+    if len(finished) > 1:
+        compared = compare.of_runs(finished, control, margin)
         yield _comparison(compared, [("Test accuracy of each run", *compare.runs_table(compared.table))])
-    columns = ["weights of", "test accuracy", "validation accuracy", "epoch", "test loss", "test examples"]
     for run in runs:
-        result = run.result or {}
-        rows = [_accuracies(label, result[key]) for key, label in EPOCHS.items() if key in result]
-        caption = f"seed {run.fields['seed']}, {result['seconds']:.0f} s of training"
-        yield Section(
-            run.name,
-            [],
-            [(caption, columns, rows)],
-            list(_figures(run.folder)),
-            _details(run.content, run.fields),
-        )
+        heading, details = run.name if len(runs) > 1 else "", _details(run.content, run.fields)
+        yield (_finished_run if run.result else _unfinished_run)(run)._replace(heading=heading, details=details)
+
+
+def _finished_run(run: Run) -> Section:
+    result = run.result or {}
+    columns = ["weights of", "test accuracy", "validation accuracy", "epoch", "test loss", "test examples"]
+    rows = [_accuracies(label, result[key]) for key, label in EPOCHS.items() if key in result]
+    caption = f"seed {run.fields['seed']}, {result['seconds']:.0f} s of training"
+    return Section("", [], [(caption, columns, rows)], list(_figures(run.folder)), [])
+
+
+def _unfinished_run(run: Run) -> Section:
+    rows = metrics_log.read_rows(run.folder / "metrics.jsonl")
+    ended = [row for row in rows if row["kind"] == "epoch"]
+    so_far = f", validation accuracy {ended[-1]['validation_accuracy']:.2%}" if ended else ""
+    note = f"not finished: {len(ended)} of {run.fields['epochs']} epochs{so_far}"
+    drawn = plots_training.figures(run.name, rows)
+    return Section("", [note], [], [_drawn(name, *figure) for name, figure in drawn.items()], [])
 
 
 def _comparison(compared: compare.Comparison, others: Sequence[Table] = ()) -> Section:
@@ -128,8 +150,9 @@ def _comparison(compared: compare.Comparison, others: Sequence[Table] = ()) -> S
     ]
     table = compared.table
     tables += [(compare.SETTINGS.capitalize(), *compare.settings_table(table)), *others]
-    drawn = base64.b64encode(plots_runs.png(table.plot())).decode()
-    figures = [("comparison", table.caption(), drawn)]
+    figures = [_drawn("comparison", table.plot(), table.caption())]
+    if curves := table.plot_curves():
+        figures.append(_drawn("curves", curves, table.curves_caption()))
     return Section("Comparison", compared.notes, tables, figures, [])
 
 

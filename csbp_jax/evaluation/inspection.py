@@ -16,9 +16,11 @@ from csbp_jax.evaluation import forward, synaptic_ops
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.models.attention import thresholds_of
 from csbp_jax.reporting import plots_inspection, terminal
+from csbp_jax.reporting.format import energy
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runs import restore
 from csbp_jax.runtime import files
+from csbp_jax.training import build
 
 _SYNOPS = ("acs", "macs", "dense")
 
@@ -28,6 +30,7 @@ def inspect(
     *,
     layers: tuple[str, ...] = (),
     examples: int = 100,
+    example: int = 0,
     split: str = "test",
     data_dir: str | pathlib.Path = "data",
     console: Console | None = None,
@@ -40,39 +43,49 @@ def inspect(
     Args:
       run: the run's folder, for the weights of the last epoch; or a run restored with others (``restore.restore``).
       layers: which spiking layers; all by default. Synaptic operations are those of the whole network in any case.
-      examples: how many. Rates, shares and counts are over all of them, raster and membranes of the first.
+      examples: how many. Rates, shares and counts are over all of them.
+      example: number of the one whose raster and membranes are drawn; it is among them.
       split: "test", "validation" or "train".
 
     Returns:
       The content of the file: for each layer ``neurons``, ``rate`` (spikes per neuron per time step), the shares of
       neurons that were ``silent`` or ``always_firing`` in all examples, ``spikes_per_example``; for each synapse the
       effective ``acs`` and ``macs`` and all (``dense``) connections per example (csbp_jax/evaluation/synaptic_ops.py);
-      their sums; and ``energy_nj``, nanojoules per example.
+      their sums; ``energy_nj``, nanojoules per example; and the ``example`` that is drawn.
 
     Raises:
-      ConfigError: no such run, split or layer, its data are missing or have other classes, or the network is a module
-        of the user's own that cannot be inspected.
+      ConfigError: no such run, split, example or layer, its data are missing or have other classes, or the network is
+        a module of the user's own that cannot be inspected.
     """
     console = make_console() if console is None else console
     forward.check_split(split)
-    restored = run if isinstance(run, restore.RestoredRun) else restore.restore(run)
-    records = restore.load_data(restored, data_dir)[0][split]
+    restored = restore.restore(run)
+    splits, _ = restore.load_data(restored, data_dir)
+    records = splits[split]
+    if not 0 <= example < len(records):
+        raise ConfigError(f"--example: {example} is not possible; allowed are 0 to {len(records) - 1}")
     folder = output_folder(restored.folder, "figures", "figures/inspect")
     rows = forward.spread(np.arange(len(records)), examples)
+    rows = np.insert(np.delete(rows, abs(rows - example).argmin()), 0, example)
     source = data.Unaugmented(records, rows)
     size = min(len(rows), restored.config.eval_batch_size)
     smaller = restored._replace(config=dataclasses.replace(restored.config, eval_batch_size=size))
     neuron = None if restored.own.neuron or restored.own.model else restored.config.model.neuron
     levels = 1 if neuron is None else neuron.most_spikes
-    measured, synapses = _gather(forward.apply_batched(smaller, source.events, _measure(layers, levels))(source))
-    result = {"run": restored.folder.resolve().name, "split": split, "weights_of": restored.weights_of}
-    result |= {"epoch": restored.epoch, "examples": len(rows)} | _summary(measured, synapses)
+    batches = forward.apply_batched(smaller, source.events, _measure(layers, levels))(source)
+    measured, synapses, drawn = _gather(batches)
+    result: dict[str, Any] = {"run": restored.folder.resolve().name, "split": split}
+    result |= {"weights_of": restored.weights_of, "epoch": restored.epoch, "examples": len(rows)} | _summary(
+        measured, synapses
+    )
+    names = build.class_names(restored.config, splits, data_dir)
+    result["example"] = {"number": example, "class": names[drawn["label"]], "predicted": names[drawn["predicted"]]}
     known = neuron if neuron is not None and neuron.name in ("lif", "cuba") else None  # others have resets of their own
-    drawn = {
+    drawn_neurons = {
         layer: known and dataclasses.replace(known, threshold=known.threshold * thresholds_of(layer))
         for layer in measured
     }
-    plots_inspection.draw(folder / "figures" / "inspect", result, measured, drawn)
+    plots_inspection.draw(folder / "figures" / "inspect", result, drawn["x"], measured, drawn_neurons)
     files.write_json(folder / "inspect.json", result)
     _print(console, folder, result, [layer for layer, row in measured.items() if "membranes" not in row])
     return result
@@ -83,7 +96,7 @@ def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:
 
     def measure(apply: restore.Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, Any]:
         names = layers or forward.spiking_layers(apply, variables, x)
-        (_, aux), synops = synaptic_ops.count_synops(apply, variables, x, levels=levels, inspect=names)
+        (logits, aux), synops = synaptic_ops.count_synops(apply, variables, x, levels=levels, inspect=names)
         missing = [layer for layer in names if layer not in aux.spikes]
         if missing or not names:
             raise ConfigError(
@@ -103,6 +116,7 @@ def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:
             "spikes": {layer: aux.spikes[layer][0] for layer in names},
             "membranes": {layer: u[0] for layer, u in aux.membranes.items()},
             "synops": synops,
+            "example": {"x": x[0], "label": batch["y"][0], "predicted": logits[0].mean(axis=0).argmax()},
         }
 
     return measure
@@ -110,13 +124,15 @@ def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:
 
 def _gather(
     batches: Iterable[tuple[NDArray[np.bool_], Any]],
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, float]]]:
-    """Combine all batches: the measurements of each layer, and the mean SynOps per example of each synapse."""
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, float]], dict[str, Any]]:
+    """Combine all batches: measurements of each layer, mean SynOps per example of each synapse, the first example."""
     layers: dict[str, dict[str, Any]] = {}
+    first_example: dict[str, Any] = {}
     synapses: dict[str, dict[str, float]] = {}
     examples = 0
     for mask, measured in batches:
         examples += mask.sum()
+        first_example = first_example or jax.device_get(measured["example"])
         for layer in measured["by_neuron"]:
             if layer not in layers:
                 known = [key for key in ("spikes", "membranes") if layer in measured[key]]
@@ -138,7 +154,7 @@ def _gather(
         row["always"] = row["steps_by_neuron"] == examples * len(row["spikes"])
     for counts in synapses.values():
         counts |= {kind: float(counts[kind] / examples) for kind in ("acs", "macs")}
-    return layers, synapses
+    return layers, synapses, first_example
 
 
 def _summary(measured: dict[str, dict[str, Any]], synapses: dict[str, dict[str, float]]) -> dict[str, Any]:
@@ -181,7 +197,7 @@ def _print(console: Console, folder: pathlib.Path, result: dict[str, Any], untra
         text = "an input of the synapse is not -1, 0 or 1, such as grey values and the averages or sums of spikes"
         console.print(f"MAC          {text}", soft_wrap=True)
     costs = f"at {result['mac_pj']} pJ per MAC and {result['ac_pj']} pJ per AC (45 nm)"
-    console.print(f"energy       {result['energy_nj']:,.4g} nJ per example, {costs}", soft_wrap=True)
+    console.print(f"energy       {energy(result['energy_nj'])} per example, {costs}", soft_wrap=True)
     if untraced:
         text = f"not of {', '.join(untraced)}, whose neuron has no method trace (docs/own.md)"
         console.print(f"membranes    {text}", soft_wrap=True)

@@ -30,10 +30,10 @@ def write(runs: str | pathlib.Path | Sequence[str | pathlib.Path], follow: bool 
       ConfigError: not a run's folder, one without metrics, or tensorboardX is not installed.
     """
     targets: dict[pathlib.Path, pathlib.Path] = {}
-    return [targets[folder] for folder in following.follow(runs, functools.partial(_writer, targets), follow)]
+    return [targets[folder] for folder in following.follow(runs, functools.partial(writer, targets), follow)]
 
 
-def _writer(targets: dict[pathlib.Path, pathlib.Path], folder: pathlib.Path) -> following.Writer:
+def writer(targets: dict[pathlib.Path, pathlib.Path], folder: pathlib.Path) -> following.Writer:
     """Write the rows of a run so far, and each time those added since; note the folder of its events in ``targets``."""
     extras.need("tensorboard", "TensorBoard's events")
     from tensorboardX import SummaryWriter
@@ -44,22 +44,22 @@ def _writer(targets: dict[pathlib.Path, pathlib.Path], folder: pathlib.Path) -> 
     previous: list[Row] = []
     written = files = 0
     # A second file within a second would have the name of the first.
-    writer = SummaryWriter(str(target), flush_secs=1, filename_suffix=f".{files:03}")
+    events = SummaryWriter(str(target), flush_secs=1, filename_suffix=f".{files:03}")
     try:
         while True:
             rows = yield
             if rows[:written] != previous:  # a resumed run dropped what came after its checkpoint
                 same = [a == b for a, b in zip(rows, previous, strict=False)]
                 written = same.index(False) if False in same else len(same)
-                writer.close()
+                events.close()
                 files += 1
                 options = {"flush_secs": 1, "filename_suffix": f".{files:03}", "purge_step": previous[written]["step"]}
-                writer = SummaryWriter(str(target), **options)
+                events = SummaryWriter(str(target), **options)
             for number, row in enumerate(rows[written:], start=written + 1):
                 if number % PROGRESS_ROWS == 0:
                     print(f"{folder}: {number:,} of {len(rows):,} rows", file=sys.stderr, flush=True)
                 for tag, value in following.scalars(row).items():
-                    writer.add_scalar(tag, value, row["step"], following.wall_time(folder, row))
+                    events.add_scalar(tag, value, row["step"], following.wall_time(folder, row))
             previous, written = rows, len(rows)
     finally:
-        writer.close()
+        events.close()

@@ -10,11 +10,13 @@ import importlib
 import os
 import pathlib
 import secrets
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 from csbp_jax.config import ConfigError, extras, flatten, one_line
 from csbp_jax.evaluation import follow as following
+from csbp_jax.evaluation import tensorboard
 from csbp_jax.evaluation.follow import scalars, wall_time
 from csbp_jax.runtime import files, seals
 from csbp_jax.training import run_json
@@ -70,6 +72,35 @@ def track(
     addresses: dict[pathlib.Path, str] = {}
     folders = following.follow(runs, functools.partial(_writer, to, project, addresses), follow)
     return [addresses[folder] for folder in folders]
+
+
+@contextlib.contextmanager
+def alongside(
+    folder: pathlib.Path, to: Tracker | Literal["tensorboard"], project: str = "csbp_jax"
+) -> Iterator[Callable[[], None]]:
+    """Track a run that trains in this process: yields a function that logs its new rows.
+
+    If the tracker fails, this is said once, and the training goes on.
+
+    Raises:
+      ConfigError: as :func:`track`, before anything is logged.
+    """
+    failed = False
+    writer = tensorboard.writer({}, folder) if to == "tensorboard" else _writer(to, project, {}, folder)
+    with contextlib.closing(writer):
+        next(writer)
+
+        def report() -> None:
+            nonlocal failed
+            try:
+                if not failed:
+                    writer.send(following.read_rows(folder))
+            except ConfigError as error:
+                failed = True
+                command = f"csbp_jax track {folder} --to {to}"
+                print(f"csbp_jax: {error}; training goes on, and {command} continues here", file=sys.stderr)
+
+        yield report
 
 
 def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], folder: pathlib.Path) -> following.Writer:

@@ -66,6 +66,7 @@ class Experiment:
         shard: tuple[int, int] = (0, 1),
         chunk: int | None = None,
         fresh: bool = False,
+        weights: bool = False,
         console: Console | None = None,
     ) -> RunTable:
         """Train what has no result yet, and return all runs as a table.
@@ -74,6 +75,7 @@ class Experiment:
         FOLDER/blocks/*.json    results, each of some seeds of one setting that trained together
         FOLDER/runs.csv         the table, once all runs are finished; epochs.csv: their curves
         FOLDER/settings.json    the fields of every try of every arm
+        FOLDER/weights/*/       with ``weights``: the network of each run, which commands take as they take a run
 
         Killed anywhere, the same call goes on, and the files become the same to the byte. Other arms, cases and seeds
         may be added later: runs that are finished stay.
@@ -85,6 +87,8 @@ class Experiment:
           chunk: members that train at once; by default 32 per device, on a CPU 24 of a dense network or one per device,
             and 1024 of a system of one's own.
           fresh: rename an old folder and start from scratch.
+          weights: also save the weights of the last epoch of each run, for :meth:`csbp_jax.RunTable.weights`; of a
+            config alone. Runs that are finished without have none.
           console: where progress is shown; the terminal by default.
 
         Raises:
@@ -105,7 +109,7 @@ class Experiment:
             of_shard.mkdir(parents=True, exist_ok=True)
             (folder / run_json.BLOCKS).mkdir(exist_ok=True)
         with run_dir.locked(of_shard):
-            work = Work(plan, self.choose, folder, console)
+            work = Work(plan, self.choose, folder, console, weights)
             work.run(shard)
             return work.table()
 

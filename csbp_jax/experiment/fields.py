@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from csbp_jax.config import Config, ConfigError, flatten, replaced, suggestion
+from csbp_jax.runs.run import plain
 from csbp_jax.training.build import TRACED
 from csbp_jax.training.plugins import Own
 
@@ -24,16 +25,7 @@ TRACED_BESIDE: dict[str, Any] = {
 _IMPOSSIBLE = {
     "weights": ("", "whose members start from drawn weights; leave it out"),
     "layout": ("data", "whose devices hold members; leave it at data"),
-    "patience": (0, "whose members train in step; leave it at 0"),
 }
-
-
-def plain(value: Any) -> Any:
-    """Return a value with tuples for JSON's lists, numbers for NumPy's, and a number for a tuple of one."""
-    if isinstance(value, list | tuple):
-        items = tuple(map(plain, value))
-        return items[0] if len(items) == 1 else items
-    return value.item() if hasattr(value, "item") else value
 
 
 def key(fields: Fields) -> str:
@@ -70,9 +62,12 @@ def at(config: Config, fields: Fields) -> Config:
 
 
 def compile_group(config: Config, own: Own = Own()) -> Config:
-    """Return the compile group of a config: equal for two configs that can train in one compilation."""
-    for field, value in TRACED.items():
-        config = replaced(config, field, value)
+    """Return the compile group of a config: equal for two configs that can train in one compilation.
+
+    With a user's own function that does not take the traced values, only the seeds of a group may differ.
+    """
+    for field in TRACED if own.shares else ("seed",):
+        config = replaced(config, field, TRACED[field])
     for field in traceable(config, own):
         config = replaced(config, field, TRACED_BESIDE[field])
     return config

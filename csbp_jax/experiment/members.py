@@ -16,6 +16,7 @@ from csbp_jax import data, learner, models
 from csbp_jax.config import Config, replaced
 from csbp_jax.experiment import fields
 from csbp_jax.learner import Batch, State
+from csbp_jax.runs.run import MEASURES
 from csbp_jax.runtime import preemption, sharding
 from csbp_jax.runtime.hardware import compiler_options, run_once_options
 from csbp_jax.training import selection
@@ -26,9 +27,6 @@ from csbp_jax.training.plugins import Own
 
 MOST_RESIDENT = 2**28
 """Bytes of data, 256 MiB, up to which they stay on the devices."""
-
-MEASURES = ("test_accuracy", "validation_accuracy", "test_loss", "epoch")
-"""Measures of each kind of weights: those of the last epoch, of the one chosen by validation, and of the average."""
 
 
 def member_mesh(data_parallel: int = 1) -> Mesh:
@@ -104,6 +102,7 @@ class Members:
             jax.jit(self._over_members(function, (0, 0, None))) for function in (run.pure_eval_step, evaluation)
         )
         self.update_selection = jax.jit(self._over_members(update_selection, (0, 0, 0, 0, None)), donate_argnums=1)
+        self.freeze = jax.jit(self._over_members(_where, (0, 0, 0)))
         self.resident = self._resident() if scans(config, own) else None
 
     def _resident(self) -> "Resident | None":
@@ -230,19 +229,6 @@ class _Batches:
         return {name: jax.device_put(values, split) for name, values in zip(("rows", "y"), stacked, strict=True)}
 
 
-def trace_step(config: Config, splits: Splits, own: Own = Own()) -> None:
-    """Trace a training step of a (resolved) config on shapes; nothing is computed.
-
-    Raises:
-      ConfigError: such as for a tap that its network does not have.
-    """
-    source, size = splits["train"], config.batch_size
-    run = compile_run(config, source, len(source) // size, own)
-    example = data.example_batch(source)
-    batch = {name: jax.ShapeDtypeStruct((size, *rows.shape[1:]), rows.dtype) for name, rows in example.items()}
-    jax.eval_shape(run.pure_train_step, jax.eval_shape(run.pure_init, jax.random.key(0)), batch)
-
-
 def _vmap_or_call(function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
     """Return ``vmap`` of a function, called plainly on a batch of one, whose weights XLA on CPU would transpose."""
 
@@ -264,44 +250,56 @@ def train(
     configs: Sequence[Config],
     of_seed: Mapping[int, data.DataSource] | None = None,
     show: Callable[[int], None] = lambda epoch: None,
+    save: Callable[[Any, NDArray[Any]], None] = lambda weights, epochs: None,
 ) -> dict[str, Any]:
     """Train members, and return their measures: ``{name: [K]}``, and of each epoch ``{name: [K, epochs]}``.
 
-    Accuracies and losses of a member that diverged, and those of the chosen epoch where validation selected none, are
-    NaN; so are the means of an epoch without a finite step.
+    A member that has stopped early stays as it was, and its later epochs are NaN. So are accuracies and losses of a
+    member that diverged, and those of the chosen epoch where validation selected none, and the means of an epoch
+    without a finite step.
 
     Args:
       members: compiled for their group.
       configs: of the members; as many as a multiple of the mesh's member axis.
       of_seed: the training records of each seed; by default all of the split's.
       show: called with the number of ended epochs after each.
+      save: called with the last weights, which are stacked, and their epochs.
     """
     config, seeds = members.config, [c.seed for c in configs]
     records = {seed: of_seed[seed] if of_seed else members.splits["train"] for seed in seeds}
     states = members.init(jnp.stack([jax.random.key(seed) for seed in seeds]), members.hparams(configs))
     selected, epochs = _no_selection(states), list[dict[str, NDArray[Any]]]()
+    running, last = np.ones(len(seeds), bool), np.zeros(len(seeds), int)
+    present: Any = None  # the states, those of members that have stopped as they were
     losses = MemberLosses((c.loss_limit for c in configs), members.steps_per_epoch)
     batches = _Batches(members, seeds, records)
     with contextlib.closing(batches):
         for epoch in range(1, config.epochs + 1):
             states, measured = batches.train(states, epoch - 1)
-            validation = members.evaluate(states, seeds, "validation")
+            stopped = states if present is None else present
+            present = members.freeze(jnp.asarray(running), states, stopped) if config.patience else states
+            validation = members.evaluate(present, seeds, "validation")
             rank = (validation[name].astype(np.float32) for name in ("accuracy", "loss"))
-            selected = members.update_selection(states, selected, *rank, jnp.int32(epoch))
+            selected = members.update_selection(present, selected, *rank, jnp.int32(epoch))
             for task_loss, bad_steps in zip(measured["task_loss"], measured["bad_steps"], strict=True):
-                losses.update(task_loss, bad_steps == 0)
+                losses.update(task_loss, (bad_steps == 0) & running)
             row = _epoch_means(measured) | {f"validation_{name}": values for name, values in validation.items()}
             if config.optimizer.ema:
-                averaged = members.evaluate(learner.with_ema_weights(states), seeds, "validation")
+                averaged = members.evaluate(learner.with_ema_weights(present), seeds, "validation")
                 row |= {f"ema_validation_{name}": values for name, values in averaged.items()}
-            epochs.append(row)
-            show(epoch)
+            epochs.append({k: v if running.all() else np.where(running, v, np.nan) for k, v in row.items()})
+            last[running] = epoch
+            chosen = np.asarray(jax.device_get(selected["epoch"]))
+            running &= [not selection.is_over(config, epoch, at) for at in chosen]
+            show(epoch if running.any() else config.epochs)
+            if not running.any():
+                break
+    save(learner.weights_of(present), last)
     curves = {name: np.stack([row[name] for row in epochs], axis=1) for name in epochs[0]}
-    diverged = losses.diverged | (curves["bad_steps"].max(axis=1) >= BAD_STEPS_STOP)
-    last, chosen = np.full(len(seeds), config.epochs), np.asarray(jax.device_get(selected["epoch"]))
-    tested = {"last": (states, last), "chosen": (states.replace(**selected["weights"]), chosen)}
+    diverged = losses.diverged | (np.nanmax(curves["bad_steps"], axis=1) >= BAD_STEPS_STOP)
+    tested = {"last": (present, last), "chosen": (present.replace(**selected["weights"]), chosen)}
     if config.optimizer.ema:
-        tested["ema"] = (learner.with_ema_weights(states), last)
+        tested["ema"] = (learner.with_ema_weights(present), last)
     of_kind = {}
     for kind, (weights, at) in tested.items():
         test = members.evaluate(weights, seeds, "test")
@@ -311,6 +309,12 @@ def train(
         of_kind[kind] = {name: np.where(diverged | (at == 0), np.nan, value) for name, value in values.items()}
     measures = {f"{kind}_{name}": of_kind[kind][name] for name in MEASURES for kind in of_kind}
     return measures | {"diverged": diverged} | curves
+
+
+def _where(running: jax.Array, new: State, old: State) -> State:
+    """Return the new state of a member that is running, else the old one."""
+    chosen: State = jax.tree.map(lambda n, o: jnp.where(running, n, o), new, old)
+    return chosen
 
 
 def update_selection(

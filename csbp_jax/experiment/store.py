@@ -14,6 +14,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.experiment.fields import Fields, key
 from csbp_jax.runtime import files, seals
 from csbp_jax.training import run_json
+from csbp_jax.training.run_json import fits
 
 _MOST_WAITING = 2
 """Blocks that wait for space on a full disk."""
@@ -27,6 +28,11 @@ class Block(NamedTuple):
 
     key: str
     seeds: tuple[int, ...]
+
+
+def name_of(setting: str, seed: int) -> str:
+    """Return the name of a run's files, by the key of its setting and its seed."""
+    return f"{hashlib.sha256(setting.encode()).hexdigest()[:16]}-{seed}"
 
 
 class Store:
@@ -92,7 +98,7 @@ class Store:
 
     def write(self, block: Block, fields: Fields, measures: Mapping[str, Any], how: Mapping[str, Any]) -> None:
         """Write a finished block; while the disk is full, two blocks wait for space."""
-        name = f"{hashlib.sha256(block.key.encode()).hexdigest()[:16]}-{block.seeds[0]}.json"
+        name = f"{name_of(block.key, block.seeds[0])}.json"
         columns = {measure: _with_none(np.asarray(values).tolist()) for measure, values in measures.items()}
         content = {"fields": dict(fields), "seeds": list(block.seeds), "measures": columns, "how": dict(how)}
         file, content = self.folder / name, json.loads(json.dumps(content))
@@ -134,12 +140,6 @@ def _with_nan(value: Any) -> Any:
 
 
 def _is_block(content: dict[str, Any]) -> bool:
-    match content:
-        case {"fields": dict(), "seeds": [*seeds], "measures": dict(measures), "how": dict()}:
-            columns = list(measures.values())
-            return (
-                bool(columns)
-                and all(isinstance(c, list) and len(c) == len(seeds) for c in columns)
-                and all(isinstance(seed, int) for seed in seeds)
-            )
-    return False
+    form = {"fields": dict, "seeds": [int], "measures": dict, "how": dict}
+    columns = list(content["measures"].values()) if fits(content, form) else []
+    return bool(columns) and all(isinstance(c, list) and len(c) == len(content["seeds"]) for c in columns)

@@ -9,15 +9,19 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
 from csbp_jax import data
 from csbp_jax.config import Config, ConfigError, flatten, to_json
 from csbp_jax.experiment import fields as of_fields
 from csbp_jax.experiment.fields import Fields
-from csbp_jax.experiment.members import Members, member_mesh, scans, trace_step, train
-from csbp_jax.training import build
-from csbp_jax.training.compiled import Splits, resolve
-from csbp_jax.training.plugins import Own
+from csbp_jax.experiment.members import Members, member_mesh, scans, train
+from csbp_jax.runs import published
+from csbp_jax.runs.run import plain
+from csbp_jax.runtime import files, seals, sharding
+from csbp_jax.training import build, run_json
+from csbp_jax.training.compiled import Splits, compile_run, resolve
+from csbp_jax.training.plugins import COPY, Own
 from csbp_jax.training.run_dir import fingerprint_digest
 
 Measures = Mapping[str, Any]
@@ -76,6 +80,9 @@ class Training:
     data_dir: str | pathlib.Path = "data"
     data_parallel: int = 1
     draw: Draw | None = None
+    _made: dict[str, tuple[Hashable, Any]] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _varying: dict[Group, frozenset[str]] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _digests: dict[Group, str] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     choose = "last_validation_accuracy"
 
@@ -95,11 +102,11 @@ class Training:
         base = flatten(self.config)
         config = flatten(of_fields.at(self.config, {n: v for n, v in fields.items() if n not in options}))
         changed = {name: value for name, value in config.items() if value != base[name]}
-        return {name: of_fields.plain(value) for name, value in (changed | options).items()}
+        return {name: plain(value) for name, value in (changed | options).items()}
 
     def describe(self, fields: Fields) -> dict[str, Any]:
         """Return all fields of the config at canonical fields, with the options of the draw."""
-        config = {name: of_fields.plain(value) for name, value in flatten(self.config).items()}
+        config = {name: plain(value) for name, value in flatten(self.config).items()}
         return {name: value for name, value in (config | dict(fields)).items() if name != "seed"}
 
     def work(self, fields: Fields) -> int:
@@ -133,7 +140,9 @@ class Training:
         for group, configs in groups.items():
             splits, fingerprint = self._load(configs[0])
             drawn = dict(splits) | {"train": self._records(splits, seed, group)}
-            trace_step(resolve(configs[0], drawn, self.data_parallel), drawn, self.own)
+            config = resolve(configs[0], drawn, self.data_parallel)
+            steps = len(drawn["train"]) // config.batch_size
+            compile_run(config, drawn["train"], steps, self.own, sharding.data_parallel(1)).trace()
             self._varying[group] = of_fields.varying(configs, self.own)
             self._digests[group] = fingerprint_digest(fingerprint)
 
@@ -166,8 +175,16 @@ class Training:
         fields: Sequence[Fields],
         seeds: Sequence[int],
         show: Callable[[int], None] = lambda epochs: None,
+        folders: Sequence[pathlib.Path] = (),
     ) -> Measures:
-        """Train members of one group; ``show`` is called with the number of ended epochs after each."""
+        """Train members of one group.
+
+        Args:
+          group: of their fields.
+          fields, seeds: of each.
+          show: called with the number of ended epochs after each.
+          folders: where the weights of the first members are saved, as runs/published.py describes.
+        """
         configs = [dataclasses.replace(self._config(f), seed=seed) for f, seed in zip(fields, seeds, strict=True)]
         splits, _ = self._load(configs[0])
         records = {seed: self._records(splits, seed, group) for seed in dict.fromkeys(seeds)}
@@ -175,7 +192,20 @@ class Training:
         resolved = [resolve(config, drawn, self.data_parallel) for config in configs]
         varying = self._varying[group]
         members = self._last("members", group, lambda: Members(resolved[0], drawn, self._mesh, self.own, varying))
-        return train(members, resolved, records, show)
+
+        def save(weights: Any, epochs: NDArray[Any]) -> None:
+            for number, folder in enumerate(folders):
+                content = {"schema": run_json.SCHEMA, "config": to_json(resolved[number]), "data": self._digests[group]}
+                content |= {"weights_of": "last", "epoch": int(epochs[number])}
+                content |= {"own": self.own.metadata()} if self.own.plugins else {}
+                folder.mkdir(parents=True, exist_ok=True)
+                if self.own.code:
+                    files.write_bytes(folder / COPY, self.own.code)
+                of_member = jax.tree.map(lambda leaf, at=number: leaf[at], weights)
+                published.write_variables(of_member, {}, folder / published.WEIGHTS)
+                seals.write_json(folder / published.CONFIG, content)
+
+        return train(members, resolved, records, show, save)
 
     def _config(self, fields: Fields) -> Config:
         return of_fields.at(self.config, {n: v for n, v in fields.items() if not n.startswith(DRAW)})
@@ -187,8 +217,9 @@ class Training:
         return data.Drawn(splits["train"], np.asarray(rows), np.asarray(labels))
 
     def _load(self, config: Config) -> tuple[Splits, str]:
-        # A function of the user's own may read its whole config; others read these.
-        fields = (config,) if self.own.data else (config.data, config.model.time_steps, config.model.classes)
+        # A function of the user's own may read all but what is traced; others read these.
+        group, model = of_fields.compile_group(config, self.own), config.model
+        fields = (group,) if self.own.data else (config.data, model.time_steps, model.classes)
         loaded: tuple[Splits, str] = self._last(
             "data", fields, lambda: build.load_data(config, self.own, self.data_dir)
         )
@@ -199,18 +230,6 @@ class Training:
         if self._made.get(kind, (None,))[0] != key:
             self._made[kind] = (key, make())
         return self._made[kind][1]
-
-    @functools.cached_property
-    def _made(self) -> dict[str, tuple[Hashable, Any]]:
-        return {}
-
-    @functools.cached_property
-    def _varying(self) -> dict[Group, frozenset[str]]:
-        return {}
-
-    @functools.cached_property
-    def _digests(self) -> dict[Group, str]:
-        return {}
 
     @functools.cached_property
     def _mesh(self) -> jax.sharding.Mesh:
@@ -241,7 +260,7 @@ class Adapted:
 
     def canonical(self, fields: Fields) -> dict[str, Any]:
         """Return the fields with plain values."""
-        return {name: of_fields.plain(value) for name, value in fields.items()}
+        return {name: plain(value) for name, value in fields.items()}
 
     def describe(self, fields: Fields) -> dict[str, Any]:
         """Return the fields."""
@@ -275,9 +294,14 @@ class Adapted:
         return {"device": jax.devices()[0].device_kind}
 
     def train(
-        self, group: Any, fields: Sequence[Fields], seeds: Sequence[int], show: Callable[[int], None]
+        self,
+        group: Any,
+        fields: Sequence[Fields],
+        seeds: Sequence[int],
+        show: Callable[[int], None],
+        folders: Sequence[pathlib.Path] = (),
     ) -> Measures:
-        """Train members of one group."""
+        """Train members of one group, whose weights only the system has."""
         measures = self.base.train(group, fields, seeds)
         show(1)
         return measures

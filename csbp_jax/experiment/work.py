@@ -8,16 +8,18 @@ import numpy as np
 import pandas
 
 from csbp_jax.experiment.plan import Cell, Plan
-from csbp_jax.experiment.store import Block, Store
+from csbp_jax.experiment.store import Block, Store, name_of
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import RunTable
-from csbp_jax.runs.table import COLUMNS
+from csbp_jax.runs.table import COLUMNS, CURVES, TABLE
 from csbp_jax.runtime import files, preemption, seals
 from csbp_jax.training.health import failed_layers
 
 Show = Callable[[int, str], None]
 
+WEIGHTS = "weights"
+"""Folder of the weights of runs, each in one of its own."""
 RATES = "rates."
 """Prefix of the curves of layers' firing rates."""
 
@@ -30,13 +32,14 @@ class Work:
       choose: the measure by which a try is chosen; by default the system's, or the first.
       folder: of the experiment.
       console: where progress is shown.
+      weights: save the weights of each run.
 
     Raises:
       ConfigError: a result is damaged.
     """
 
-    def __init__(self, plan: Plan, choose: str, folder: pathlib.Path, console: Console):
-        self.plan, self.folder, self.console = plan, folder, console
+    def __init__(self, plan: Plan, choose: str, folder: pathlib.Path, console: Console, weights: bool = False):
+        self.plan, self.folder, self.console, self.weights = plan, folder, console, weights
         self.choose = choose or plan.system.choose
         self.store = Store(folder, lambda line: console.print(line, soft_wrap=True))
         self._done = 0
@@ -96,11 +99,16 @@ class Work:
         count, work, done = len(seeds), system.work(fields[0]), self._done
 
         def show_work(part: int) -> None:
-            show(done + part * count, f"{count} runs" + (f", epoch {part} of {work}" if work > 1 else ""))
+            show(
+                done + part * count,
+                f"{count} run{'s' * (count != 1)}" + (f", epoch {part} of {work}" if work > 1 else ""),
+            )
 
         show_work(0)
         padded = [*fields, *[fields[-1]] * copies], [*seeds, *[seeds[-1]] * copies]
-        measures = {name: np.asarray(v)[:count] for name, v in system.train(group, *padded, show_work).items()}
+        runs = [self._weights(block.key, seed) for block in blocks for seed in block.seeds] if self.weights else []
+        trained = system.train(group, *padded, show_work, [self.folder / name for name in runs])
+        measures = {name: np.asarray(v)[:count] for name, v in trained.items()}
         self._done += count * work
         first = 0
         for block in blocks:
@@ -108,6 +116,10 @@ class Work:
             self.store.write(block, settings[block.key], part, how)
             first += len(block.seeds)
         preemption.current().raise_if_requested()
+
+    def _weights(self, setting: str, seed: int) -> str:
+        """Return the folder of a run's weights, within that of the experiment."""
+        return f"{WEIGHTS}/{name_of(setting, seed)}"
 
     def chosen(self, cell: Cell) -> int | None:
         """Return the number of the try with the best mean of the choosing measure; None while tuning is not finished.
@@ -158,16 +170,21 @@ class Work:
                 fields = {name: described[setting].get(name) for name in differing}
                 for seed, measures in self.store.finished(Block(setting, seeds)).items():
                     row = dict(zip(COLUMNS, (cell.case, cell.arm, cell.draw, number, role, seed), strict=True)) | fields
-                    rows.append(row | {k: v for k, v in measures.items() if not isinstance(v, list)})
+                    weights = self._weights(cell.tries[number], seed)
+                    run = {"run": weights} if (self.folder / weights / "config.json").exists() else {}
+                    rows.append(row | {k: v for k, v in measures.items() if not isinstance(v, list)} | run)
                     lists = {k: v for k, v in measures.items() if isinstance(v, list)}
                     length = max(map(len, lists.values()), default=0)
-                    curves += [row | {"epoch": n + 1, **{k: v[n] for k, v in lists.items()}} for n in range(length)]
+                    epochs = (
+                        {"epoch": n + 1, **{k: v[n] for k, v in lists.items() if n < len(v)}} for n in range(length)
+                    )
+                    curves += [row | of_epoch for of_epoch in epochs if not _is_after_the_end(of_epoch)]
         frame = pandas.DataFrame(rows)
-        measured = tuple(column for column in frame.columns if column not in (*COLUMNS, *differing))
+        measured = tuple(column for column in frame.columns if column not in (*COLUMNS, *differing, "run"))
         if not any(map(self._left, self.plan.units())):
-            for name, content in (("runs", frame), ("epochs", pandas.DataFrame(curves))):
+            for name, content in ((TABLE, frame), (CURVES, pandas.DataFrame(curves))):
                 if len(content):
-                    with files.replacing(self.folder / f"{name}.csv", shared=True) as temporary:
+                    with files.replacing(self.folder / name, shared=True) as temporary:
                         content.to_csv(temporary, index=False)
             cells = [
                 {"case": c.case, "arm": c.arm, "draw": c.draw, "tries": [self.plan.settings[s] for s in c.tries]}
@@ -176,6 +193,11 @@ class Work:
             with files.replacing(self.folder / "settings.json", shared=True) as temporary:
                 temporary.write_text(json.dumps(seals.seal({"cells": cells})))
         return RunTable(frame, tuple(differing), measured, self.folder)
+
+
+def _is_after_the_end(of_epoch: dict[str, float]) -> bool:
+    """Return whether a run had stopped before this epoch, of which it has no measures."""
+    return all(value != value for name, value in of_epoch.items() if name != "epoch")
 
 
 def _tuning(cell: Cell) -> list[Block]:

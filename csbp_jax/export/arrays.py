@@ -10,6 +10,7 @@ import numpy as np
 from flax import traverse_util
 from numpy.typing import NDArray
 
+from csbp_jax.runs import published
 from csbp_jax.runs.restore import RestoredRun
 
 _ABOUT = "about/"
@@ -32,12 +33,7 @@ def nested(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
 
 def safetensors(run: RestoredRun, metadata: dict[str, str], file: pathlib.Path) -> None:
     """Write the arrays as safetensors, with the metadata in its header."""
-    from safetensors.numpy import save
-
-    # ascontiguousarray would give an array without axes one.
-    contiguous = {name: np.asarray(leaf, order="C") for name, leaf in flat(run.variables).items()}
-    # Not save_file, whose files only their owner may read.
-    file.write_bytes(save(contiguous, metadata))
+    published.write_variables(run.variables, metadata, file)
 
 
 def npz(run: RestoredRun, metadata: dict[str, str], file: pathlib.Path) -> None:

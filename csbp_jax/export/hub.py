@@ -11,7 +11,6 @@ import tempfile
 
 from csbp_jax import __version__
 from csbp_jax.config import Config, ConfigError, to_json
-from csbp_jax.export import arrays
 from csbp_jax.export.model_card import card
 from csbp_jax.runs import hub, published, restore
 from csbp_jax.runtime import files, seals
@@ -119,7 +118,7 @@ def write_folder(
         raise ConfigError(f"{folder}: exists; name a new folder") from None
     seals.write_json(folder / published.CONFIG, content)
     files.write_text(folder / "README.md", text)
-    arrays.safetensors(restored, {"producer": content["producer"]}, folder / published.WEIGHTS)
+    published.write_variables(restored.variables, {"producer": content["producer"]}, folder / published.WEIGHTS)
     for name in _COPIED:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)

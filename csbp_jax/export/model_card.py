@@ -7,11 +7,12 @@ import jax
 import jinja2
 
 from csbp_jax import __version__
+from csbp_jax.reporting.format import energy
 from csbp_jax.reporting.statistics import wilson
+from csbp_jax.runs import Run
 from csbp_jax.runs.published import CONFIG, WEIGHTS_LABELS
 from csbp_jax.runs.restore import RestoredRun
 from csbp_jax.runtime import files
-from csbp_jax.training import run_json
 from csbp_jax.training.plugins import COPY
 
 
@@ -27,9 +28,9 @@ def card(run: RestoredRun, source: pathlib.Path, repository: str, client: Any) -
       client: the module huggingface_hub.
 
     Raises:
-      ConfigError: ``result.json`` cannot be read.
+      ConfigError: the run's files cannot be read.
     """
-    result = run_json.read_result(source) if (source / "result.json").exists() else {}
+    result = Run.read(source).result or {}
     name, data = repository.partition("/")[2], "own" if run.own.data else run.config.data.name
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("csbp_jax.export", ""),
@@ -119,7 +120,7 @@ def _energy(run: RestoredRun, source: pathlib.Path) -> str:
             f"Synaptic operations per example, mean of {measured['examples']} of the {measured['split']} split: "
             f"{measured['acs']:,.0f} accumulates, {measured['macs']:,.0f} multiply-accumulates.\n"
             f"Energy, estimated from these at {measured['ac_pj']} and {measured['mac_pj']} pJ (45 nm), without memory "
-            f"access: {measured['energy_nj']:,.4g} nJ."
+            f"access: {energy(measured['energy_nj'])}."
         )
         return lines if (measured["weights_of"], measured["epoch"]) == (run.weights_of, run.epoch) else ""
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

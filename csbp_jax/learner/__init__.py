@@ -6,6 +6,7 @@ from csbp_jax.learner.recipe import Recipe
 from csbp_jax.learner.state import (
     Batch,
     State,
+    complete_hyperparameters,
     dynamical_leaves,
     gradient_norms,
     hyperparameters,
@@ -21,6 +22,7 @@ __all__ = [
     "SpikingNetwork",
     "State",
     "calibrate",
+    "complete_hyperparameters",
     "dynamical_leaves",
     "eval_step",
     "gradient_norms",

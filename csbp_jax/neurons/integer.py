@@ -6,6 +6,8 @@ one whose synapses receive binary spikes, if norms, biases and neurons act on th
 :func:`from_binary`).
 """
 
+from __future__ import annotations  # help() shows ArrayLike, not what it stands for
+
 import dataclasses
 import functools
 

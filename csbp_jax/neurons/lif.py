@@ -11,6 +11,8 @@ recomputed in half the memory: to the same numbers on CPUs, and with a gradient 
 TPUs. No hidden state remains between calls, so there is no ``reset()``.
 """
 
+from __future__ import annotations  # help() shows ArrayLike, not what it stands for
+
 import dataclasses
 import functools
 from typing import Literal

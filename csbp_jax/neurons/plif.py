@@ -1,5 +1,7 @@
 """LIF with a learned decay (PLIF), and a neuron with an input gain."""
 
+from __future__ import annotations  # help() shows ArrayLike, not what it stands for
+
 import dataclasses
 import functools
 import math

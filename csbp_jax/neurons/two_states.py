@@ -5,6 +5,8 @@ neuron is at rest with zeros. Gradients of an adaptive threshold and of a comple
 spikes, whether or not ``detach_reset`` stops the gradient of the reset.
 """
 
+from __future__ import annotations  # help() shows ArrayLike, not what it stands for
+
 import dataclasses
 import functools
 from typing import NamedTuple

@@ -8,7 +8,7 @@ from csbp_jax.reporting.statistics import Interval
 
 def value_text(value: Any, separator: str = " / ") -> str:
     """Format the value of a config field; the items of a tuple or list are joined by ``separator``."""
-    return separator.join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return separator.join(map(str, value)) if isinstance(value, tuple | list) else str(value) or "''"
 
 
 def option_text(value: Any) -> str:
@@ -26,3 +26,13 @@ def percent(interval: Interval) -> str:
     if interval.low is None or interval.high is None:
         return f"{100 * interval.mean:.2f}"
     return f"{100 * interval.mean:.2f} [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
+
+
+def energy(nanojoules: float) -> str:
+    """Format an energy with a unit that fits it.
+
+    >>> energy(1868.2), energy(28270), energy(0.5)
+    ('1.868 µJ', '28.27 µJ', '0.5 nJ')
+    """
+    size, unit = next(((size, unit) for size, unit in ((1e6, "mJ"), (1e3, "µJ")) if nanojoules >= size), (1.0, "nJ"))
+    return f"{nanojoules / size:.4g} {unit}"

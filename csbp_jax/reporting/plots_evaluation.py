@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.reporting import fonts
-from csbp_jax.reporting.plots import PALETTE, empty_figure, save
+from csbp_jax.reporting import fonts, plots
+from csbp_jax.reporting.plots import PALETTE, PERCENT
 from csbp_jax.reporting.statistics import wilson
 
 if TYPE_CHECKING:
@@ -16,16 +16,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MAX_NAMES = 20
-_PERCENT = (-4, 104)
-"""Limits of an axis of accuracies: the whole range, so that small differences look small."""
 
 
 @fonts.with_fallbacks()
 def draw(run: pathlib.Path, result: dict[str, Any]) -> None:
     """Draw ``figures/evaluation-SPLIT-WEIGHTS.png`` from the result of ``evaluate.evaluate_run``."""
-    (run / "figures").mkdir(exist_ok=True)
     name = f"evaluation-{result['split']}-{result['weights_of']}.png"
-    save(make_figure(result), run / "figures" / name, dpi=100, caption=_caption(result))
+    plots.save(make_figure(result), run / "figures" / name, _caption(result))
 
 
 def _caption(result: dict[str, Any]) -> str:
@@ -46,8 +43,8 @@ def make_figure(result: dict[str, Any]) -> "Figure":
     """Return the figure of an evaluation: confusion matrix, accuracy by time with Wilson intervals, calibration."""
     classes = fonts.class_labels([row["class"] for row in result["per_class"]])
     # Long names are upright below the confusion matrix.
-    figure = empty_figure(13, 4 + 0.08 * max(map(len, classes)) * (len(classes) <= _MAX_NAMES))
-    confusion, by_time, calibration = figure.subplots(1, 3)
+    height = 4 + 0.08 * max(map(len, classes)) * (len(classes) <= _MAX_NAMES)
+    figure, (confusion, by_time, calibration) = plots.panels(3, 4.3, height)
     _confusion(figure, confusion, result, classes)
     _accuracy_by_time(by_time, result)
     _calibration(calibration, result)
@@ -86,7 +83,7 @@ def _accuracy_by_time(axes: "Axes", result: dict[str, Any]) -> None:
     if len(steps) <= 10:
         for step, share, below in zip(steps.tolist(), accuracy, errors[0], strict=True):
             axes.text(step, 100 * share - below - 1, f"{share:.1%}", ha="center", va="top", fontsize="small")
-    axes.set(xlabel="time steps used", ylabel="accuracy (%)", title="Accuracy by time", ylim=_PERCENT)
+    axes.set(xlabel="time steps used", ylabel="accuracy (%)", title="Accuracy by time", ylim=PERCENT)
     axes.set_xlim(0.5, len(steps) + 0.5)
     axes.locator_params(axis="x", integer=True)
     axes.legend(fontsize="small")
@@ -102,7 +99,7 @@ def _calibration(axes: "Axes", result: dict[str, Any]) -> None:
     label = "bin, 95 % interval\n(area: examples)"
     axes.scatter(100 * confidence, 100 * accuracy, sizes, color=PALETTE[1], label=label)
     title = f"Calibration, ECE {result['ece']:.2%}"
-    axes.set(xlabel="mean confidence (%)", ylabel="accuracy (%)", title=title, xlim=_PERCENT, ylim=_PERCENT)
+    axes.set(xlabel="mean confidence (%)", ylabel="accuracy (%)", title=title, xlim=PERCENT, ylim=PERCENT)
     axes.legend(fontsize="small")
 
 

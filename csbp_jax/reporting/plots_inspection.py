@@ -1,15 +1,16 @@
 """Plots of a network's activity: raster, membranes, firing rates, spikes per example, synaptic operations."""
 
-import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from csbp_jax.config import Neuron
-from csbp_jax.reporting import fonts
-from csbp_jax.reporting.plots import PALETTE, empty_figure, save
+from csbp_jax.reporting import fonts, plots
+from csbp_jax.reporting.format import energy
+from csbp_jax.reporting.plots import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,27 +25,36 @@ _SYNOPS = (
     "Operations of a synapse at a time step are accumulates (AC) if all its inputs are -1, 0 or 1, otherwise "
     "multiply-accumulates (MAC), as after grey values and averages or sums of spikes."
 )
-_MAX_NEURONS = 200  # each of which has a row of pixels
+_MAX_NEURONS = 60  # whose spikes are seen one by one
 _TRACES = 4
 
 
 @fonts.with_fallbacks()
 def draw(
-    folder: pathlib.Path, result: dict[str, Any], layers: dict[str, Activity], neurons: Mapping[str, Neuron | None]
+    folder: pathlib.Path,
+    result: dict[str, Any],
+    x: NDArray[np.float32],
+    layers: dict[str, Activity],
+    neurons: Mapping[str, Neuron | None],
 ) -> None:
     """Draw ``raster.png``, ``membranes.png`` (if any are known), ``rates.png``, ``spikes.png`` and ``operations.png``.
 
     Args:
       folder: the output directory, created if it is missing.
       result: the result of ``inspection.inspect``.
+      x: input of the network for the example of raster and membranes, ``[T or 1, ...]``.
       layers: activity per layer.
       neurons: of the layers, for thresholds and resets; None if they are unknown, with a neuron of the user's own.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    first = f"the first example of the {result['split']} split"
+    number, label, predicted = (result["example"][key] for key in ("number", "class", "predicted"))
+    first = f"example {number} of the {result['split']} split, class {label}, predicted {predicted}"
     examples = f"{result['examples']} examples of the {result['split']} split"
-    plots: dict[str, tuple[Callable[..., None], str, str]] = {
-        "raster": (_raster, f"spikes of {first}", "Black: a spike; a row per neuron, a column per time step."),
+    figures: dict[str, tuple[Callable[..., None], str, str]] = {
+        "raster": (
+            _raster,
+            f"spikes of {first}",
+            "Left: the mean of the input over time. Black: a spike; a row per neuron, a column per time step.",
+        ),
         "membranes": (
             _membranes,
             f"membranes of {first}",
@@ -55,36 +65,42 @@ def draw(
         "spikes": (_spikes_per_example, f"spikes of each layer in each of {examples}", ""),
     }
     traced = {layer: activity for layer, activity in layers.items() if "membranes" in activity}
-    for name, (plot, title, explained) in plots.items():
+    for name, (plot, title, explained) in figures.items():
         drawn = traced if name == "membranes" else layers
         if not drawn:
-            (folder / f"{name}.png").unlink(missing_ok=True)  # of an earlier inspection, of other layers
+            for file in folder.glob(f"{name}.*"):  # of an earlier inspection, of other layers
+                file.unlink()
             continue
-        figure, panels = _grid(len(drawn), height=3.7 if name == "membranes" else 2.9)
-        for axes, (layer, activity) in zip(panels, drawn.items(), strict=True):
+        is_raster = name == "raster"
+        figure, all_axes = plots.panels(len(drawn) + is_raster, 3.4, 3.7 if name == "membranes" else 2.9)
+        if is_raster:
+            _input(all_axes[0], x)
+        for axes, (layer, activity) in zip(all_axes[is_raster:], drawn.items(), strict=True):
             plot(axes, activity, *([neurons[layer]] if name == "membranes" else []))
             sizes = " x ".join(map(str, activity["shape"]))
             axes.set_title(fonts.printable(f"{layer}: {sizes} neurons"), fontsize="medium")
         figure.suptitle(fonts.printable(f"{result['run']}: {title}"), wrap=True)
-        handles, labels = panels[0].get_legend_handles_labels()
+        handles, labels = all_axes[-1].get_legend_handles_labels()
         if handles:
             columns = len(handles)
             figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
-        caption = f"{title[:1].upper()}{title[1:]}. {explained}".rstrip()
-        save(figure, folder / f"{name}.png", dpi=100, caption=caption)
+        plots.save(figure, folder / f"{name}.png", f"{title[:1].upper()}{title[1:]}. {explained}".rstrip())
     caption = f"Synaptic operations, mean of {examples}. {_SYNOPS}"
-    save(operations_figure(result), folder / "operations.png", dpi=100, caption=caption)
+    plots.save(operations_figure(result), folder / "operations.png", caption)
 
 
-def _grid(count: int, height: float) -> "tuple[Figure, list[Axes]]":
-    """Create a figure with ``count`` panels of a height in inches, at most four in a row."""
-    columns = min(count, 4)
-    rows = math.ceil(count / columns)
-    figure = empty_figure(1 + 3.2 * columns, 0.4 + height * rows)
-    panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
-    for axes in panels[count:]:
-        axes.remove()
-    return figure, panels[:count]
+def _input(axes: "Axes", x: NDArray[np.float32]) -> None:
+    """Draw an input ``[T, H, W, C]``, or ``[T, F]``, as a picture; of three channels in their colours."""
+    if x.ndim == 2:
+        picture, labels = x.T, {"xlabel": "time step", "ylabel": "channel"}
+    else:
+        picture, labels = x.mean(axis=0), {"xlabel": "column", "ylabel": "row"}
+        picture = picture if picture.shape[-1] == 3 else picture.sum(axis=-1)
+    low, high = picture.min(), picture.max()
+    scaled = (picture - low) / (high - low if high > low else 1)
+    axes.imshow(scaled, cmap="gray", interpolation="nearest", aspect="auto" if x.ndim == 2 else "equal")
+    axes.set(**labels)
+    axes.set_title("input", fontsize="medium")
 
 
 def _raster(axes: "Axes", activity: Activity) -> None:
@@ -151,8 +167,8 @@ def _spikes_per_example(axes: "Axes", activity: Activity) -> None:
 def operations_figure(result: dict[str, Any]) -> "Figure":
     """Return the figure of the synaptic operations of each synapse, on a logarithmic axis: kinds differ by far."""
     names = list(result["synapses"])
-    figure = empty_figure(7, 1.9 + 0.5 * len(names))
-    axes, rows = figure.subplots(), np.arange(len(names))
+    figure, (axes,) = plots.panels(1, 7, 1.9 + 0.5 * len(names))
+    rows = np.arange(len(names))
     for kind, label, color, marker, shift in (
         ("acs", "accumulates (AC)", PALETTE[0], "o", -0.17),
         ("macs", "multiply-accumulates (MAC)", PALETTE[1], "s", 0.17),
@@ -174,7 +190,7 @@ def operations_figure(result: dict[str, Any]) -> "Figure":
         "such as grey values and the averages or sums of spikes"
     )
     axes.grid(axis="x", lw=0.4)
-    title = f"{result['run']}: mean of {result['examples']} examples, {result['energy_nj']:,.4g} nJ per example"
+    title = f"{result['run']}: mean of {result['examples']} examples, {energy(result['energy_nj'])} per example"
     figure.suptitle(fonts.printable(title), wrap=True)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     return figure

@@ -4,13 +4,15 @@
     model.safetensors    parameters and running statistics, ``params/conv1/conv/kernel``, ...
     experiment.py        the user's code, if the run has any
 
-``csbp_jax push`` (export/hub.py) writes them, and whatever takes a run's folder also takes such a folder.
+``csbp_jax push`` (export/hub.py) writes them, and :meth:`csbp_jax.Experiment.run` for its runs; whatever takes a run's
+folder also takes such a folder.
 """
 
 import pathlib
 from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path, tree_map_with_path
 
 from csbp_jax.config import ConfigError, one_line
@@ -53,6 +55,16 @@ def published_weights(run: str, content: dict[str, Any], weights_of: WeightsOf) 
     if weights_of not in ("last", stored):
         raise ConfigError(f"{run}: has only the {WEIGHTS_LABELS[stored]}, not those of {weights_of!r}")
     return stored, epoch
+
+
+def write_variables(variables: dict[str, Any], metadata: dict[str, str], file: pathlib.Path) -> None:
+    """Write the variables of a network as safetensors, with the metadata in the header of the file."""
+    from safetensors.numpy import save
+
+    # ascontiguousarray would give an array without axes one.
+    arrays = {_name(path): np.asarray(leaf, order="C") for path, leaf in tree_leaves_with_path(variables)}
+    # Not save_file, whose files only their owner may read.
+    file.write_bytes(save(arrays, metadata))
 
 
 def read_variables(folder: pathlib.Path, shapes: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from csbp_jax import config as configuration
 from csbp_jax import learner
@@ -22,10 +23,9 @@ from csbp_jax.training import build, run_json
 from csbp_jax.training.checkpoint import checkpoint, location
 from csbp_jax.training.plugin_file import reload
 from csbp_jax.training.plugins import Own
-from csbp_jax.training.session import Session
 from csbp_jax.weights import shipped
 
-__all__ = ["WEIGHTS_LABELS", "Apply", "RestoredRun", "WeightsOf", "load", "load_data", "metric_shapes", "restore"]
+__all__ = ["WEIGHTS_LABELS", "Apply", "RestoredRun", "WeightsOf", "load", "load_data", "restore"]
 
 Apply = Callable[..., tuple[jax.Array, Aux]]
 """The ``apply`` function of a network; see :func:`load`."""
@@ -107,13 +107,22 @@ def _with_input_check(apply: Apply, model: configuration.Model) -> Apply:
 
 
 def restore(
-    run: str | pathlib.Path, weights_of: WeightsOf = "last", *, trust: bool = False, own: Own | None = None
+    run: "str | pathlib.Path | RestoredRun",
+    weights_of: WeightsOf = "last",
+    *,
+    trust: bool = False,
+    own: Own | None = None,
+    data: str | None = None,
 ) -> RestoredRun:
-    """Restore a run like :func:`load`, with its metadata.
+    """Restore a run like :func:`load`, with its metadata; one that is restored already is returned as it is.
+
+    ``data``: where its ``data.dir`` is now.
 
     Raises:
       ConfigError: see :func:`load`.
     """
+    if isinstance(run, RestoredRun):
+        return run
     if weights_of not in get_args(WeightsOf):
         raise ConfigError(f"weights_of: {weights_of!r} is not possible; allowed are {', '.join(get_args(WeightsOf))}")
     folder, output_folder = _locate(run)
@@ -124,6 +133,7 @@ def restore(
         weights_of, epoch = published.published_weights(str(run), content, weights_of)
     elif weights_of == "ema" and not config.optimizer.ema:
         raise ConfigError(f"{folder}: has no moving average of its weights (optimizer.ema 0); take last or chosen")
+    config = config.replace("data.dir", data) if data else config
     own = reload(folder, content.get("own", {}), trust, own)
     # The number of steps per epoch changes values in the state, but no shape, so 1 will do.
     recipe = build.build_recipe(config, own, steps_per_epoch=1)
@@ -131,9 +141,8 @@ def restore(
     if is_published:
         variables = published.read_variables(folder, learner.weights_of(state))
     else:
-        like = Session.fresh(state, metric_shapes(recipe, state)).tree()
-        store = location.checkpoint_dir(folder, trust=trust)
-        variables, epoch = _from_checkpoint(folder, store, weights_of, like, run_json.identity(content))
+        store, identity = location.checkpoint_dir(folder, trust=trust), run_json.identity(content)
+        variables, epoch = _from_checkpoint(folder, store, weights_of, learner.weights_of(state), identity)
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not jnp.isfinite(leaf).all():
             name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -175,11 +184,8 @@ def load_data(run: RestoredRun, data_dir: str | pathlib.Path) -> tuple[dict[str,
     """
     directory = run.config.data.dir
     if directory and not run.own.data and not pathlib.Path(directory).is_dir():
-        is_run = (run.folder / "config.json").exists()  # not a network on the hub
-        edit = f", or say where they are: csbp_jax train {run.folder} --data.dir NEW" if is_run else ""
         raise ConfigError(
-            f"{run.folder}: its data, {directory}, are not there; put them back, or run this where that path leads to "
-            f"them{edit}"
+            f"{run.folder}: its data, {directory}, are not there; put them back, or say where they are (--data.dir NEW)"
         )
     splits, fingerprint = build.load_data(run.config, run.own, data_dir)
     count, now = run.config.model.classes, splits["train"].classes
@@ -197,18 +203,27 @@ def load_data(run: RestoredRun, data_dir: str | pathlib.Path) -> tuple[dict[str,
 
 
 def _from_checkpoint(
-    folder: pathlib.Path, store: os.PathLike[str], weights_of: WeightsOf, like: dict[str, Any], identity: dict[str, Any]
+    folder: pathlib.Path,
+    store: os.PathLike[str],
+    weights_of: WeightsOf,
+    shapes: dict[str, Any],
+    identity: dict[str, Any],
 ) -> tuple[dict[str, Any], int]:
-    """Return the variables of a run's newest checkpoint, and their epoch."""
-    tree = checkpoint.restore_newest(store, jax.tree.map(_on_first_device, like), identity)
+    """Return the variables of a run's newest checkpoint, of which nothing else is read, and their epoch."""
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # however they were sharded
+    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
+    like: dict[str, Any] = {"chosen": weights | {"epoch": np.asarray(0)}}
+    if weights_of != "chosen":
+        like = {"state": {"ema": weights} if weights_of == "ema" else weights, "progress": {"epochs": np.asarray(0)}}
+    tree = checkpoint.restore_newest(store, like, identity)
     if tree is None and (folder / "result.json").exists():
         raise ConfigError(f"{store}: the checkpoints of this finished run are missing; put them back, or train again")
     if tree is None:
         raise ConfigError(f"{folder}: has no checkpoint yet; train on until it saves one (checkpoint_every)")
     if weights_of == "chosen":
-        return {key: tree["chosen"][key] for key in ("params", "batch_stats")}, int(tree["chosen"]["epoch"])
-    state = learner.with_ema_weights(tree["state"]) if weights_of == "ema" else tree["state"]
-    return learner.weights_of(state), int(tree["progress"]["epochs"])
+        return {name: tree["chosen"][name] for name in shapes}, int(tree["chosen"]["epoch"])
+    state = tree["state"]
+    return state["ema"] if weights_of == "ema" else state, int(tree["progress"]["epochs"])
 
 
 def _locate(run: str | pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
@@ -219,19 +234,3 @@ def _locate(run: str | pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
         address = hub.parse(run)
         return hub.download(address), hub.output_folder(address)
     return pathlib.Path(run), pathlib.Path(run)
-
-
-def metric_shapes(recipe: learner.Recipe, state: learner.State) -> Any:
-    """Return the shapes of the metrics of a training step."""
-    config = recipe.config
-    x = jax.ShapeDtypeStruct((config.batch_size, 1, *config.model.input_shape), jnp.float32)
-    batch = {"x": x, "y": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)}
-    return jax.eval_shape(functools.partial(learner.train_step, recipe), state, batch)[1]
-
-
-def _on_first_device(leaf: Any) -> Any:
-    """Place an array on this process's first device, however it was sharded; counts stay on the host."""
-    if not isinstance(leaf, jax.ShapeDtypeStruct):
-        return leaf
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -66,14 +66,15 @@ class Run:
 
 
 def plain(value: Any) -> Any:
-    """Return a field's value with a tuple for JSON's list, and a number for a list of one, as ``chaos.z0`` mostly is.
+    """Return a value with tuples for JSON's lists, numbers for NumPy's, and a number for a tuple of one.
 
     >>> plain([3.0]), plain([3.0, 0.0])
     (3.0, (3.0, 0.0))
     """
     if isinstance(value, list | tuple):
-        return value[0] if len(value) == 1 else tuple(value)
-    return value
+        items = tuple(map(plain, value))
+        return items[0] if len(items) == 1 else items
+    return value.item() if hasattr(value, "item") else value
 
 
 def read_finished(folders: Sequence[str | pathlib.Path]) -> list[Run]:

@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 
 from csbp_jax.config import ConfigError, one_line
-from csbp_jax.reporting import plots_runs
+from csbp_jax.reporting import plots, plots_runs
 from csbp_jax.reporting.format import fields_text, option_text, percent
 from csbp_jax.reporting.statistics import Interval, Test, student, student_of_shares
 from csbp_jax.runs.contrast import Contrast, Over, contrast, is_accuracy
 from csbp_jax.runs.published import WeightsOf
-from csbp_jax.runs.run import Run, differing_fields, read_finished
+from csbp_jax.runs.run import Run, differing_fields, plain, read_finished
 from csbp_jax.runs.shown import Shown
 from csbp_jax.runtime import files, seals
+from csbp_jax.training import metrics_log
 
 if TYPE_CHECKING:
     from csbp_jax.reporting.plots_runs import Figure
@@ -27,6 +28,9 @@ COLUMNS = ("case", "arm", "draw", "try", "role", "seed")
 
 TABLE = "runs.csv"
 """File of the table of a finished experiment, in its folder."""
+
+CURVES = "epochs.csv"
+"""File of the measures of each epoch of an experiment's runs, in its folder."""
 
 TERM = "chaos."
 """What the names of a chaos term's fields start with."""
@@ -38,10 +42,10 @@ class RunTable(Shown):
 
     frame: a row for each run: ``case`` (what is never pooled: data set, fold; "" for a single one), ``arm``, ``draw``
     and ``try`` of its settings, ``role`` ("tune" or "test"), ``seed``, then fields, then measures. A run that diverged
-    has no measures (NaN) but ``diverged``. Of runs that were read from folders, ``run`` is the path of each.
+    has no measures (NaN) but ``diverged``. ``run`` is the folder of each run that has weights.
     fields: columns that are fields of the config; those that differ.
     measures: columns that were measured; the first is the one that contrasts use by default. Accuracies are shares.
-    folder: where the runs are, for :meth:`weights`.
+    folder: of the experiment, from which the paths ``run`` start.
     """
 
     frame: pd.DataFrame
@@ -179,7 +183,7 @@ class RunTable(Shown):
             problem = "runs of several cases; select one (RunTable.where)" if len(finite) else "no tries that converged"
             raise ValueError(f"arm {arm}: has {problem}")
         row = finite.iloc[int(finite[f"{measure}_mean"].argmax())]
-        return {field: _python(row[field]) for field in self.fields}
+        return {field: plain(row[field]) for field in self.fields}
 
     def contrast(
         self,
@@ -248,15 +252,53 @@ class RunTable(Shown):
         for case, of_case in runs.groupby("case", sort=False):
             values = of_case.pivot_table(measure, ["draw", "seed"], "arm", sort=False) * scale
             panels[str(case)] = values[[arm for arm in self.arms if arm in values]]
-        figure = plots_runs.draw(panels, measure.replace("_", " ") + " (%)" * (scale > 1))
+        figure = plots_runs.draw(panels, _label(measure))
         if file is not None:
-            plots_runs.save(figure, pathlib.Path(file), self.caption(measure))
+            plots.save(figure, pathlib.Path(file), self.caption(measure), dpi=150)
         return figure
 
     def caption(self, measure: str | None = None) -> str:
         """Return the caption of :meth:`plot`."""
         name, count = (measure or self.measures[0]).replace("_", " "), int((self.frame["role"] == "test").sum())
         return f"{name.capitalize()} of {count} runs, a point for each, pairs joined; means with 95 % intervals."
+
+    def curves(self) -> pd.DataFrame:
+        """Return the measures of each epoch, a row for each epoch of each run; no rows where none were recorded."""
+        if "run" not in self.frame:
+            file = self.folder and self.folder / CURVES
+            curves = _read_csv(file) if file and file.exists() else pd.DataFrame(columns=[*COLUMNS, "epoch"])
+            return curves.merge(self.frame[list(COLUMNS)])
+        rows = []
+        for _, run in self.frame.iterrows():
+            of_run = dict(run[[*COLUMNS, *self.fields]])
+            metrics = metrics_log.read_rows(pathlib.Path(run["run"]) / "metrics.jsonl")
+            rows += [of_run | row for row in metrics if row["kind"] == "epoch"]
+        return pd.DataFrame(rows)
+
+    def plot_curves(
+        self, measure: str = "validation_accuracy", *, file: str | pathlib.Path | None = None
+    ) -> "Figure | None":
+        """Draw a measure of each epoch: the mean over the seeds of each arm, with its 95 % interval; runs as of plot.
+
+        Args:
+          measure: a column of :meth:`curves`.
+          file: as of :meth:`plot`.
+
+        Returns:
+          The figure, or None if the runs have not recorded it.
+        """
+        curves = self.curves()
+        if measure not in curves:
+            return None
+        tests = curves[curves["role"] == "test"]
+        figure = plots_runs.draw_curves(tests, measure, _label(measure), 100 if is_accuracy(measure) else 1)
+        if file is not None:
+            plots.save(figure, pathlib.Path(file), self.curves_caption(measure), dpi=150)
+        return figure
+
+    def curves_caption(self, measure: str = "validation_accuracy") -> str:
+        """Return the caption of :meth:`plot_curves`."""
+        return f"{measure.replace('_', ' ').capitalize()} of each epoch: means over seeds, with 95 % intervals."
 
     def weights(self, row: "Mapping[Any, Any] | pd.Series[Any]", weights_of: WeightsOf = "last") -> dict[str, Any]:
         """Return the variables of a run, ``{"params": ..., "batch_stats": ...}`` (:func:`csbp_jax.load`).
@@ -266,14 +308,14 @@ class RunTable(Shown):
           weights_of: of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
 
         Raises:
-          ValueError: the runs are an experiment's, which keeps no weights.
-          ConfigError: they cannot be read.
+          ValueError: the run is an experiment's, which keeps no weights by default.
+          ConfigError: they cannot be read, or an experiment's are those of another epoch.
         """
-        if "run" not in self.frame:
-            raise ValueError("an experiment keeps no weights; train the setting of this row: csbp_jax.train")
+        if not isinstance(run := row.get("run"), str):
+            raise ValueError("this experiment keeps no weights of the run; let it, in a new folder: run(weights=True)")
         from csbp_jax.runs import restore
 
-        return restore.restore(row["run"], weights_of).variables
+        return restore.restore((self.folder or pathlib.Path()) / run, weights_of).variables
 
     def to_csv(self, file: str | pathlib.Path | None = None) -> str | None:
         """Write a row for each run to a file, or return it as text."""
@@ -300,7 +342,7 @@ class RunTable(Shown):
         cells = settings[columns].astype(str)
         for field in self.fields:
             # Runs that were read are named by their fields.
-            if "run" not in self.frame:
+            if self.folder or "run" not in self.frame:
                 cells[field] = settings[field].map(option_text)
         cells["n"] = settings["n"].astype(str)
         for measure in self._numbers()[:2]:
@@ -317,8 +359,7 @@ def _of_experiment(folder: pathlib.Path) -> RunTable:
     file = folder / TABLE
     files.check(file)
     try:
-        frame = pd.read_csv(file, dtype={"case": str, "arm": str}, keep_default_na=False, na_values=[""])
-        frame["case"] = frame["case"].fillna("")
+        frame = _read_csv(file)
         block = seals.parse(files.read_bytes(next((folder / "blocks").glob("*.json")), files.LARGE))
         names = [name for name in frame.columns if name not in COLUMNS]
         measures = tuple(name for name in names if name in block["measures"])
@@ -328,7 +369,18 @@ def _of_experiment(folder: pathlib.Path) -> RunTable:
             f"{file}: cannot be read ({type(error).__name__}: {one_line(error)}); repeat the command of the "
             "experiment, which writes it again"
         ) from None
-    return RunTable(frame, tuple(name for name in names if name not in measures), measures, folder)
+    fields = tuple(name for name in names if name not in (*measures, "run"))
+    return RunTable(frame, fields, measures, folder)
+
+
+def _read_csv(file: pathlib.Path) -> pd.DataFrame:
+    frame = pd.read_csv(file, dtype={"case": str, "arm": str}, keep_default_na=False, na_values=[""])
+    frame["case"] = frame["case"].fillna("")
+    return frame
+
+
+def _label(measure: str) -> str:
+    return measure.replace("_", " ") + " (%)" * is_accuracy(measure)
 
 
 def plain_controls(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
@@ -372,8 +424,3 @@ def _interval_text(measure: str, mean: float, low: float, high: float) -> str:
     if is_accuracy(measure):
         return percent(Interval(mean, *(None if np.isnan(end) else end for end in (low, high))))
     return f"{mean:.4g}" if np.isnan(low) else f"{mean:.4g} [{low:.4g}, {high:.4g}]"
-
-
-def _python(value: Any) -> Any:
-    """Return a number of NumPy as one of Python, which configs hold."""
-    return value.item() if isinstance(value, np.generic) else value

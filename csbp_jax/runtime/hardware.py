@@ -1,8 +1,10 @@
-"""Devices: compiler options, float64, FLOPs of a step, peak FLOP/s and memory use."""
+"""Devices: compiler options, those that JAX does not use, float64, FLOPs of a step, peak FLOP/s and memory use."""
 
 import contextlib
 import functools
 import os
+import pathlib
+import re
 from typing import Any
 
 import jax
@@ -11,6 +13,8 @@ from csbp_jax.config import ConfigError
 from csbp_jax.runtime import private
 
 PEAK_FLOPS = {
+    "TPU v2": 23e12,
+    "TPU v3": 61.5e12,
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
     "TPU v5e": 197e12,
@@ -18,12 +22,27 @@ PEAK_FLOPS = {
     "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
+    "TPU7x": 1153.5e12,
+    "Tesla T4": 65e12,
+    "Tesla V100": 125e12,
+    "NVIDIA L4": 121e12,
+    "NVIDIA L40S": 362e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
     "NVIDIA H200": 989e12,
+    "NVIDIA GH200": 989e12,
+    "NVIDIA B200": 2250e12,
+    "NVIDIA GB200": 2500e12,
+    "NVIDIA GeForce RTX 3090": 71e12,
+    "NVIDIA GeForce RTX 4090": 165e12,
+    "NVIDIA GeForce RTX 5090": 209e12,
 }
-"""Dense bfloat16 FLOP/s by JAX's name of the device, from the manufacturers' data sheets."""
+"""Dense FLOP/s of a device in bfloat16 (T4 and V100: float16), from the manufacturers' data sheets.
+
+The keys are how JAX's name of it begins, in words; the longest counts. A chip of a TPU v2, v3 or TPU7x is two devices.
+"""
 
 
 _YNN = "LIBRARY_FUSION_TYPE_"
@@ -82,6 +101,38 @@ def start_problem(error: Exception) -> str | None:
     return cause.replace(advice, "JAX_PLATFORMS=cpu to use the CPU")
 
 
+ACCELERATORS = {
+    "gpu": (("/dev/nvidia[0-9]*",), 'pip install "jax[cuda12]"'),
+    "tpu": (("/dev/accel[0-9]*", "/dev/vfio/[0-9]*"), 'pip install "jax[tpu]"'),
+}
+"""Device files of each kind of accelerator, and what JAX needs to use it."""
+
+
+def unused_accelerator(root: pathlib.Path = pathlib.Path("/")) -> str:
+    """Say in one line which accelerator this machine has while JAX computes on the CPU; empty if there is none.
+
+    Nothing is said where JAX_PLATFORMS chooses the CPU.
+    """
+    if jax.default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS"):
+        return ""
+    for kind, (patterns, remedy) in ACCELERATORS.items():
+        if any(any(root.glob(pattern[1:])) for pattern in patterns):
+            return f"this machine has a {kind.upper()}, but JAX computes on its CPU; to use it: {remedy}"
+    return ""
+
+
+def require(platform: str | None) -> None:
+    """Check that JAX computes on a platform, ``cpu``, ``gpu`` or ``tpu``; None for any.
+
+    Raises:
+      ConfigError: it computes on another; says what to install.
+    """
+    actual = jax.default_backend()
+    if platform not in (None, actual):
+        remedy = unused_accelerator() or ACCELERATORS.get(platform or "", ("", "set JAX_PLATFORMS=cpu"))[1]
+        raise ConfigError(f"--require: {platform}, but JAX computes on {actual} ({remedy}; docs/scale.md)")
+
+
 def float64() -> contextlib.AbstractContextManager[None]:
     """Return ``jax.enable_x64(True)``, for a ``with`` in which JAX computes in float64.
 
@@ -96,8 +147,15 @@ def float64() -> contextlib.AbstractContextManager[None]:
 
 def peak_flops() -> float | None:
     """Return the peak FLOP/s of all devices together; None if the device is not in PEAK_FLOPS."""
-    of_one_device = PEAK_FLOPS.get(jax.devices()[0].device_kind)
-    return None if of_one_device is None else of_one_device * jax.device_count()
+    peak = peak_of(jax.devices()[0].device_kind)
+    return peak and peak * jax.device_count()
+
+
+def peak_of(name: str) -> float | None:
+    """Return the peak FLOP/s of a device by JAX's name of it; None if it is not in PEAK_FLOPS."""
+    # By whole words: "TPU v5" is not the beginning of "TPU v5p".
+    known = [key for key in PEAK_FLOPS if re.match(rf"{key}\b", name)]
+    return PEAK_FLOPS[max(known, key=len)] if known else None
 
 
 def flops(step: jax.stages.Wrapped, *arguments: Any) -> float:

@@ -1,4 +1,4 @@
-"""Stop requests from outside: SIGTERM, which announces a preemption, and Ctrl-C."""
+"""Stop requests from outside: SIGTERM, which announces a preemption, SIGHUP of a lost terminal, and Ctrl-C."""
 
 import contextlib
 import os
@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from types import FrameType
 
-CODES = {signal.SIGTERM: 42, signal.SIGINT: 130}
-"""Exit codes after a stop request. The same command resumes where the process stopped."""
+CODES = {signal.SIGTERM: 42, signal.SIGHUP: 42, signal.SIGINT: 130}
+"""Exit codes after a stop request; a session that ends (SIGHUP) is one. The same command resumes where it stopped."""
 
 _AGAIN = b"\ncsbp_jax: stopping after this step; Ctrl-C again stops at once (and resumes from the last checkpoint)\n"
 
@@ -82,9 +82,9 @@ def current() -> Stop:
 
 @contextlib.contextmanager
 def on_signals() -> Iterator[Stop]:
-    """Yield a Stop that SIGTERM and Ctrl-C request; main thread only. A second Ctrl-C always ends the process.
+    """Yield a Stop that SIGTERM, SIGHUP and Ctrl-C request; main thread only. A second Ctrl-C always ends the process.
 
-    A signal that is ignored stays ignored: background jobs of a shell ignore Ctrl-C.
+    A signal that is ignored stays ignored: background jobs of a shell ignore Ctrl-C, and those of ``nohup`` SIGHUP.
     """
     stop, report_lost = Stop(), sys.unraisablehook
 

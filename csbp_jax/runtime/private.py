@@ -25,3 +25,14 @@ def counts_of_program(device: "jax.Device", program: Any) -> dict[str, float]:
         return {}
     counts: dict[str, float] = hlo_module_cost_analysis(device.client, program.as_hlo_module())
     return counts
+
+
+def found_processes() -> int:
+    """Return how many processes JAX finds that it would connect (TPU pods, Slurm, Open MPI ...); 1 if none."""
+    from jax._src.clusters import ClusterEnv
+
+    for environment in ClusterEnv._cluster_types:
+        # Slurm and others have variables in each process; a TPU VM is asked for its neighbours over the network.
+        if not environment.opt_in_only_method and environment.is_env_present():
+            return environment.get_process_count()
+    return 1

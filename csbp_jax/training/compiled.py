@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -13,13 +13,13 @@ from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from csbp_jax import data, learner, weights
-from csbp_jax.config import Config, ConfigError, Rule, check_rules, flatten
+from csbp_jax.config import Config, ConfigError, Rule, check_rules, flatten, replaced
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
 from csbp_jax.data.source import stack
 from csbp_jax.learner import Batch, Recipe, State, calibration, optimizer
 from csbp_jax.runtime import sharding
-from csbp_jax.runtime.hardware import compiler_options, run_once_options
+from csbp_jax.runtime.hardware import compiler_options, flops, run_once_options
 from csbp_jax.training import build
 from csbp_jax.training.plugins import Own
 from csbp_jax.xla.platform import traced_for
@@ -27,6 +27,22 @@ from csbp_jax.xla.platform import traced_for
 Result = TypeVar("Result")
 Splits = Mapping[str, DataSource]
 """``{"train": source, "validation": source, "test": source}``"""
+
+WITHOUT_PROGRAM = (
+    *("seed", "weights", "weights_table", "patience", "loss_limit", "log_every", "checkpoint_every"),
+    *("eval_batch_size", "data.dir", "data.workers", "data.threads", "deterministic"),
+)
+"""Fields of a config that no compiled program depends on."""
+
+
+class _shared(functools.cached_property[Result]):
+    """A cached property that all runs of the same programs share; it does not keep the data of the first alive."""
+
+    def __get__(self, run: Any, owner: Any = None) -> Any:
+        if self.attrname not in run.programs:
+            needs_data = run.config.model.init_rate is not None
+            run.programs[self.attrname] = self.func(run if needs_data else dataclasses.replace(run, source=()))
+        return run.programs[self.attrname]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,20 +54,24 @@ class CompiledRun:
 
     Attributes:
       recipe: the static part of a training step.
+      own: the user's functions in it.
       source: the training data.
       mesh: devices with one axis, ``data``, over which batches are split.
       prepare, prepare_eval: map a source's batch to the network's input (data/device/transform.py).
       prepare_unmixed: replaces ``prepare`` in the last ``data.mix_off_epochs`` epochs, if there are any.
       platform: for which the functions are traced: cpu, gpu or tpu.
+      programs: the compiled functions, which runs of other seeds and strengths share.
     """
 
     recipe: Recipe
+    own: Own
     source: DataSource
     mesh: Mesh
     prepare: transform.Transform
     prepare_eval: transform.Transform
     prepare_unmixed: transform.Transform | None
     platform: str
+    programs: dict[str, Any]
 
     @property
     def config(self) -> Config:
@@ -81,7 +101,8 @@ class CompiledRun:
 
     def pure_init(self, key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
         """Return the initial state (:func:`csbp_jax.learner.init`), with the rates of ``model.init_rate``."""
-        state = self._traced(learner.init, key, hparams)
+        with traced_for(self.platform):
+            state = learner.init(self._recipe_at(hparams or {}), key, hparams)
         if self.config.model.init_rate is None:
             return state
         examples = self.prepare_eval(jax.random.key(0), jax.tree.map(jnp.asarray, self._spread_examples))
@@ -99,12 +120,16 @@ class CompiledRun:
         """Return gradients of the task loss and of the chaos term (:func:`csbp_jax.learner.gradients`)."""
         return self._traced(learner.gradients, self._gather_weights(state), self._prepared(state, batch))
 
-    @functools.cached_property
-    def init(self) -> Callable[..., State]:
-        """``init(key, hparams=None) -> state``, laid out over the mesh."""
+    def init(self, key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
+        """Return the initial state, laid out over the mesh."""
+        state: State = self._init(key, learner.hyperparameters(self.config, self.steps_per_epoch) | (hparams or {}))
+        return state
+
+    @_shared
+    def _init(self) -> jax.stages.Wrapped:
         return jax.jit(self.pure_init, out_shardings=self._state_shardings, compiler_options=run_once_options())
 
-    @functools.cached_property
+    @_shared
     def train_step(self) -> jax.stages.Wrapped:
         """``train_step(state, batch) -> (state, metrics)``; reuses (donates) the memory of the old state."""
         return jax.jit(
@@ -114,19 +139,14 @@ class CompiledRun:
             compiler_options=compiler_options(self.platform),
         )
 
-    @functools.cached_property
+    @_shared
     def state_shapes(self) -> State:
         """Shapes, dtypes and shardings of a state, as a checkpoint is read into."""
-        shapes = jax.eval_shape(self.pure_init, jax.random.key(0))
-        shardings = self._state_shardings
-        if self.config.layout == "data":
-            shardings = jax.tree.map(lambda _: shardings, shapes)
-        placed: State = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
-        )
-        return placed
+        hparams = learner.hyperparameters(self.config, self.steps_per_epoch)
+        shapes: State = self._init.trace(jax.random.key(0), hparams).out_info
+        return shapes
 
-    @functools.cached_property
+    @_shared
     def gradient_norms(self) -> Callable[[State, Batch], dict[str, jax.Array]]:
         """``gradient_norms(state, batch)``: norms of the gradients of the task loss and of the chaos term."""
         return jax.jit(
@@ -134,6 +154,13 @@ class CompiledRun:
             out_shardings=self._replicated,
             compiler_options=run_once_options(),
         )
+
+    def flops(self, state: State, batch: Batch) -> float:
+        """Count the operations of a training step over all devices (:func:`csbp_jax.runtime.hardware.flops`)."""
+        # On one device: XLA counts only once what each device does in a shard_map.
+        alone = dataclasses.replace(self, mesh=sharding.data_mesh(jax.local_devices()[:1]), programs={})
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (state, batch))
+        return flops(alone.train_step, *shapes)
 
     def evaluate(self, state: State, source: DataSource, check: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Evaluate a state on each example of a source once, and return ``{count, accuracy, loss}``.
@@ -168,28 +195,60 @@ class CompiledRun:
         """Copy the whole array to each device, so that any process can read it."""
         return array if array.is_fully_replicated else self._replicate(array)
 
-    def _traced(self, function: Callable[..., Result], *arguments: Any) -> Result:
+    def trace(self) -> dict[str, Any]:
+        """Trace a training step and an evaluation on shapes, and return the shapes of the step's metrics.
+
+        Raises:
+          ConfigError: an own function fails, the network has other logits than the data need, or no such tap.
+        """
+        config, example = self.config, data.example_batch(self.source)
+        batch = {k: jax.ShapeDtypeStruct((config.batch_size, *v.shape[1:]), v.dtype) for k, v in example.items()}
+        mask = jax.ShapeDtypeStruct((config.batch_size,), bool)
+
+        def logits(state: State, batch: Batch) -> jax.Array:
+            x = self.prepare_eval(jax.random.key(0), batch)["x"]
+            output: jax.Array = self._traced(lambda r, s: r.model.apply(learner.weights_of(s), x, False), state)[0]
+            return output
+
+        with build.blamed(self.own):
+            state = self.state_shapes
+            metrics: dict[str, Any] = jax.eval_shape(self.train_step, state, batch)[1]
+            jax.eval_shape(self.pure_eval_step, state, jax.random.key(0), batch | {"mask": mask})
+            shape = jax.eval_shape(logits, state, batch).shape
+        if shape[1:] != (config.model.time_steps, config.model.classes):
+            expected = f"[B, T, C] of {config.model.time_steps} time steps and {config.model.classes} classes"
+            raise ConfigError(f"{self.own.label}: model gives logits {shape}; expected are {expected}")
+        return metrics
+
+    def _traced(self, function: Callable[..., Result], state: State, *arguments: Any) -> Result:
         """Call a function of the recipe, traced for the platform."""
         with traced_for(self.platform):
-            return function(self.recipe, *arguments)
+            return function(self._recipe_at(state.hparams), state, *arguments)
+
+    def _recipe_at(self, hparams: dict[str, Any]) -> Recipe:
+        """Return the recipe, with own functions called with the traced values if any takes them."""
+        if not self.own.with_hparams:
+            return self.recipe
+        values = learner.complete_hyperparameters(hparams, self.config, self.steps_per_epoch)
+        return _recipe(self.config, self.own, self.steps_per_epoch, self.mesh, values)
 
     def _rows(self, batch_size: int) -> NDArray[np.intp]:
         """Return the rows of a batch that this process reads."""
         return sharding.rows_of(self.mesh.local_devices, self.mesh, batch_size)
 
-    @functools.cached_property
+    @_shared
     def _eval_step(self) -> Callable[..., dict[str, jax.Array]]:
         return jax.jit(self._over_mesh(self.pure_eval_step), out_shardings=self._replicated)
 
-    @functools.cached_property
+    @_shared
     def _replicate(self) -> Callable[[jax.Array], jax.Array]:
         return jax.jit(lambda array: array, out_shardings=self._replicated)
 
-    @functools.cached_property
+    @_shared
     def _replicated(self) -> jax.sharding.NamedSharding:
         return sharding.replicated(self.mesh)
 
-    @functools.cached_property
+    @_shared
     def _state_shardings(self) -> Any:
         if self.config.layout == "data":
             return self._replicated  # also for a state with a neuron or a forcing among its hyperparameters
@@ -247,14 +306,39 @@ def compile_run(
       ConfigError: a plugin, or an option of the data, does not fit the config.
     """
     mesh = sharding.data_parallel() if mesh is None else mesh
-    recipe = build.build_recipe(config, own, steps_per_epoch)
-    if config.layout != "data":
-        # Whole gradients before the optimiser, for the same reason as whole weights before the step.
-        tx = optimizer.with_gathered_gradients(recipe.tx, functools.partial(_gathered, mesh=mesh))
-        recipe = dataclasses.replace(recipe, tx=tx)
-    unmixed = transform.make_unmixed(config, source.events) if config.data.mix_off_epochs else None
     platform = platform or mesh.devices.flat[0].platform
-    return CompiledRun(recipe, source, mesh, *transform.make(config, source.events), unmixed, platform)
+    recipe = _recipe(config, own, steps_per_epoch, mesh)
+    unmixed = transform.make_unmixed(config, source.events) if config.data.mix_off_epochs else None
+    of_source = id(source) if config.model.init_rate is not None else source.events
+    kind = jnp.result_type(float), platform
+    programs = _programs(with_programs_of(config, own), steps_per_epoch, own, mesh, kind, of_source)
+    transforms = transform.make(config, source.events)
+    return CompiledRun(recipe, own, source, mesh, *transforms, unmixed, platform, programs)
+
+
+def with_programs_of(config: Config, own: Own = Own()) -> Config:
+    """Return a config that is equal for two configs whose training has the same programs."""
+    defaults = flatten(Config())
+    without = (*WITHOUT_PROGRAM, *(build.TRACED if own.shares else ()))
+    if config.optimizer.schedule == "constant" and not config.data.mix_off_epochs:
+        without = (*without, "epochs")
+    return functools.reduce(lambda c, field: replaced(c, field, defaults[field]), without, config)
+
+
+@functools.lru_cache(maxsize=8)
+def _programs(*_: Hashable) -> dict[str, Any]:
+    return {}
+
+
+def _recipe(
+    config: Config, own: Own, steps_per_epoch: int, mesh: Mesh, hparams: dict[str, Any] | None = None
+) -> Recipe:
+    recipe = build.build_recipe(config, own, steps_per_epoch, hparams)
+    if config.layout == "data":
+        return recipe
+    # Whole gradients before the optimiser, for the same reason as whole weights before the step.
+    tx = optimizer.with_gathered_gradients(recipe.tx, functools.partial(_gathered, mesh=mesh))
+    return dataclasses.replace(recipe, tx=tx)
 
 
 def _gathered(tree: Any, mesh: Mesh) -> Any:
@@ -294,8 +378,13 @@ _BATCH_RULES = (
     ),
 )
 _DATA_RULES = (
-    Rule("model.classes", ("classes of the data",), operator.eq, "their number, or 0"),
-    Rule("model.input_shape", ("frames of the data",), operator.eq, "their shape, or empty"),
+    Rule("model.classes", ("classes of the data",), operator.eq, "their number, or 0, which takes it from the data"),
+    Rule(
+        "model.input_shape",
+        ("frames of the data",),
+        operator.eq,
+        "their shape, or input_shape=() and classes=0, which take both from the data",
+    ),
 )
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from csbp_jax.training import build, run_dir, run_json, selection, session
 from csbp_jax.training.checkpoint import checkpoint, location
 from csbp_jax.training.compiled import Splits, compile_run, resolve
 from csbp_jax.training.plugins import Own, plugin_run_name
-from csbp_jax.training.session import Job, Prepared
+from csbp_jax.training.session import Job
 
 
 def train(
@@ -32,6 +33,7 @@ def train(
     own: Own = Own(),
     profile: str = "",
     checkpoints: str | None = None,
+    alongside: Callable[[pathlib.Path], contextlib.AbstractContextManager[Callable[[], None]]] | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
     """Train, or resume a stopped run of the same config, and return the content of ``result.json``.
@@ -50,6 +52,8 @@ def train(
       profile: ``START:N`` writes a trace of N steps from step START on to the run's folder ``profile``.
       checkpoints: a directory or an address ``gs://BUCKET/DIRECTORY``, under which the run's name holds its
         checkpoints, with all that another machine needs to resume; by default they are in the run's folder.
+      alongside: entered with the run's folder, on process 0; what it yields is called after each epoch and at the end,
+        such as :func:`csbp_jax.evaluation.trackers.alongside`.
       fields: other values of the config, as of :meth:`csbp_jax.config.Config.replace`.
 
     Raises:
@@ -66,10 +70,10 @@ def train(
     console = make_console() if console is None else console
     if not multihost.is_host0():
         console = Console(quiet=True)
-    prepared = _prepare(requested, own, data_dir, profile, checkpoints, console)
-    config, name = prepared.run.config, plugin_run_name(prepared.run.config, own) if name is None else name
+    make_job, config, fingerprint, classes = _prepare(requested, own, data_dir, profile, checkpoints, console)
+    name = plugin_run_name(config, own) if name is None else name
     options = [to_json(config), name, str(root), own.metadata().get("sha256"), checkpoints]
-    multihost.check_equal("options of train", [*options, run_dir.fingerprint_digest(prepared.fingerprint)])
+    multihost.check_equal("options of train", [*options, run_dir.fingerprint_digest(fingerprint)])
 
     with contextlib.ExitStack() as stack:
 
@@ -78,7 +82,7 @@ def train(
             elsewhere = location.config_beside(store) if checkpoints else None
             if fresh and elsewhere:
                 raise ConfigError(f"--fresh: {store} has checkpoints; move them away, or give another NAME (--name)")
-            opened = (to_json(config), name, fresh, console, prepared.fingerprint, prepared.classes, own, elsewhere)
+            opened = (to_json(config), name, fresh, console, fingerprint, classes, own, elsewhere)
             folder = stack.enter_context(run_dir.open_run(pathlib.Path(root), *opened, editable=run_json.EDITABLE))
             result = run_json.read_result(folder) if _is_finished(folder, str(store), config, console) else None
             identity = run_json.identity(_with_new_values(folder, config, console))
@@ -88,52 +92,62 @@ def train(
         folder = pathlib.Path(folder_name)
         in_place = run_dir.in_place(folder) if multihost.is_host0() else contextlib.nullcontext(lambda: None)
         check_in_place = stack.enter_context(in_place)
+        report = stack.enter_context(alongside(folder)) if alongside and multihost.is_host0() else lambda: None
         if result is None:
-            job = Job(prepared, stop, folder, store, identity, console, check_in_place)
+            of_folder: dict[str, Any] = {"folder": folder, "store": store, "identity": identity, "report": report}
+            job = make_job(**of_folder, stop=stop, console=console, check_in_place=check_in_place)
             with stop.deferred():
-                trained, rows = session.train(job)
+                trained = session.train(job)
             stop.raise_if_requested()
-            result = session.finish(job, trained, rows)
+            result = session.finish(job, trained)
         else:
             epochs = result["last"]["epoch"]
             of_epochs = f" after {epochs} epochs, not {config.epochs}" if epochs != config.epochs else ""
             console.print(f"{folder} is finished{of_epochs}; FRESH=1 (--fresh) starts from scratch", soft_wrap=True)
+        report()
         terminal.print_result(console, folder, result, store)
         return result
 
 
+def load(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[Config, Splits, str, weights.Plan | None]:
+    """Return the config with what the data determine, their splits and fingerprint, and the file of initial weights.
+
+    Raises:
+      ConfigError: a value is impossible, or the data or the file cannot be read or do not fit.
+    """
+    check(config)
+    plan = None if own.model else weights.plan(config)
+    splits, fingerprint = build.load_data(config, own, data_dir)
+    resolved = resolve(config, splits)
+    return resolved, splits, fingerprint, plan and weights.matched(plan, resolved.model)
+
+
 def _prepare(
     config: Config, own: Own, data_dir: str | pathlib.Path, profile: str, checkpoints: str | None, console: Console
-) -> Prepared:
+) -> tuple[Callable[..., Job], Config, str, list[str]]:
+    """Return the maker of a job, the resolved config, the fingerprint of the data and the names of their classes."""
+
     def parse_options() -> range:
         if checkpoints is not None:
             location.parse(checkpoints)
         return profiling.parse_trace_steps(profile) if profile else range(0)
 
-    def load() -> tuple[Config, Splits, str, weights.Plan | None]:
-        check(config)
-        plan = None if own.model else weights.plan(config)
-        splits, fingerprint = build.load_data(config, own, data_dir)
-        resolved = resolve(config, splits)
-        return resolved, splits, fingerprint, plan and weights.matched(plan, resolved.model)
-
     # One host alone may lack gcsfs.
     steps_traced = multihost.all_succeed(parse_options)
     # Process 0 first, for caches of data that many processes would make at once.
-    resolved, splits, fingerprint, plan = multihost.host0_first(load)
+    resolved, splits, fingerprint, plan = multihost.host0_first(lambda: load(config, own, data_dir))
     if jax.default_backend() == "cpu" and (small := configs.small_preset(resolved)):
         # Before the minutes that compiling takes there.
         text = f"{resolved.model.name} is a network of the literature, meant for accelerators; on a CPU, "
         console.print(f"{text}DATASET={small} trains a small one", soft_wrap=True)
     run = compile_run(resolved, splits["train"], len(splits["train"]) // resolved.batch_size, own)
+    # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
+    metrics = multihost.all_succeed(run.trace)
     with contextlib.closing(run.batches(resolved.seed, readers=data.Readers())) as batches:
         # Each process reads rows of its own, which it alone may fail to read.
         first_batch = run.shard_batch(multihost.all_succeed(lambda: next(batches)))
-    # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
-    trace = functools.partial(jax.eval_shape, run.train_step, run.state_shapes, first_batch)
-    _, metrics = multihost.all_succeed(trace)
-    classes = build.class_names(resolved, splits, data_dir)
-    return Prepared(run, splits, fingerprint, classes, plan, first_batch, metrics, steps_traced)
+    make_job = functools.partial(Job, run, splits, plan, first_batch, metrics, steps_traced)
+    return make_job, resolved, fingerprint, build.class_names(resolved, splits, data_dir)
 
 
 def _is_finished(folder: pathlib.Path, store: str, config: Config, console: Console) -> bool:
@@ -148,14 +162,16 @@ def _is_finished(folder: pathlib.Path, store: str, config: Config, console: Cons
     """
     if not (folder / "result.json").exists():
         return False
-    if damage := checkpoint.damaged_before_intact(store):
-        reason = f"a checkpoint is damaged ({damage})"
+    newest, damaged = checkpoint.newest_intact(store)
+    if newest and damaged:
+        reason = f"a checkpoint is damaged ({checkpoint.listed(damaged)})"
     else:
         result = run_json.read_result(folder)
         trained = result["last"]["epoch"]
         if selection.is_over(config, trained, result["chosen"]["epoch"]):
             return True
-        checkpoint.check_intact(store)
+        if newest is None:
+            raise checkpoint.none_intact(store, damaged)
         reason = f"after {trained} of now {config.epochs} epochs"
     old = files.set_aside(folder / "result.json")
     console.print(f"{folder}: was finished, but {reason}; its result is kept as {old.name}", soft_wrap=True)

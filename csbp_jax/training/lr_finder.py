@@ -17,11 +17,11 @@ import numpy as np
 
 from csbp_jax import weights
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.reporting import plots
+from csbp_jax.reporting import plots_training
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files, preemption
-from csbp_jax.training import build
-from csbp_jax.training.compiled import CompiledRun, compile_run, initial_state, resolve
+from csbp_jax.training.compiled import CompiledRun, compile_run, initial_state
+from csbp_jax.training.loop import load
 from csbp_jax.training.plugins import Own, plugin_run_name
 
 _MEMORY = 0.9  # of the smoothed loss, a step
@@ -82,14 +82,17 @@ def find(
     console = make_console() if console is None else console
     folder = pathlib.Path("lr") / plugin_run_name(config, own) if out is None else pathlib.Path(out)
     values = np.geomspace(rates.low, rates.high, rates.steps)
-    run, plan = _compiled(config, own, data_dir)
+    flat = config.replace(**{"optimizer.schedule": "constant", "optimizer.warmup_epochs": 0})
+    flat, splits, _, plan = load(flat, own, data_dir)
+    run = compile_run(flat, splits["train"], len(splits["train"]) // flat.batch_size, own)
+    run.trace()
     if problem := files.write_problem(folder):
         raise ConfigError(f"{folder}: cannot be written ({problem}); give another directory (--out)")
     losses = _losses(run, plan, values, functools.partial(console.print, soft_wrap=True))
     used = values[: len(losses)]
     result = {"rates": used.tolist(), "losses": losses} | suggest(used, losses)
     files.write_json(folder / "lr.json", result)
-    plots.draw_lr_finder(folder / "lr.png", result)
+    plots_training.draw_lr_finder(folder / "lr.png", result)
     reach = "" if len(losses) < rates.steps else f", where the loss had not blown up at {rates.high:.2g}"
     console.print(
         f"try --optimizer.lr {result['suggested']:.2g} (the config has {config.optimizer.lr:g}); the loss falls "
@@ -135,14 +138,6 @@ def smooth(losses: Iterable[float]) -> Iterator[float]:
     for n, loss in enumerate(losses, start=1):
         mean = _MEMORY * mean + (1 - _MEMORY) * loss
         yield mean / (1 - _MEMORY**n)
-
-
-def _compiled(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[CompiledRun, weights.Plan | None]:
-    flat = config.replace(**{"optimizer.schedule": "constant", "optimizer.warmup_epochs": 0})
-    plan = None if own.model else weights.plan(flat)
-    splits, _ = build.load_data(flat, own, data_dir)
-    flat, train = resolve(flat, splits), splits["train"]
-    return compile_run(flat, train, len(train) // flat.batch_size, own), plan
 
 
 def _losses(run: CompiledRun, plan: weights.Plan | None, rates: np.ndarray, show: Callable[[str], None]) -> list[float]:

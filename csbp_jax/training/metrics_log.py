@@ -11,19 +11,20 @@ from typing import Any
 
 from csbp_jax.config import ConfigError, writing
 from csbp_jax.runtime import files, seals
-from csbp_jax.training.run_json import is_number
+from csbp_jax.training.run_json import fits
 
 Row = dict[str, Any]
 
+_ROW = {"kind": str, "step": int, "seconds": float}
 _MEANS = {"task_loss": float, "chaos_loss": float, "z": dict}
-_READ: dict[str, dict[str, type]] = {
+# What is read of a kind of row.
+_KINDS: dict[str, dict[str, Any]] = {
     "start": {"gradient_norms": dict},
     "train": _MEANS,
     "epoch": {"epoch": int, "validation_accuracy": float},
-    **{key: {"task_loss": float} for key in ("first", "loss_high", "loss_normal")},
-    **{key: {"layers": list} for key in ("never_fires", "always_fires")},
+    **{kind: {"task_loss": float} for kind in ("first", "loss_high", "loss_normal")},
+    **{kind: {"layers": [str]} for kind in ("never_fires", "always_fires")},
 }
-"""Types of what is read of each kind of row; float is any number."""
 
 
 def read_rows(file: pathlib.Path) -> list[Row]:
@@ -55,16 +56,10 @@ def _row(line: bytes) -> Row | None:
         row = seals.parse(line)
     except ValueError:
         return None
-    means = {"rates": dict} | _MEANS if row.get("kind") == "epoch" and "rates" in row else {}
-    needed = {"kind": str, "step": int, "seconds": float} | _READ.get(str(row.get("kind")), {}) | means
-    is_valid = all(
-        isinstance(row.get(name), int | kind) and is_number(row[name])
-        if kind in (int, float)
-        else isinstance(row.get(name), kind)
-        for name, kind in needed.items()
-    )
-    layers = row["layers"] if is_valid and "layers" in needed else []
-    return row if is_valid and all(isinstance(layer, str) for layer in layers) else None
+    if not fits(row, _ROW):
+        return None
+    means = {"rates": dict, **_MEANS} if row["kind"] == "epoch" and "rates" in row else {}
+    return row if fits(row, _KINDS.get(row["kind"], {}) | means) else None
 
 
 def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> list[Row]:
@@ -104,8 +99,8 @@ def set_aside(file: pathlib.Path) -> pathlib.Path | None:
 
 
 @contextlib.contextmanager
-def writer(file: pathlib.Path, rows: list[Row]) -> Iterator[tuple[Callable[[Row], None], Callable[[], None]]]:
-    """Yield ``write(row)``, which appends to ``rows`` and to a ``metrics.jsonl``, and ``sync()``.
+def writer(file: pathlib.Path) -> Iterator[tuple[Callable[[Row], None], Callable[[], None]]]:
+    """Yield ``write(row)``, which appends to a ``metrics.jsonl``, and ``sync()``.
 
     While the disk is full, rows wait for space. ``sync`` flushes all of them to the disk, because after a power cut a
     checkpoint must not be ahead of ``metrics.jsonl``; it raises a WriteError if there is no space.
@@ -125,7 +120,6 @@ def writer(file: pathlib.Path, rows: list[Row]) -> Iterator[tuple[Callable[[Row]
 
         def write(row: Row) -> None:
             nonlocal waiting
-            rows.append(row)
             waiting += seals.line(row).encode()
             write_waiting()
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from csbp_jax.config import Config, Diverged
 from csbp_jax.reporting import terminal
-from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware
 from csbp_jax.training.health import LayerWatch, LossWatch
 from csbp_jax.training.metrics_log import Row
@@ -36,12 +35,12 @@ def empty_progress(metrics: Any) -> dict[str, Any]:
 class Outputs:
     """Where a monitor writes.
 
-    write: a row to ``metrics.jsonl``. show: ``show(step, text)``, the progress bar. console: the terminal.
+    write: a row to ``metrics.jsonl``. show: ``show(step, text)``, the progress bar. print: a line to the terminal.
     """
 
     write: Callable[[dict[str, Any]], None]
     show: Callable[[int, str], None]
-    console: Console
+    print: Callable[[str], None]
 
 
 class TrainingMonitor:
@@ -117,13 +116,13 @@ class TrainingMonitor:
         self.sums = jax.tree.map(lambda total, value: total + value, self.sums, metrics)
         if self.step % self.config.log_every == 0:
             row = self._row("train", metrics)
-            self._write(row)
+            self.outputs.write(row)
             self.outputs.show(self.step, terminal.progress_line(row, self.config.epochs))
         self._report(self._losses.rows(self.step, metrics["task_loss"]))
 
     def _skip_step(self) -> None:
-        self._write({"kind": "bad", "step": self.step, "seconds": self.seconds, "bad_steps": self.bad_steps})
-        self._print(f"step {self.step}: loss or gradient is not finite; the step is skipped")
+        self.outputs.write({"kind": "bad", "step": self.step, "seconds": self.seconds, "bad_steps": self.bad_steps})
+        self.outputs.print(f"step {self.step}: loss or gradient is not finite; the step is skipped")
         if self.bad_steps == BAD_STEPS_STOP:
             raise Diverged(f"loss or gradient was not finite at steps {self.step - BAD_STEPS_STOP + 1} to {self.step}")
 
@@ -138,8 +137,8 @@ class TrainingMonitor:
         row = self._row("epoch", means)
         row |= {f"validation_{name}": value for name, value in validation.items()}
         row |= {f"ema_validation_{name}": value for name, value in ema_validation.items()}
-        self._write(row)
-        self._print(terminal.progress_line(row, self.config.epochs))
+        self.outputs.write(row)
+        self.outputs.print(terminal.progress_line(row, self.config.epochs))
         self._report(self._layers.rows(row["epoch"], means.get("rates", {})))
         self.epochs, self.count, self.sums = self.epochs + 1, 0, jax.tree.map(np.zeros_like, self.sums)
         self._steps_in_interval, self._interval_start, self._waited = 0, time.perf_counter(), 0.0
@@ -169,12 +168,6 @@ class TrainingMonitor:
 
     def _report(self, rows: Iterable[tuple[Row, str]]) -> None:
         for row, line in rows:
-            self._write({"step": self.step, "seconds": self.seconds} | row)
+            self.outputs.write({"step": self.step, "seconds": self.seconds} | row)
             if line:
-                self._print(line)
-
-    def _write(self, row: dict[str, Any]) -> None:
-        self.outputs.write(row)
-
-    def _print(self, line: str) -> None:
-        self.outputs.console.print(line, soft_wrap=True)
+                self.outputs.print(line)

@@ -1,12 +1,14 @@
 """Plugins: functions of a user's own that replace parts of a run, without a change of the package; see docs/own.md."""
 
 import dataclasses
+import functools
 import hashlib
+import inspect
 import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from csbp_jax.config import Config, ConfigError, run_name
 
@@ -19,6 +21,9 @@ PLUGINS = ("data", "neuron", "model", "loss", "term", "control")
 @dataclasses.dataclass(frozen=True)
 class Own:
     """Functions that build what is not of the package. Each is called again for each config.
+
+    One that names a parameter ``hparams`` gets the traced values there (:func:`csbp_jax.learner.hyperparameters`), and
+    is called within each trace; ``data`` cannot.
 
     Attributes:
       data: ``data(config, data_dir) -> {"train": split, "test": split}``, and ``"validation"`` unless it is to be held
@@ -46,6 +51,16 @@ class Own:
         """Names of the functions that are given."""
         return tuple(name for name in PLUGINS if getattr(self, name) is not None)
 
+    @functools.cached_property
+    def with_hparams(self) -> tuple[str, ...]:
+        """Names of those that take the traced values."""
+        return tuple(name for name in self.plugins if "hparams" in inspect.signature(getattr(self, name)).parameters)
+
+    @property
+    def shares(self) -> bool:
+        """Whether runs that differ in traced values share a compilation: no function but ``data`` may read them."""
+        return set(self.plugins) <= {"data", *self.with_hparams}
+
     @property
     def label(self) -> str:
         """Prefix of messages: the file, or ``own``."""
@@ -57,6 +72,31 @@ class Own:
             return {}
         file = {"file": os.path.abspath(self.file), "sha256": sha256(self.code)} if self.code else {}
         return {"parts": list(self.plugins), **file}
+
+
+Section = TypeVar("Section")
+
+
+def without(config: Section, fields: Iterable[str]) -> Section:
+    """Return a config as functions see it that serve several values of some fields: to read one of these is an error.
+
+    Raises:
+      AttributeError: of the config that is returned: a function reads such a field.
+    """
+    for field in fields:
+        config = _without(config, field, field)
+    return config
+
+
+def _without(config: Any, field: str, name: str) -> Any:
+    def refuse(_: Any) -> None:
+        raise AttributeError(f"{name}: runs that differ in it share this function; see hparams in docs/own.md")
+
+    first, _, rest = field.partition(".")
+    kind = type(config) if rest else type(type(config).__name__, (type(config),), {first: property(refuse)})
+    seen: Any = object.__new__(kind)
+    vars(seen).update(vars(config), **({first: _without(getattr(config, first), rest, name)} if rest else {}))
+    return seen
 
 
 def plugin_run_name(config: Config, own: Own) -> str:

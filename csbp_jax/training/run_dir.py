@@ -15,7 +15,7 @@ from csbp_jax.config import CheckpointError, ConfigError
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import files, seals
 from csbp_jax.training import run_json
-from csbp_jax.training.checkpoint import location
+from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.plugins import COPY, Own
 
 FOLDERS = ("figures", "checkpoints", "profile", run_json.BLOCKS, "shards")
@@ -74,9 +74,6 @@ def open_run(
         if elsewhere and not (run / "config.json").exists():
             seals.write_json(run / "config.json", elsewhere)
         _check_or_write_config(run, content, fingerprint_digest(data), classes, own.metadata(), editable)
-        stored = elsewhere.get("config") if elsewhere else content  # as it was when the checkpoint was saved
-        if differing := run_json.config_differences(stored, content, run_json.EDITABLE):
-            raise ConfigError(f"NAME: checkpoints of run {name!r} are of another config; {'; '.join(differing)}")
         if own.plugins:
             console.print(f"{own.label}: {', '.join(own.plugins)} of your own", soft_wrap=True)
         if own.plugins and own.code and not (run / COPY).exists():
@@ -114,7 +111,7 @@ def in_place(run: pathlib.Path) -> Iterator[Callable[[], None]]:
             if is_in_place() or not run.exists() or (run / "lock").exists():
                 break
             with contextlib.suppress(OSError):  # a save that was being written makes it again, until its last file
-                location.remove_incomplete(run / "checkpoints")
+                layout.remove_incomplete(run / "checkpoints")
                 (run / "checkpoints").rmdir()
                 run.rmdir()
             time.sleep(0.1)

@@ -105,35 +105,25 @@ def read_result(run: pathlib.Path) -> dict[str, Any]:
     return read_json(run / "result.json", _is_result, remedy)
 
 
-def parse_config(file: pathlib.Path, content: Any) -> Config:
-    """Return the config that the ``config.json`` of a run holds.
+def parse_config(file: pathlib.Path, content: Any, alone: bool = True) -> Config:
+    """Return the config that a ``config.json`` holds.
+
+    Args:
+      file: for messages.
+      content: the config, as JSON.
+      alone: it is that of a run, and not what the runs of an experiment have in common, which need not be possible.
 
     Raises:
       ConfigError: it has other fields than this version, or a value that this version does not allow.
     """
-    config = parse_base_config(file, content)
     try:
-        return check(config)
-    except ConfigError as error:
-        raise _of_another_version(file, error) from None
-
-
-def parse_base_config(file: pathlib.Path, content: Any) -> Config:
-    """Return the config that the runs of an experiment have in common, which need not be possible by itself.
-
-    Raises:
-      ConfigError: it has other fields than this version.
-    """
-    try:
-        return from_json(content)
-    except KeyError as error:
-        raise _of_another_version(file, f"no field {error}") from None
-    except (TypeError, AttributeError) as error:
-        raise _of_another_version(file, error) from None
-
-
-def _of_another_version(file: pathlib.Path, reason: object) -> ConfigError:
-    return ConfigError(f"{file}: from another version of csbp_jax ({reason}); use the version that trained it")
+        config = from_json(content)
+        return check(config) if alone else config
+    except (KeyError, TypeError, AttributeError, ConfigError) as error:
+        reason = f"no field {error}" if isinstance(error, KeyError) else error
+        raise ConfigError(
+            f"{file}: from another version of csbp_jax ({reason}); use the version that trained it"
+        ) from None
 
 
 def identity(content: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +137,7 @@ def identity(content: dict[str, Any]) -> dict[str, Any]:
     return fields | own | {name: content[name] for name in ("data",) if name in content}
 
 
-def config_differences(stored: Any, current: dict[str, Any], but: Collection[str] = ()) -> list[str]:
+def config_differences(stored: dict[str, Any], current: dict[str, Any], but: Collection[str] = ()) -> list[str]:
     """List the fields in which a config differs from that of a ``config.json``, with both values.
 
     Args:
@@ -155,13 +145,8 @@ def config_differences(stored: Any, current: dict[str, Any], but: Collection[str
       current: the config, as JSON.
       but: fields that are left out.
     """
-
-    def fields(config: Any) -> Any:
-        if not isinstance(config, dict):  # a checkpoint's copy may hold anything
-            return config
-        return {name: value for name, value in flatten(config).items() if name not in but}
-
-    return differences(fields(stored), fields(current))
+    before, now = ({k: v for k, v in flatten(config).items() if k not in but} for config in (stored, current))
+    return differences(before, now)
 
 
 def own_differences(content: dict[str, Any], own: dict[str, Any]) -> list[str]:
@@ -177,54 +162,43 @@ def differences(stored: Any, current: Any, prefix: str = "") -> list[str]:
             for key in sorted({*stored, *current})
             for line in differences(stored.get(key), current.get(key), f"{prefix}.{key}".lstrip("."))
         ]
-    return [] if stored == current else [f"{prefix} ({stored} there, {current} here)"]
+    return [] if stored == current else [f"{prefix} ({stored!r} there, {current!r} here)"]
 
 
-def is_number(value: Any) -> bool:
-    """Return whether a JSON value is a number; integers, which JSON does not limit, must have at most 64 bits."""
-    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
+def fits(value: Any, form: Any) -> bool:
+    """Return whether a JSON value has a form: a type, ``[form]`` for each item, or ``{key: form}``, keys that it has.
 
-
-def _is_config(content: dict[str, Any]) -> bool:
-    match content:
-        case {"config": {"seed": int()}}:
-            pass
-        case _:
-            return False
-    names, versions = content.get("classes", []), content.get("versions", {})
-    return (
-        isinstance(names, list)
-        and isinstance(versions, dict)
-        and _are_texts(content.get("data", ""), content.get("python", ""), *names, *versions.values())
-        and _is_own(content.get("own", {}))
-    )
-
-
-def _is_own(content: Any) -> bool:
-    match content:
-        case {"parts": list(names), **file} if file.keys() in (set(), {"file", "sha256"}):
-            return _are_texts(*names, *file.values())
-    return bool(content == {})
-
-
-def _are_texts(*values: Any) -> bool:
-    """Return whether values are texts that can be printed; names of folders may have bytes that are not UTF-8."""
+    ``float`` is any number, ``str`` a text that can be printed; integers, which JSON does not limit, have 64 bits.
+    """
+    if isinstance(form, dict):
+        return isinstance(value, dict) and all(
+            key in value and fits(value[key], of_key) for key, of_key in form.items()
+        )
+    if isinstance(form, list):
+        return isinstance(value, list) and all(fits(item, form[0]) for item in value)
+    if not isinstance(value, int | float if form is float else form):
+        return False
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 2**63
     try:
-        return all(isinstance(value, str) and os.fsencode(value) is not None for value in values)
-    except UnicodeEncodeError:  # a surrogate, which JSON can have
+        return form is not str or os.fsencode(value) is not None
+    except UnicodeEncodeError:  # a surrogate, which JSON can have, and names of folders not
         return False
 
 
+_TESTED = {"epoch": int, "test_accuracy": float, "validation_accuracy": float, "test_count": int}
+
+
+def _is_config(content: dict[str, Any]) -> bool:
+    own, versions = content.get("own", {}), content.get("versions", {})
+    of_file = {"file": str, "sha256": str} if isinstance(own, dict) and own.keys() & {"file", "sha256"} else {}
+    about = [content.get("data", ""), content.get("python", ""), *(versions.values() if fits(versions, dict) else [3])]
+    names = fits(content.get("classes", []), [str]) and fits(about, [str])
+    return names and fits(content, {"config": {"seed": int}}) and (own == {} or fits(own, {"parts": [str], **of_file}))
+
+
 def _is_result(content: dict[str, Any]) -> bool:
-    match content:
-        case {"seconds": seconds, "gradient_norms": dict(), "last": last, "chosen": chosen}:
-            tested = [last, chosen, content.get("ema", last)]
-            return is_number(seconds) and all(map(_is_tested, tested))
-    return False
-
-
-def _is_tested(content: Any) -> bool:
-    match content:
-        case {"epoch": int(), "test_accuracy": _, "validation_accuracy": _, "test_count": int()}:
-            return all(map(is_number, content.values())) and 0 <= content["test_accuracy"] <= 1
-    return False
+    kinds = dict.fromkeys(["last", "chosen", *(["ema"] if "ema" in content else [])], _TESTED)
+    return fits(content, {"seconds": float, "gradient_norms": dict, **kinds}) and all(
+        fits(list(content[kind].values()), [float]) and 0 <= content[kind]["test_accuracy"] <= 1 for kind in kinds
+    )

@@ -57,7 +57,8 @@ def update(selected: dict[str, Any], state: State, epoch: int, validation: Mappi
 
 def test_results(
     run: CompiledRun,
-    saved: dict[str, Any],
+    state: State,
+    chosen: dict[str, Any],
     test: DataSource,
     rows: list[dict[str, Any]],
     check: Callable[[], None],
@@ -66,15 +67,15 @@ def test_results(
 
     Args:
       run: the functions of the run.
-      saved: what its last checkpoint holds.
+      state: after the last step.
+      chosen: the weights of the best validation epoch, as :func:`select` returns them.
       test: the test split.
       rows: of its ``metrics.jsonl``.
       check: called between batches; may raise to stop.
     """
-    state, selected = saved["state"], saved["chosen"]
     epoch_rows = {row["epoch"]: row for row in rows if row["kind"] == "epoch"}
-    last_epoch, selected_epoch = int(state.step) // run.steps_per_epoch, int(selected["epoch"])
-    selected_state = dataclasses.replace(state, params=selected["params"], batch_stats=selected["batch_stats"])
+    last_epoch, selected_epoch = int(state.step) // run.steps_per_epoch, int(chosen["epoch"])
+    selected_state = dataclasses.replace(state, params=chosen["params"], batch_stats=chosen["batch_stats"])
     kinds = [("last", state, last_epoch, ""), ("chosen", selected_state, selected_epoch, "")]
     if state.ema:
         kinds.append(("ema", learner.with_ema_weights(state), last_epoch, "ema_"))

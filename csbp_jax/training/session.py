@@ -12,7 +12,7 @@ import jax
 from csbp_jax import learner, weights
 from csbp_jax.config import Config, ConfigError, Diverged
 from csbp_jax.learner import Batch, State
-from csbp_jax.reporting import plots, terminal
+from csbp_jax.reporting import plots_training, terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware, multihost, profiling, seals
 from csbp_jax.runtime.preemption import Stop, Stopped
@@ -23,76 +23,58 @@ from csbp_jax.training.metrics_log import Row
 from csbp_jax.training.monitor import Outputs, TrainingMonitor, empty_progress
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """All that a run resumes from: one checkpoint holds it, or none does.
+    """All that a run resumes from, and the content of a checkpoint.
 
-    state: of the training step. selected: the weights of the best validation epoch, with its number and validation.
+    state: of the training step. chosen: the weights of the best validation epoch, with its number and validation.
     progress: what the monitor has measured of an unfinished epoch.
     """
 
     state: State
-    selected: dict[str, Any]
+    chosen: dict[str, Any]
     progress: dict[str, Any]
 
     @classmethod
     def fresh(cls, state: State, metrics: dict[str, Any]) -> "Session":
         """Return that of the start of a run; shapes of the state and of a step's metrics suffice."""
-        selected = selection.summary(0, selection.NO_EPOCH) | learner.weights_of(state)
-        return cls(state, selected, empty_progress(metrics))
-
-    @classmethod
-    def from_tree(cls, tree: dict[str, Any]) -> "Session":
-        """Return the session of a checkpoint."""
-        return cls(tree["state"], tree["chosen"], tree["progress"])
-
-    def tree(self) -> dict[str, Any]:
-        """Return the content of a checkpoint."""
-        return {"state": self.state, "chosen": self.selected, "progress": self.progress}
+        return cls(state, selection.summary(0, selection.NO_EPOCH) | learner.weights_of(state), empty_progress(metrics))
 
     def is_over(self, config: Config) -> bool:
         """Return whether its epochs are enough; decided by what a checkpoint holds, so a resume decides the same."""
-        return selection.is_over(config, int(self.progress["epochs"]), int(self.selected["epoch"]))
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """The parts of a run, checked before anything is written.
-
-    fingerprint: of the data. classes: their names. plan: of the file with initial weights. first_batch: of the
-    training. metrics: shapes of those of a step. steps_traced: those of ``--profile``.
-    """
-
-    run: CompiledRun
-    splits: Splits
-    fingerprint: str
-    classes: list[str]
-    plan: weights.Plan | None
-    first_batch: Batch
-    metrics: dict[str, Any]
-    steps_traced: range
+        return selection.is_over(config, int(self.progress["epochs"]), int(self.chosen["epoch"]))
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """The constants of a training.
+    """The constants of a training, checked before anything is written.
 
-    store: directory or address of the checkpoints. identity: what tells the run from others. check_in_place: that the
-    folder is still where it was; before anything is saved.
+    plan: of the file with initial weights. first_batch: of the training. metrics: shapes of those of a step.
+    steps_traced: those of ``--profile``. store: directory or address of the checkpoints. identity: what tells the run
+    from others. check_in_place: that the folder is still where it was; before anything is saved. report: called
+    after each epoch.
     """
 
-    prepared: Prepared
+    run: CompiledRun
+    splits: Splits
+    plan: weights.Plan | None
+    first_batch: Batch
+    metrics: dict[str, Any]
+    steps_traced: range
+    _: dataclasses.KW_ONLY
     stop: Stop
     folder: pathlib.Path
     store: str
     identity: dict[str, Any]
     console: Console
     check_in_place: Callable[[], None]
+    report: Callable[[], None]
 
     @property
-    def run(self) -> CompiledRun:
-        """The functions of the run."""
-        return self.prepared.run
+    def log_file(self) -> pathlib.Path:
+        """The file of all that is measured."""
+        return self.folder / "metrics.jsonl"
 
     def show(self, line: str) -> None:
         """Print a line, however wide the terminal is."""
@@ -101,53 +83,51 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Tools:
-    """The open files and iterators of a training; ``rows``: all of its metrics; ``save(session)``."""
+    """The open files and iterators of a training; ``save(session)``."""
 
     monitor: TrainingMonitor
     batches: Iterator[Batch]
     train_step: Callable[[State, Batch], tuple[State, dict[str, Any]]]
-    rows: list[Row]
     save: Callable[[Session], None]
 
 
-def train(job: Job) -> tuple[Session, list[Row]]:
+def train(job: Job) -> Session:
     """Train from the newest checkpoint, or from the start, to the last epoch."""
     with contextlib.ExitStack() as stack:
         session, tools = start(job, stack)
         while not session.is_over(job.run.config):
             session = epoch(job, tools, session)
-        return session, tools.rows
+        return session
 
 
 def start(job: Job, stack: contextlib.ExitStack) -> tuple[Session, Tools]:
     """Restore the newest checkpoint, or begin; what is opened is closed by ``stack``."""
     run, config, host0 = job.run, job.run.config, multihost.is_host0()
-    log_file = job.folder / "metrics.jsonl"
-    beside = [] if job.store == str(job.folder / "checkpoints") else [job.folder / "config.json", log_file]
+    beside = [] if job.store == str(job.folder / "checkpoints") else [job.folder / "config.json", job.log_file]
     store = stack.enter_context(checkpoint.open_folder(job.store, job.show, beside, job.identity, job.check_in_place))
     if beside:
         multihost.broadcast_from_host0(lambda: location.record_location(job.folder, job.store))
 
-    restored = store.restore(Session.fresh(run.state_shapes, job.prepared.metrics).tree())
-    session = Session.from_tree(restored) if restored else _fresh(job)
+    session: Session = store.restore(Session.fresh(run.state_shapes, job.metrics)) or _fresh(job)
     step = int(session.state.step)
-    rows = _rows_up_to(job, log_file, session)
-    write, sync = stack.enter_context(metrics_log.writer(log_file if host0 else pathlib.Path(os.devnull), rows))
+    rows = _rows_up_to(job, session)
+    write, sync = stack.enter_context(metrics_log.writer(job.log_file if host0 else pathlib.Path(os.devnull)))
     bar = stack.enter_context(terminal.progress(job.console, run.total_steps, step))
     if not step:
         # Without a term there is nothing to compare, and the program takes seconds to compile.
         has_term = any(config.chaos.z0)
-        norms = run.gradient_norms(session.state, job.prepared.first_batch) if has_term else {"chaos": 0.0}
+        norms = run.gradient_norms(session.state, job.first_batch) if has_term else {"chaos": 0.0}
         norms = jax.tree.map(float, norms)
-        write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms} | _hardware_row())
+        rows = [{"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms} | _hardware_row()]
+        write(rows[0])
         job.show(terminal.gradient_share(norms))
 
     peak = hardware.peak_flops()
-    seconds = hardware.flops(run.train_step, session.state, job.prepared.first_batch) / peak if peak else 0.0
-    outputs = Outputs(write, bar, job.console)
+    seconds = run.flops(session.state, job.first_batch) / peak if peak else 0.0
+    outputs = Outputs(write, bar, job.show)
     monitor = TrainingMonitor(config, run.steps_per_epoch, session.progress, (step, rows), outputs, seconds)
     host_batches = stack.enter_context(contextlib.closing(run.batches(config.seed, step)))
-    steps_left, traced = range(step + 1, run.total_steps + 1), job.prepared.steps_traced if host0 else range(0)
+    steps_left, traced = range(step + 1, run.total_steps + 1), job.steps_traced if host0 else range(0)
     profile = profiling.profiled(run.train_step, steps_left, traced, job.folder / "profile", job.show)
     train_step = stack.enter_context(profile)
     last_saved = (step, monitor.epochs)
@@ -156,11 +136,11 @@ def start(job: Job, stack: contextlib.ExitStack) -> tuple[Session, Tools]:
         nonlocal last_saved
         position = (monitor.step, monitor.epochs)
         if monitor.step and (position != last_saved or store.failed()):
-            store.save(monitor.step, session.tree(), before=sync if host0 else lambda: None)
+            store.save(monitor.step, session, before=sync if host0 else lambda: None)
             last_saved = position
 
     stack.enter_context(_last_good_checkpoint_named(store, monitor))
-    return session, Tools(monitor, map(run.shard_batch, host_batches), train_step, rows, save)
+    return session, Tools(monitor, map(run.shard_batch, host_batches), train_step, save)
 
 
 def epoch(job: Job, tools: Tools, session: Session) -> Session:
@@ -181,31 +161,36 @@ def epoch(job: Job, tools: Tools, session: Session) -> Session:
         monitor.catch_up()
         job.stop.raise_if_requested()
         for averaged in [state, *([learner.with_ema_weights(state)] if config.optimizer.ema else [])]:
-            validation.append(run.evaluate(averaged, job.prepared.splits["validation"], job.stop.raise_if_requested))
+            validation.append(run.evaluate(averaged, job.splits["validation"], job.stop.raise_if_requested))
     except Stopped as stopped:
         tools.save(dataclasses.replace(session, state=state, progress=monitor.progress()))
         raise Stopped(stopped.code, monitor.step) from None
     monitor.end_epoch(validation[0], validation[1] if config.optimizer.ema else {})
-    selected = selection.update(session.selected, state, monitor.epochs, validation[0])
-    session = Session(state, selected, monitor.progress())
+    chosen = selection.update(session.chosen, state, monitor.epochs, validation[0])
+    session = Session(state, chosen, monitor.progress())
     is_due = monitor.epochs % config.checkpoint_every == 0 and monitor.failing_since is None
     if is_due or session.is_over(config):
         tools.save(session)
+    job.report()
     return session
 
 
-def finish(job: Job, session: Session, rows: list[Row]) -> dict[str, Any]:
+def finish(job: Job, session: Session) -> dict[str, Any]:
     """Test each kind of weights, draw the figures, and write and return the content of ``result.json``."""
-    config = job.run.config
-    result = selection.test_results(
-        job.run, session.tree(), job.prepared.splits["test"], rows, job.stop.raise_if_requested
-    )
+
+    def read_rows() -> list[Row]:
+        job.check_in_place()
+        return metrics_log.read_rows(job.log_file)
+
+    config, rows = job.run.config, multihost.broadcast_from_host0(read_rows)
+    tested = job.run, session.state, session.chosen, job.splits["test"]
+    result = selection.test_results(*tested, rows, job.stop.raise_if_requested)
     if config.patience:
         result["stopped_early"] = result["last"]["epoch"] < config.epochs
 
     def write_results() -> None:
         job.check_in_place()
-        plots.draw_run(job.folder, rows)
+        plots_training.draw(job.folder, rows)
         seals.write_json(job.folder / "result.json", result)
 
     multihost.broadcast_from_host0(write_results)
@@ -213,13 +198,12 @@ def finish(job: Job, session: Session, rows: list[Row]) -> dict[str, Any]:
 
 
 def _fresh(job: Job) -> Session:
-    state = initial_state(job.run, job.prepared.plan, job.show)
-    # The step donates the state's own arrays.
-    selected = selection.select(state, 0, selection.NO_EPOCH)
-    return dataclasses.replace(Session.fresh(state, job.prepared.metrics), selected=selected)
+    state = initial_state(job.run, job.plan, job.show)
+    # A copy of the weights, as the step donates the state's own.
+    return dataclasses.replace(Session.fresh(state, job.metrics), chosen=selection.select(state, 0, selection.NO_EPOCH))
 
 
-def _rows_up_to(job: Job, log_file: pathlib.Path, session: Session) -> list[Row]:
+def _rows_up_to(job: Job, session: Session) -> list[Row]:
     """Return the rows of metrics up to where a run goes on, and say where that is.
 
     Raises:
@@ -233,13 +217,15 @@ def _rows_up_to(job: Job, log_file: pathlib.Path, session: Session) -> list[Row]
         )
 
     def rows_up_to_start() -> list[Row]:
-        if not step and (old := metrics_log.set_aside(log_file)):
+        if not step and (old := metrics_log.set_aside(job.log_file)):
             job.show(f"{job.folder}: has metrics but no checkpoint; they are kept as {old.name}")
-        return metrics_log.rewind(log_file, step, int(session.progress["epochs"]), run.steps_per_epoch)
+        return metrics_log.rewind(job.log_file, step, int(session.progress["epochs"]), run.steps_per_epoch)
 
     rows = multihost.broadcast_from_host0(rows_up_to_start)
     devices, beginning = _devices(_hardware_row()), f"resumed after step {step}" if step else "a new run"
     job.show(f"{job.folder}: {beginning}, {run.total_steps} steps in all, on {devices}")
+    if unused := hardware.unused_accelerator():
+        job.show(unused)
     if rows and "device" in rows[0] and (former := _devices(rows[0])) != devices:
         job.show(f"{job.folder}: began on {former}; other devices round in other ways, so results may differ")
     return rows

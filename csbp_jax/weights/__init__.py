@@ -52,7 +52,7 @@ def load(
     Raises:
       ConfigError: the file cannot be read (torch_file.read), or it does not fit: names the layer and what to change.
     """
-    return apply(_match(path, config, table), config, show)
+    return apply(_read(path, table), config, show)
 
 
 class Plan(NamedTuple):
@@ -79,13 +79,12 @@ def plan(config: configuration.Config) -> Plan | None:
     """
     if not config.weights:
         return None
-    table = user_table.read(config.weights_table) if config.weights_table else None
-    return _match(config.weights, config.model, table)
+    read = _read(config.weights, user_table.read(config.weights_table) if config.weights_table else None)
+    return matched(read, config.model) if config.model.input_shape and config.model.classes else read
 
 
-def _match(path: str | os.PathLike[str], config: configuration.Model, table: UserTable | None) -> Plan:
-    plan = Plan(path, table, *torch_file.read(path), None)
-    return matched(plan, config) if config.input_shape and config.classes else plan
+def _read(path: str | os.PathLike[str], table: UserTable | None) -> Plan:
+    return Plan(path, table, *torch_file.read(path), None)
 
 
 def matched(plan: Plan, config: configuration.Model) -> Plan:
@@ -94,17 +93,29 @@ def matched(plan: Plan, config: configuration.Model) -> Plan:
     Raises:
       ConfigError: it does not fit.
     """
-    return plan._replace(fitted=_fit(plan, config))
-
-
-def _fit(plan: Plan, config: configuration.Model) -> tuple[Table, dict[str, str]]:
-    return plan.fitted or _fitted(plan.path, config, plan.table, plan.tensors, shapes_of(config))
+    if plan.fitted:
+        return plan
+    path, table, tables, shapes = plan.path, plan.table, names.of(config.name), shapes_of(config)
+    if table is not None:
+        table = table if tables else _in_order(table, config)
+        tables = tuple(user_table.merged(published, table, shapes) for published in tables or (None,))
+    if not tables:
+        raise ConfigError(
+            f"{path}: the names of {config.name} in PyTorch are not known; those of these networks are: "
+            f"{', '.join(names.networks())}; for others, write a table of names ({OPTION})"
+        )
+    chosen = choose(tables, plan.tensors)
+    keys = fit({key: array.shape for key, array in plan.tensors.items()}, shapes, config, chosen, path)
+    check_repeats(plan.tensors, chosen, path)
+    return plan._replace(fitted=(chosen, keys))
 
 
 def apply(plan: Plan, config: configuration.Model, show: Callable[[str], None] | None = None) -> Variables:
     """Return the variables of a network, as :func:`load`, from a file that has been read."""
     path, tensors, shapes = plan.path, plan.tensors, shapes_of(config)
-    chosen, keys = _fit(plan, config)
+    fitted = matched(plan, config).fitted
+    assert fitted
+    chosen, keys = fitted
     channels = _flattened_channels(chosen.names, shapes, config.input_shape)
     if show:
         source = f"{plan.entry!r} of {path}" if plan.entry else path
@@ -124,30 +135,6 @@ def apply(plan: Plan, config: configuration.Model, show: Callable[[str], None] |
 
     variables: Variables = tree_map_with_path(leaf, shapes)
     return variables
-
-
-def _fitted(
-    path: str | os.PathLike[str],
-    config: configuration.Model,
-    table: UserTable | None,
-    tensors: Mapping[str, NDArray[Any]],
-    shapes: Any,
-) -> tuple[Table, dict[str, str]]:
-    """Return the table of names that fits a file, and the key of each leaf; checked."""
-    tables = names.of(config.name)
-    if table is not None and not tables:
-        table = _in_order(table, config)
-    if table is not None:
-        tables = tuple(user_table.merged(published, table, shapes) for published in tables or (None,))
-    if not tables:
-        raise ConfigError(
-            f"{path}: the names of {config.name} in PyTorch are not known; those of these networks are: "
-            f"{', '.join(names.networks())}; for others, write a table of names ({OPTION})"
-        )
-    chosen = choose(tables, tensors)
-    keys = fit({key: array.shape for key, array in tensors.items()}, shapes, config, chosen, path)
-    check_repeats(tensors, chosen, path)
-    return chosen, keys
 
 
 def _in_order(table: UserTable, config: configuration.Model) -> UserTable:

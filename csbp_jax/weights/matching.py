@@ -1,6 +1,7 @@
 """Matching of a checkpoint's keys with the leaves of a network, or a one-line error that says why they do not fit."""
 
 import difflib
+import itertools
 import os
 import re
 from collections import Counter
@@ -99,19 +100,17 @@ def _key(table: Mapping[str, str], name: str, path: Path) -> str:
     module, _, leaf = name.rpartition("/")
     if name in table:
         return table[name]
+    if module in table and leaf in LEAVES:
+        return f"{table[module]}.{LEAVES[leaf]}"
+    entry = f"{module}, a module of the network"
     if leaf not in LEAVES:
-        raise ConfigError(
-            f"{path}: the table of names has no entry {name}, which needs its own, as PyTorch has no name for it"
-        )
-    if module not in table:
-        raise ConfigError(f"{path}: the table of names has no entry {module}, a module of the network")
-    return f"{table[module]}.{LEAVES[leaf]}"
+        entry = f"{name}, which needs its own, as PyTorch has no name for it"
+    raise ConfigError(f"{path}: the table of names has no entry {entry}")
 
 
 def _entry(table: Collection[str], name: str) -> str:
-    """Return the entry of a table that names a leaf: that of its module or, without it, its own."""
-    module = name.rpartition("/")[0]
-    return module if module in table else name
+    """Return the entry of a table that names a leaf: its own or, without it, that of its module."""
+    return name if name in table else name.rpartition("/")[0]
 
 
 def _is_unread(table: Table, key: str, keys: Collection[str]) -> bool:
@@ -181,23 +180,20 @@ def _other_network(config: configuration.Model, keys: Collection[str]) -> str:
 
 
 def _remedy_for_extra_keys(extra: Sequence[str]) -> str:
-    if all(key.endswith(".w") for key in extra):
-        return "; its neurons are PLIF: --model.neuron.learn layer"
-    if all(key.endswith(".p") for key in extra):
-        return "; its norm is TEBN: --model.norm tebn"
-    return ""
+    remedies = {"w": "; its neurons are PLIF: --model.neuron.learn layer", "p": "; its norm is TEBN: --model.norm tebn"}
+    leaves = {key.rpartition(".")[2] for key in extra}
+    return remedies.get(leaves.pop(), "") if len(leaves) == 1 else ""
 
 
 def _remedy_for_shape(name: str, expected: Shape, actual: Shape) -> str:
     layer, _, leaf = name.rpartition("/")
-    if leaf == "p":
-        return f"; --model.time-steps {max(actual)}"
-    if leaf == "w":
-        return "; --model.neuron.learn layer"
-    if layer == "readout/dense" and expected[0] != actual[0] and expected[1:] == actual[1:]:
-        return "; --model.classes must be the file's"
-    if len(expected) == 2 and expected[0] == actual[0]:
-        return "; --model.input-shape (or --model.width) must be the file's"
-    if len(expected) == 4 and expected[1] != actual[1] and expected[0] == actual[0]:
-        return "; --model.input-shape must have the file's channels"
-    return "; perhaps --model.width is not the file's"
+    differ = [n for n, (a, b) in enumerate(itertools.zip_longest(expected, actual)) if a != b]
+    remedies = {
+        f"; --model.time-steps {max(actual, default=0)}": leaf == "p",
+        "; --model.neuron.learn layer": leaf == "w",
+        "; --model.classes must be the file's": layer == "readout/dense" and differ == [0],
+        "; --model.input-shape (or --model.width) must be the file's": len(expected) == 2 and 0 not in differ,
+        "; --model.input-shape must have the file's channels": len(expected) == 4 and 1 in differ and 0 not in differ,
+        "; perhaps --model.width is not the file's": True,
+    }
+    return next(remedy for remedy, fits in remedies.items() if fits)

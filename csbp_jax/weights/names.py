@@ -16,11 +16,13 @@ are the source of its table. Not known: the names of CSBP's nets for ImageNet an
 In this file ``layer`` is a name of this package and ``module`` one of PyTorch.
 """
 
+import functools
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from csbp_jax.weights import names_transformers as transformers
+from csbp_jax.weights.names_transformers import conv_norm
 
 LEAVES = {
     "kernel": "weight",
@@ -72,30 +74,23 @@ def _dense(*modules: str) -> Names:
     return {f"{layer}/dense": module for layer, module in zip(layers, modules, strict=True)}
 
 
-def _tebn(layer: str, module: str) -> Names:
-    """Name the modules of TEBN's TEBNLayer."""
-    return {
-        f"{layer}/conv": f"{module}.fwd.module",
-        f"{layer}/norm": f"{module}.bn.bn",
-        f"{layer}/norm/p": f"{module}.bn.p",
-    }
+# Of a layer's convolution and norm, and of TEBN's p: "{m}" is the module of the layer or block.
+_TEBN = ("{m}.fwd.module", "{m}.bn.bn", "{m}.bn.p")
+_TET = ("{m}.fwd.module.0", "{m}.fwd.module.1")
 
 
-def _tebn_net(convs: Sequence[str], *dense: str) -> Names:
-    """Name the layers of TEBN's and CSBP's plain nets, from the modules of their convolutions and dense layers."""
+def _named(layer: str, templates: Sequence[str], **parts: object) -> Names:
+    """Name convolution, norm and p of a layer, those that have a template."""
+    leaves = zip(("conv", "norm", "norm/p"), templates, strict=False)
+    return {f"{layer}/{leaf}": template.format(**parts) for leaf, template in leaves if template}
+
+
+def _plain_net(convs: Sequence[str], templates: Sequence[str], *dense: str) -> Names:
+    """Name the layers of a plain net, from the modules of its convolutions and dense layers."""
     names: Names = {}
     for number, module in enumerate(convs, start=1):
-        names |= _tebn(f"conv{number}", module)
+        names |= _named(f"conv{number}", templates, m=module)
     return names | _dense(*dense)
-
-
-def _tet_net(indices: Sequence[int]) -> Names:
-    """Name the layers of TET's plain nets, whose Layer is a container of convolution and norm."""
-    names: Names = {}
-    for number, index in enumerate(indices, start=1):
-        module = f"features.{index}.fwd.module"
-        names |= {f"conv{number}/conv": f"{module}.0", f"conv{number}/norm": f"{module}.1"}
-    return names | _dense("classifier.module")
 
 
 def _features(*indices: int) -> list[str]:
@@ -107,58 +102,61 @@ def _chaos_features(*indices: int) -> list[str]:
     return ["features1.0", *(f"features2.{index}" for index in indices)]
 
 
-def _blocks(stages: Sequence[int]) -> Iterator[tuple[str, str, int, bool]]:
-    """Yield ``("stageI_blockJ", "layerI.J-1", I, whether it is the first block of the stage)`` of a residual net."""
+def _residual(
+    stages: Sequence[int],
+    stem: Sequence[str],
+    synapse: Sequence[str],
+    shortcut: Sequence[str],
+    dense: Sequence[str],
+    convs: int = 2,
+    widens_from: int = 1,
+    otherwise: Sequence[str] = (),
+    container: str = "layer{0}",
+) -> Names:
+    """Name the layers of a residual net.
+
+    Args:
+      stages: the number of blocks of each.
+      stem: modules of the first layer.
+      synapse: templates of the i-th layer of a block; ``{a}`` and ``{b}`` are its and its norm's number in a sequence.
+      shortcut: templates of the shortcut of a stage's first block.
+      dense: modules of the dense layers.
+      convs: layers of a block.
+      widens_from: first stage whose first block has such a shortcut.
+      otherwise: templates of the other shortcuts.
+      container: template of the module of a stage, by its number from 1 or from 2.
+    """
+    names = _named("stem", stem)
     for stage, blocks in enumerate(stages, start=1):
-        for block in range(1, blocks + 1):
-            yield f"stage{stage}_block{block}", f"layer{stage}.{block - 1}", stage, block == 1
-
-
-def _resnet19_tet() -> Names:
-    names = {"stem/conv": "conv1", "stem/norm": "bn1.bn"}
-    for block, module, _, first in _blocks((3, 3, 2)):
-        for i in (1, 2):
-            names |= {f"{block}_conv{i}/conv": f"{module}.conv{i}", f"{block}_conv{i}/norm": f"{module}.bn{i}.bn"}
-        if first:
-            down = f"{module}.downsample"
-            names |= {f"{block}_shortcut/conv": f"{down}.layer.module", f"{block}_shortcut/norm": f"{down}.bn.bn"}
-    return names | _dense("fc1", "fc2")
-
-
-def _resnet19_tebn() -> Names:
-    names = _tebn("stem", "conv1")
-    for block, module, stage, first in _blocks((3, 3, 2)):
-        names |= _tebn(f"{block}_conv1", f"{module}.conv1") | _tebn(f"{block}_conv2", f"{module}.conv2")
-        if first and stage > 1:
-            names |= _tebn(f"{block}_shortcut", f"{module}.downsample")
-        else:
-            names |= {f"{block}_shortcut/norm": f"{module}.bn.bn", f"{block}_shortcut/norm/p": f"{module}.bn.p"}
-    return names | _dense("fc1.module.1", "fc2.module.1")
+        for block in range(blocks):
+            layer, module = f"stage{stage}_block{block + 1}", f"{container.format(stage, stage + 1)}.{block}"
+            for i in range(1, convs + 1):
+                names |= _named(f"{layer}_conv{i}", synapse, m=module, i=i, a=3 * i - 2, b=3 * i - 1)
+            widens = not block and stage >= widens_from
+            names |= _named(f"{layer}_shortcut", shortcut if widens else otherwise, m=module)
+    return names | _dense(*dense)
 
 
 def _sew_resnet(stages: Sequence[int], convs: int, container: str) -> Names:
-    names = {"stem/conv": "conv1", "stem/norm": "bn1"}
-    for block, module, stage, first in _blocks(stages):
-        for i in range(1, convs + 1):
-            synapse = f"{module}.conv{i}{container}"
-            names |= {f"{block}_conv{i}/conv": f"{synapse}.0", f"{block}_conv{i}/norm": f"{synapse}.1"}
-        if first and (stage > 1 or convs == 3):  # a bottleneck has more channels than the stem
-            synapse = f"{module}.downsample.0{container}"
-            names |= {f"{block}_shortcut/conv": f"{synapse}.0", f"{block}_shortcut/norm": f"{synapse}.1"}
-    return names | _dense("fc")
+    return _residual(
+        stages,
+        ("conv1", "bn1"),
+        (f"{{m}}.conv{{i}}{container}.0", f"{{m}}.conv{{i}}{container}.1"),
+        (f"{{m}}.downsample.0{container}.0", f"{{m}}.downsample.0{container}.1"),
+        ("fc",),
+        convs=convs,
+        widens_from=1 if convs == 3 else 2,  # a bottleneck has more channels than the stem
+    )
 
 
-def _ms_resnet(stages: Sequence[int]) -> Names:
-    names = {"stem/conv": "conv1.0", "stem/norm": "conv1.1.bn"}
-    for block, module, stage, first in _blocks(stages):
-        module = module.replace(f"layer{stage}", f"conv{stage + 1}_x")
-        for i, index in ((1, 1), (2, 4)):
-            branch = f"{module}.residual_function"
-            names |= {f"{block}_conv{i}/conv": f"{branch}.{index}", f"{block}_conv{i}/norm": f"{branch}.{index + 1}.bn"}
-        if first:
-            shortcut = f"{module}.shortcut"
-            names |= {f"{block}_shortcut/conv": f"{shortcut}.0", f"{block}_shortcut/norm": f"{shortcut}.1.bn"}
-    return names | _dense("fc")
+_MS_RESNET = functools.partial(
+    _residual,
+    stem=("conv1.0", "conv1.1.bn"),
+    synapse=("{m}.residual_function.{a}", "{m}.residual_function.{b}.bn"),
+    shortcut=("{m}.shortcut.0", "{m}.shortcut.1.bn"),
+    dense=("fc",),
+    container="conv{1}_x",
+)
 
 
 def _sew_b(widened: Collection[int], container: str) -> Names:
@@ -168,7 +166,7 @@ def _sew_b(widened: Collection[int], container: str) -> Names:
 
     def conv_norm_lif(layer: str, module: str) -> Names:
         synapse = f"{module}.0{container}"
-        return {f"{layer}/conv": f"{synapse}.0", f"{layer}/norm": f"{synapse}.1", f"{layer}/neuron": f"{module}.1"}
+        return conv_norm(layer, f"{synapse}.0", f"{synapse}.1") | {f"{layer}/neuron": f"{module}.1"}
 
     for stage in range(1, 8):
         if stage in widened:
@@ -212,23 +210,49 @@ _LAYER_NORMS = r"^block\.\d+\.norm[12]\."
 _SDT = Table("SDT, SpikeDrivenTransformer", transformers.one_stage("conv"), r"\.talking_heads\.")
 _TABLES: dict[str, tuple[Table, ...]] = {
     "cnn6": (
-        Table("CSBP, CNN6", _tebn_net(_features(0, 3, 6, 9), *_HEAD)),
-        Table("CSBP, CNN6_chaos", _tebn_net(_chaos_features(1, 4, 7), *_HEAD)),
+        Table("CSBP, CNN6", _plain_net(_features(0, 3, 6, 9), _TEBN, *_HEAD)),
+        Table("CSBP, CNN6_chaos", _plain_net(_chaos_features(1, 4, 7), _TEBN, *_HEAD)),
     ),
     "cnn7": (
-        Table("CSBP, CNN7", _tebn_net(_features(0, 3, 5, 8, 11, 13), *_HEAD)),
-        Table("CSBP, CNN7_chaos", _tebn_net(_chaos_features(1, 3, 6, 9, 11), *_HEAD)),
+        Table("CSBP, CNN7", _plain_net(_features(0, 3, 5, 8, 11, 13), _TEBN, *_HEAD)),
+        Table("CSBP, CNN7_chaos", _plain_net(_chaos_features(1, 3, 6, 9, 11), _TEBN, *_HEAD)),
     ),
-    "vgg9": (Table("TEBN and CSBP, VGG9", _tebn_net(_features(0, 2, 5, 7, 10, 12, 14), *_HEAD)),),
+    "vgg9": (Table("TEBN and CSBP, VGG9", _plain_net(_features(0, 2, 5, 7, 10, 12, 14), _TEBN, *_HEAD)),),
     "vggsnn": (
-        Table("TET, VGGSNN", _tet_net((0, 1, 3, 4, 6, 7, 9, 10))),
-        Table("CSBP, VGGSNN", _tebn_net(_features(0, 2, 5, 7, 10, 12, 15, 17), _HEAD[0])),
+        Table("TET, VGGSNN", _plain_net(_features(0, 1, 3, 4, 6, 7, 9, 10), _TET, "classifier.module")),
+        Table("CSBP, VGGSNN", _plain_net(_features(0, 2, 5, 7, 10, 12, 15, 17), _TEBN, _HEAD[0])),
     ),
-    "vggsnn_wo_ap": (Table("TET, VGGSNNwoAP", _tet_net(range(8))),),
+    "vggsnn_wo_ap": (Table("TET, VGGSNNwoAP", _plain_net(_features(*range(8)), _TET, "classifier.module")),),
     # Each module of this net is registered twice or more.
-    "resnet19_tet": (Table("TET, resnet19", _resnet19_tet(), repeats=_RESNET19_TET_REPEATS),),
+    "resnet19_tet": (
+        Table(
+            "TET, resnet19",
+            _residual(
+                (3, 3, 2),
+                ("conv1", "bn1.bn"),
+                ("{m}.conv{i}", "{m}.bn{i}.bn"),
+                ("{m}.downsample.layer.module", "{m}.downsample.bn.bn"),
+                ("fc1", "fc2"),
+            ),
+            repeats=_RESNET19_TET_REPEATS,
+        ),
+    ),
     # Down-sampling blocks have a norm that nothing calls.
-    "resnet19_tebn": (Table("TEBN and CSBP, ResNet", _resnet19_tebn(), r"^layer[23]\.0\.bn\."),),
+    "resnet19_tebn": (
+        Table(
+            "TEBN and CSBP, ResNet",
+            _residual(
+                (3, 3, 2),
+                [template.format(m="conv1") for template in _TEBN],
+                [template.replace("{m}", "{m}.conv{i}") for template in _TEBN],
+                [template.replace("{m}", "{m}.downsample") for template in _TEBN],
+                _HEAD,
+                widens_from=2,
+                otherwise=("", "{m}.bn.bn", "{m}.bn.p"),
+            ),
+            r"^layer[23]\.0\.bn\.",
+        ),
+    ),
     "sew_resnet18": _spikingjelly(
         "SEW, imagenet/sew_resnet.py, sew_resnet18", lambda c: _sew_resnet((2, 2, 2, 2), 2, c)
     ),
@@ -244,8 +268,8 @@ _TABLES: dict[str, tuple[Table, ...]] = {
     "sew_resnet152": _spikingjelly(
         "SEW, imagenet/sew_resnet.py, sew_resnet152", lambda c: _sew_resnet((3, 8, 36, 3), 3, c)
     ),
-    "ms_resnet18": (Table("MS-ResNet, resnet18", _ms_resnet((2, 2, 2, 2))),),
-    "ms_resnet34": (Table("MS-ResNet, resnet34", _ms_resnet((3, 4, 6, 3))),),
+    "ms_resnet18": (Table("MS-ResNet, resnet18", _MS_RESNET((2, 2, 2, 2))),),
+    "ms_resnet34": (Table("MS-ResNet, resnet34", _MS_RESNET((3, 4, 6, 3))),),
     "sew_7b": (
         *_spikingjelly("SEW, dvsgesture/smodels.py, SEWResNet", lambda c: _sew_b({1}, c)),
         *_spikingjelly("CSBP, DVS-Gesture, SEWResNet", _csbp_7b, _CSBP_7B_REPEATS),

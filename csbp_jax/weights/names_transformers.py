@@ -15,32 +15,26 @@ BLOCKS = 16
 """Blocks of a stage that have names: more than any published network has, which takes the first of them."""
 
 
-def _conv_norm(layer: str, conv: str, norm: str) -> Names:
+def conv_norm(layer: str, conv: str, norm: str) -> Names:
+    """Name a convolution and its norm."""
     return {f"{layer}/conv": conv, f"{layer}/norm": norm}
-
-
-def _stem(layers: Sequence[str]) -> Names:
-    """Name the convolutions of the patch embedding of Spikformer and SDT, numbered from nothing, 1 to 3."""
-    names: Names = {}
-    for layer, number in zip(layers, ("", "1", "2", "3"), strict=True):
-        names |= _conv_norm(layer, f"patch_embed.proj_conv{number}", f"patch_embed.proj_bn{number}")
-    return names | _conv_norm("position", "patch_embed.rpe_conv", "patch_embed.rpe_bn")
 
 
 def _block(block: str, attention: str, mlp: str, parts: str, synapse: str = "conv") -> Names:
     """Name a block's layers."""
+    modules = {part: f"{attention}.{part}" for part in [*parts, "proj"]} | {f"mlp{i}": f"{mlp}{i}" for i in (1, 2)}
     names: Names = {}
-    for part in [*parts, "proj"]:
-        names |= {f"{block}_{part}/dense": f"{attention}.{part}_{synapse}"}
-        names |= {f"{block}_{part}/norm": f"{attention}.{part}_bn"}
-    for i in (1, 2):
-        names |= {f"{block}_mlp{i}/dense": f"{mlp}{i}_{synapse}", f"{block}_mlp{i}/norm": f"{mlp}{i}_bn"}
+    for part, module in modules.items():
+        names |= {f"{block}_{part}/dense": f"{module}_{synapse}", f"{block}_{part}/norm": f"{module}_bn"}
     return names
 
 
 def one_stage(synapse: str) -> Names:
     """Name the layers of Spikformer or SDT, whose synapses in blocks are called ``linear`` or ``conv``."""
-    names = _stem([f"stem{i}" for i in range(1, 5)])
+    names: Names = {}
+    stem = {"stem1": "proj_{}", "stem2": "proj_{}1", "stem3": "proj_{}2", "stem4": "proj_{}3", "position": "rpe_{}"}
+    for layer, module in stem.items():
+        names |= conv_norm(layer, *(f"patch_embed.{module.format(part)}" for part in ("conv", "bn")))
     for i in range(BLOCKS):
         module = f"block.{i}"
         names |= _block(f"block{i + 1}", f"{module}.attn", f"{module}.mlp.fc", "qkv", synapse)
@@ -63,9 +57,9 @@ def qkformer(stem: Sequence[str], first: str, stages: int, last: str, mlp: str) 
         convs = stem if stage == 1 else (first, "proj4")
         prefix = "stem" if stage == 1 else f"patch{stage}_conv"
         for i, conv in enumerate(convs, start=1):
-            names |= _conv_norm(f"{prefix}{i}", f"{module}.{conv}_conv", f"{module}.{conv}_bn")
+            names |= conv_norm(f"{prefix}{i}", f"{module}.{conv}_conv", f"{module}.{conv}_bn")
         shortcut = "stem_shortcut" if stage == 1 else f"patch{stage}_shortcut"
-        names |= _conv_norm(shortcut, f"{module}.proj_res_conv", f"{module}.proj_res_bn")
+        names |= conv_norm(shortcut, f"{module}.proj_res_conv", f"{module}.proj_res_bn")
         attention, parts = (last, "qkv") if stage == stages else ("tssa", "qk")
         for i in range(BLOCKS):
             block = f"stage{stage}.{i}"

@@ -2,18 +2,17 @@
 
     python -m experiments.cbp [--out docs/results/cbp] [--tuning 64] [--starts 1024]
 
-Finished work is read from ``cbp.json`` and not repeated.
+Finished runs are in ``runs/cbp`` and not repeated, nor are the exponents in ``cbp.json``.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
-
+from csbp_jax import Experiment, RunTable
 from csbp_jax.reporting.statistics import holm
 from experiments import study
 from experiments.cbp import exponents
-from experiments.cbp.conditions import CONDITIONS, HELD, INITS, PUBLISHED, TABLE, WIDELY, Condition, solved
+from experiments.cbp.conditions import AFTER, CHUNK, CONDITIONS, INITS, PUBLISHED, STRENGTHS, STRONG, WEAK, Cbp, arm
 from experiments.cbp.net import Setting
 from experiments.cbp.pages import draw, page
 from experiments.statistics import bits, compare_solved, fisher, wilson
@@ -22,28 +21,53 @@ from experiments.study import Content
 MODULE = "python -m experiments.cbp"
 
 TUNING_SEEDS = 100_000
+RELEASED = 12.0
+TABLE: dict[str, dict[str, Any]] = {
+    "BP descent": {"condition": "plain backpropagation"},
+    "CBP descent": {"condition": "CBP", "z0": RELEASED},
+    **{name.replace(",", ""): {"condition": name} for name in AFTER},
+}
+HELD = {
+    f"{name}, z0 {z0:g}": {"condition": name, "z0": z0}
+    for z0 in (RELEASED, 24.0)
+    for name in ("CBP", "kick in 20 sub-steps")
+}
+"""Untuned conditions where CBP is chaotic, with and without its overshooting."""
 
 
-def cell(name: tuple[str, str], init: float, starts: int) -> Content:
-    """A cell of the published table, and Fisher's p that the published count of 100 differs from ours."""
-    ours = solved(Condition(TABLE[name], []), Setting(init=init), np.arange(starts))
-    published = PUBLISHED[name][INITS.index(init)]
-    return {"published": published, "p": fisher((published, int(ours.sum())), (100, starts)), **wilson(ours)}
+def experiments(tuning: int, starts: int) -> dict[str, Experiment]:
+    """The parts of the plan; a condition is tuned over the four inits together."""
+    tuned = {
+        "conditions": {name: arm(name) for name in CONDITIONS},
+        "tuned_widely": {name: arm(name, WEAK + STRENGTHS) for name in STRONG},
+    }
+    seeds, tuning_seeds = range(starts), range(TUNING_SEEDS, TUNING_SEEDS + tuning)
+    return {"untuned": Experiment(Cbp(), TABLE | HELD, seeds=seeds)} | {
+        part: Experiment(Cbp(), arms, tuning_seeds=tuning_seeds, seeds=seeds) for part, arms in tuned.items()
+    }
 
 
-def run(condition: Condition, options: argparse.Namespace, known: Mapping[Setting, float]) -> Content:
-    """Tune a condition over the four inits together, except for known settings, and test it on fresh starts of each."""
-    tuning = TUNING_SEEDS + np.arange(options.tuning)
+def result_of(table: RunTable, name: str) -> Content:
+    """The shares of an arm's tries, and its starts at the best of them, init by init."""
+    of_arm = table.where(arm=name)
+    tests = of_arm.where(role="test").frame
+    fields = {field: value for field, value in tests.iloc[0].items() if field in Setting._fields and value == value}
+    tuning = of_arm.where(role="tune").frame.groupby("try")["solved"].mean().tolist()
+    solved = {f"{init:g}": tests[f"n = {init:g}"].to_numpy(bool) for init in INITS}
+    inits = {init: {**wilson(values), "solved": bits(values)} for init, values in solved.items()}
+    return {"setting": study.changed_fields(Setting(**fields)), "tuning": tuning, "inits": inits}
 
-    def share(setting):
-        return float(np.mean([solved(condition, setting._replace(init=init), tuning).mean() for init in INITS]))
 
-    setting, shares = study.tune(condition.settings, known, share)
-    tested = {}
-    for init in INITS:
-        values = solved(condition, setting._replace(init=init), np.arange(options.starts))
-        tested[f"{init:g}"] = {**wilson(values), "solved": bits(values)}
-    return {"setting": study.changed_fields(setting), "tuning": shares, "inits": tested}
+def published(results: Mapping[str, Content], starts: int) -> Content:
+    """The cells of the published table, and Fisher's p that the published count of 100 differs from ours."""
+    cells: Content = {}
+    for method, counts in PUBLISHED.items():
+        for init, count in zip(INITS, counts, strict=True):
+            ours = results[method]["inits"][f"{init:g}"]
+            p = fisher((count, ours["solved"].count("1")), (100, starts))
+            cells[f"{method} {init:g}"] = {"published": count, "p": p, **{k: ours[k] for k in ("share", "low", "high")}}
+    corrected = holm({key: cell["p"] for key, cell in cells.items()})
+    return {key: cell | {"p_holm": corrected[key]} for key, cell in cells.items()}
 
 
 def against(conditions: Mapping[str, Content], reference: str = "CBP") -> Content:
@@ -65,41 +89,34 @@ def held_against_sub_steps(results: Mapping[str, Content]) -> Content:
     return {key: pair | {"p_holm": corrected[key]} for key, pair in pairs.items()}
 
 
+def compare(content: Content) -> Content:
+    """The differences of the plan."""
+    return {
+        "against_cbp": against(content["conditions"]),
+        "tuned_widely_against_cbp": against(content["tuned_widely"]),
+        "held_against_sub_steps": held_against_sub_steps(content["held"]),
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__, "cbp")
     parser.add_argument("--tuning", type=int, default=64)
     parser.add_argument("--starts", type=int, default=1024)
     options = parser.parse_args(arguments)
     file = options.out / "cbp.json"
-    sizes = {"tuning": options.tuning, "starts": options.starts}
-    content = study.resume(parser, file, sizes, {"table": {}, "conditions": {}})
-    for method in TABLE:
-        for init in INITS:
-            key = f"{' '.join(method)} {init:g}"
-            if key not in content["table"]:
-                content["table"][key] = cell(method, init, options.starts)
-                study.store(file, content, MODULE)
-                print(f"{key:20} {content['table'][key]['share']:.3f}", flush=True)
+    content = study.resume(parser, file, {"tuning": options.tuning, "starts": options.starts}, {})
     if "exponents" not in content:
         content["exponents"] = exponents.measure_all()
         study.store(file, content, MODULE)
-    for key, conditions in (("conditions", CONDITIONS), ("tuned_widely", WIDELY), ("held", HELD)):
-        results = content.setdefault(key, {})
-        for name, condition in conditions.items():
-            if name not in results:
-                before = content["conditions"].get(name)
-                known = study.known_shares(CONDITIONS[name].settings, before) if before else {}
-                results[name] = run(condition, options, known)
-                study.store(file, content, MODULE)
-                print(key, name, [f"{r['share']:.3f}" for r in results[name]["inits"].values()], flush=True)
-    corrected = holm({key: result["p"] for key, result in content["table"].items()})
-    for key, result in content["table"].items():
-        result["p_holm"] = corrected[key]
-    content |= {
-        "against_cbp": against(content["conditions"]),
-        "tuned_widely_against_cbp": against(content["tuned_widely"]),
-        "held_against_sub_steps": held_against_sub_steps(content["held"]),
-    }
+    results: dict[str, Content] = {}
+    for part, experiment in experiments(options.tuning, options.starts).items():
+        # In one folder, so that parts share their runs.
+        table = experiment.run(study.WORK / "cbp", chunk=CHUNK)
+        results[part] = {name: result_of(table, name) for name in table.arms}
+    untuned = results.pop("untuned")
+    content |= {"table": published(untuned, options.starts), "held": {name: untuned[name] for name in HELD}, **results}
+    content |= compare(content)
+    study.sign(content, study.provenance(MODULE))
     draw(content, options.out)
     study.write(options.out, "cbp", content, page(content))
 

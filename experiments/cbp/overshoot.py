@@ -2,25 +2,28 @@
 
     python -m experiments.cbp.overshoot [--out docs/results/cbp_overshoot] [--grid 1024] [--rises 512] [--starts 4096]
 
-Finished cells are read from ``overshoot.json`` and not repeated.
+Finished runs are in ``runs/cbp_overshoot`` and not repeated.
 """
 
-import argparse
+import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
-from csbp_jax import controls, dynamics
+from csbp_jax import Experiment, RunTable, controls, dynamics
 from csbp_jax.instruments.classify import RISE
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from experiments import forcing, study
-from experiments.cbp.net import I0, INPUTS, Kind, Setting, start, step, strength, train
+from experiments import study
+from experiments.cbp import conditions
+from experiments.cbp.conditions import Condition, stacked
+from experiments.cbp.net import I0, INPUTS, Kind, Setting, start, step, strength
 from experiments.statistics import (
     EACH_SIDE,
     bits,
@@ -37,48 +40,30 @@ from experiments.xor.net import Params
 
 MODULE = "python -m experiments.cbp.overshoot"
 
-GRID_SEEDS, TEST_SEEDS, BLOCK = 300_000, 700_000, 256
+GRID_SEEDS, TEST_SEEDS = 300_000, 700_000
 STRENGTHS = [float(z) for z in np.geomspace(3, 24, 12)]
 RELEASED = min(STRENGTHS, key=lambda z: abs(z - 12))
 MARGIN = 0.03
-CBP, PERIOD_2, ALTERNATING = "CBP", "held in period 2", "S20 + alternating"
+CBP, PERIOD_2, ALTERNATING, PLAIN = "CBP", "held in period 2", "S20 + alternating", "plain descent"
 
-
-class Task(NamedTuple):
-    """A task with its initialisation and learning rate."""
-
-    name: str
-    init: float
-    lr: float
-
-
-class Condition(NamedTuple):
-    """A kind of training without its task.
-
-    flips: ceiling of z in units of the flip, or None. forced: as ``how`` of :func:`experiments.forcing.of_starts`.
-    """
-
-    kind: Kind = Kind()
-    flips: float | None = None
-    forced: str | None = None
-
-
-TASKS = {
-    "XOR, n 0.2, rate 0.2": Task("xor", 0.2, 0.2),
-    "parity, n 0.2, rate 0.2": Task("parity", 0.2, 0.2),
-    "parity, n 1, rate 0.2": Task("parity", 1.0, 0.2),
-    "parity, n 1, rate 1": Task("parity", 1.0, 1.0),
+TASKS: dict[str, dict[str, Any]] = {
+    "XOR, n 0.2, rate 0.2": {"task": "xor", "init": 0.2, "lr": 0.2},
+    "parity, n 0.2, rate 0.2": {"task": "parity", "init": 0.2, "lr": 0.2},
+    "parity, n 1, rate 0.2": {"task": "parity", "init": 1.0, "lr": 0.2},
+    "parity, n 1, rate 1": {"task": "parity", "init": 1.0, "lr": 1.0},
 }
 CONDITIONS = {
-    CBP: Condition(),
+    CBP: Condition(Kind()),
     "S2": Condition(Kind(substeps=2)),
     "S5": Condition(Kind(substeps=5)),
     "S20": Condition(Kind(substeps=20)),
-    "held below the flip": Condition(flips=0.9),
-    PERIOD_2: Condition(flips=1.3),
-    ALTERNATING: Condition(Kind(substeps=20, force=controls.replay()), forced="alternating"),
-    "S20 + Gaussian": Condition(Kind(substeps=20, force=controls.gaussian()), forced="rms"),
+    "held below the flip": Condition(Kind()),
+    PERIOD_2: Condition(Kind()),
+    ALTERNATING: Condition(Kind(substeps=20, force=controls.replay()), "alternating"),
+    "S20 + Gaussian": Condition(Kind(substeps=20, force=controls.gaussian()), "rms"),
 }
+FLIPS = {"held below the flip": 0.9, PERIOD_2: 1.3}
+"""Ceilings of z in units of the flip."""
 MEASURED = (CBP, "held below the flip", PERIOD_2)
 """Conditions whose rise is measured at every strength."""
 LATER = (ALTERNATING, "S2")
@@ -90,27 +75,29 @@ def flip(task: str) -> float:
     return 2 / (I0 * (1 - I0) * (1 + INPUTS[task] / 2))
 
 
-def make_setting(task: Task, condition: Condition, z0: float) -> Setting:
-    """The setting of a cell, as arrays: Python numbers would compile once per setting."""
-    ceiling = jnp.inf if condition.flips is None else condition.flips * flip(task.name)
-    return jax.tree.map(jnp.float32, Setting(z0=z0, lr=task.lr, init=task.init, ceiling=ceiling))
+@dataclasses.dataclass(frozen=True)
+class Overshoot:
+    """Training of a task's net, or the rise of its exponents; fields are ``task``, ``condition``, and a setting's.
 
+    measure: "solved" or "rise" (nats).
+    """
 
-def solved(task: Task, condition: Condition, z0: float, seeds: np.ndarray) -> np.ndarray:
-    """Whether each start is solved, ``[seeds]``; in blocks, as the records of kicks are large."""
-    setting, kind = make_setting(task, condition, z0), condition.kind._replace(task=task.name)
-    z = strength(jnp.arange(kind.first), setting)
+    measure: str = "solved"
 
-    def record(seed: jax.Array) -> Params:
-        kicks: Params = train(seed, make_setting(task, CONDITIONS[CBP], z0), kind=Kind(task=task.name), record=True)[1]
-        return kicks
+    def group(self, fields: Mapping[str, Any]) -> tuple[str, str]:
+        return fields["task"], fields["condition"]
 
-    def run(block: np.ndarray) -> np.ndarray:
-        force = forcing.of_starts(condition.forced, record, jnp.asarray(block), z)
-        axes = (0, None, None if force is None else 0)
-        return np.asarray(jax.vmap(lambda *a: train(*a, kind=kind)[0], axes)(jnp.asarray(block), setting, force))
-
-    return np.concatenate([run(seeds[i : i + BLOCK]) for i in range(0, len(seeds), BLOCK)])
+    def train(
+        self, group: tuple[str, str], fields: Sequence[Mapping[str, Any]], seeds: Sequence[int]
+    ) -> dict[str, Any]:
+        task, name = group
+        condition = (CONDITIONS | {PLAIN: conditions.PLAIN})[name]
+        condition = condition._replace(kind=condition.kind._replace(task=task))
+        settings, starts = stacked(fields), jnp.asarray(seeds)
+        if name in FLIPS:
+            settings = settings._replace(ceiling=jnp.full(len(seeds), FLIPS[name] * flip(task)))
+        measure = rises if self.measure == "rise" else conditions.solved
+        return {self.measure: measure(condition, settings, starts)}
 
 
 def annealed_step(kind: Kind, state: tuple[Params, Setting, jax.Array], _: Any) -> tuple[Params, Setting, jax.Array]:
@@ -138,17 +125,16 @@ def annealed_map(kind: Kind, alternating: bool) -> Any:
     return functools.partial(alternating_step if alternating else annealed_step, kind)
 
 
-def rises(task: Task, condition: Condition, z0: float, seeds: np.ndarray) -> list[float]:
+def rises(condition: Condition, settings: Setting, seeds: jax.Array) -> NDArray[np.float64]:
     """Largest rise of the cumulated local exponents of the annealed run, for each start, in nats."""
-    setting = jax.tree.map(lambda value: jnp.broadcast_to(value, len(seeds)), make_setting(task, condition, z0))
-    params = jax.vmap(lambda seed: start(seed, jnp.float32(task.init), task.name))(jnp.asarray(seeds))
-    states: tuple[Any, ...] = (params, setting, jnp.zeros(len(seeds), int))
+    kind, alternating = condition.kind, condition.forced == "alternating"
+    params = jax.vmap(lambda seed, init: start(seed, init, kind.task))(seeds, settings.init)
+    states: tuple[Any, ...] = (params, settings, jnp.zeros(len(seeds), int))
     leaves: tuple[Any, ...] = (dict.fromkeys(params, True), Setting(*(False,) * len(Setting._fields)), False)
-    alternating = condition.forced == "alternating"
     if alternating:
         states, leaves = (*states, params), (*leaves, dict.fromkeys(params, False))
-    push = annealed_map(Kind(task=task.name, substeps=condition.kind.substeps), alternating)
-    return dynamics.annealed_rises(push, states, [None] * condition.kind.first, dynamical_leaves=leaves).tolist()
+    push = annealed_map(Kind(task=kind.task, substeps=kind.substeps), alternating)
+    return dynamics.annealed_rises(push, states, [None] * kind.first, dynamical_leaves=leaves)
 
 
 # --- results ------------------------------------------------------------------------------------------------------
@@ -159,7 +145,7 @@ def primary(cells: Mapping[str, Content]) -> Content:
     names = ("S20", PERIOD_2, ALTERNATING)
     pairs = {}
     for task in TASKS:
-        results = {name: cells[f"{task} | {name} | {RELEASED:.2f}"] for name in (CBP, *names)}
+        results = {name: cells[key(task, name, RELEASED)] for name in (CBP, *names)}
         for name in names:
             pair = compare_solved({name: results[name], CBP: results[CBP]}, name)[CBP]
             pairs[task, name] = pair | equivalence_of_shares(pair, MARGIN) | {"p": pair["p"]}
@@ -199,13 +185,26 @@ def tested_against_cbp(tested: Mapping[str, Content]) -> Content:
     return {task: compare_solved({name: tested[f"{task} | {name}"] for name in names}, CBP) for task in TASKS}
 
 
+def analyse(content: Content) -> Content:
+    """The differences, verdicts and probabilities of the plan."""
+    compared = primary(content["cells"])
+    medians = {
+        task: {name: float(np.median(content["cells"][key(task, name, RELEASED)]["rise"])) for name in MEASURED}
+        for task in TASKS
+    }
+    return {
+        "primary": compared,
+        "median_rise": medians,
+        "verdicts": {task: verdict(compared[task], medians[task]) for task in TASKS},
+        "areas": areas(content["cells"]),
+        "tested_against_cbp": tested_against_cbp(content["tested"]),
+    }
+
+
 def page(content: Content) -> str:
     """The tables: primary family, tuned comparison, shares and rises over the strength, rise of solved starts."""
-    tables = [primary_table(content)]
-    if content.get("later_rises"):
-        tables.append(later_table(content))
-    if "tested_against_cbp" in content:
-        tables += [tested_table(content), *(strengths_table(content, task) for task in TASKS), areas_table(content)]
+    tables = [primary_table(content), later_table(content), tested_table(content)]
+    tables += [*(strengths_table(content, task) for task in TASKS), areas_table(content)]
     return "\n\n".join(tables)
 
 
@@ -280,7 +279,7 @@ def draw(content: Content, out: pathlib.Path) -> None:
     for column, task in enumerate(TASKS):
         upper, lower = panels[:, column]
         for i, name in enumerate(CONDITIONS):
-            cells = [content["cells"][f"{task} | {name} | {z0:.2f}"] for z0 in STRENGTHS]
+            cells = [content["cells"][key(task, name, z0)] for z0 in STRENGTHS]
             style: dict[str, Any] = {
                 "color": PALETTE[i % len(PALETTE)],
                 "label": name,
@@ -304,63 +303,58 @@ def draw(content: Content, out: pathlib.Path) -> None:
     study.save_figure(figure, out, "overshoot")
 
 
-def run_plain(content: Content, options: argparse.Namespace, file: pathlib.Path) -> None:
-    """Train the plain runs of every task."""
-    plain = Condition(Kind(kick=None))
-    for task, setup in TASKS.items():
-        if task not in content["plain"]:
-            content["plain"][task] = {
-                name: wilson(solved(setup, plain, 0.0, first + np.arange(count)))
-                for name, first, count in (
-                    ("grid", GRID_SEEDS, options.grid),
-                    ("tested", TEST_SEEDS, options.starts),
-                )
-            }
-            study.store(file, content, MODULE)
+def trained(grid: int, starts: int) -> Experiment:
+    """All conditions on all tasks, each tested at its best strength."""
+    names = (*CONDITIONS, PLAIN)
+    return Experiment(
+        Overshoot(),
+        {name: {"condition": name} | ({"z0": 0.0} if name == PLAIN else {}) for name in names},
+        cases=TASKS,
+        tuned={"z0": STRENGTHS},
+        tuning_seeds=range(GRID_SEEDS, GRID_SEEDS + grid),
+        seeds=range(TEST_SEEDS, TEST_SEEDS + starts),
+    )
 
 
-def run_cells(content: Content, options: argparse.Namespace, file: pathlib.Path, strengths: Sequence[float]) -> None:
-    """Run the cells of some strengths, and measure rises."""
-    seeds = GRID_SEEDS + np.arange(options.grid)
-    for task, name, z0 in itertools.product(TASKS, CONDITIONS, strengths):
-        key, setup, condition = f"{task} | {name} | {z0:.2f}", TASKS[task], CONDITIONS[name]
-        if key in content["cells"]:
-            continue
-        values = solved(setup, condition, z0, seeds)
-        cell: Content = wilson(values) | {"solved": bits(values)}
-        if name in MEASURED:
-            cell["rise"] = [round(nats, 4) for nats in rises(setup, condition, z0, seeds[: options.rises])]
-        content["cells"][key] = cell
-        study.store(file, content, MODULE)
-        print(f"{key:50} {cell['share']:.3f}", flush=True)
+def measured(cells: Iterable[tuple[str, str, float]], starts: int) -> Experiment:
+    """The rises of a condition on a task at a strength; a cell is a case."""
+    cases = {key(*cell): TASKS[cell[0]] | {"condition": cell[1], "z0": cell[2]} for cell in cells}
+    return Experiment(Overshoot("rise"), {"": {}}, cases=cases, seeds=range(GRID_SEEDS, GRID_SEEDS + starts))
 
 
-def run_tests(content: Content, options: argparse.Namespace, file: pathlib.Path) -> None:
-    """Test every condition at its best strength on fresh starts."""
-    for task, setup in TASKS.items():
-        for name, condition in CONDITIONS.items():
-            key = f"{task} | {name}"
-            if key not in content["tested"]:
-                shares = [content["cells"][f"{task} | {name} | {z0:.2f}"]["share"] for z0 in STRENGTHS]
-                z0 = STRENGTHS[int(np.argmax(shares))]
-                values = solved(setup, condition, z0, TEST_SEEDS + np.arange(options.starts))
-                content["tested"][key] = {"z0": z0, **wilson(values), "solved": bits(values)}
-                study.store(file, content, MODULE)
-                print(f"{key:50} {content['tested'][key]['share']:.3f}", flush=True)
+def key(task: str, name: str, z0: float) -> str:
+    """Name of a cell."""
+    return f"{task} | {name} | {z0:.2f}"
 
 
-def run_later_rises(content: Content, options: argparse.Namespace, file: pathlib.Path) -> None:
-    """Measure the rises that the plan does not have, on the same starts as the others."""
-    content.setdefault("later_rises", {})
-    cells = [(task, ALTERNATING, RELEASED) for task in TASKS]
-    cells += [(task, name, content["tested"][f"{task} | {name}"]["z0"]) for name in LATER for task in TASKS]
-    for task, name, z0 in cells:
-        key = f"{task} | {name} | {z0:.2f}"
-        if key not in content["later_rises"]:
-            nats = rises(TASKS[task], CONDITIONS[name], z0, GRID_SEEDS + np.arange(options.rises))
-            content["later_rises"][key] = [round(value, 4) for value in nats]
-            study.store(file, content, MODULE)
-            print(f"{key:50} rise {np.median(nats):.2f} nats", flush=True)
+def solved_at(runs: RunTable) -> Content:
+    """The share of the starts that are solved, and which."""
+    values = runs.frame["solved"].to_numpy(bool)
+    return {**wilson(values), "solved": bits(values)}
+
+
+def results_of(table: RunTable) -> Content:
+    """``plain``, ``cells`` and ``tested`` of the table of :func:`trained`."""
+    content: Content = {"plain": {}, "cells": {}, "tested": {}}
+    for task in TASKS:
+        of_plain = table.where(case=task, arm=PLAIN)
+        runs = {"grid": of_plain.where(role="tune", **{"try": 0}), "tested": of_plain.where(role="test")}
+        content["plain"][task] = {
+            part: wilson(of_part.frame["solved"].to_numpy(bool)) for part, of_part in runs.items()
+        }
+        for name in CONDITIONS:
+            of_arm = table.where(case=task, arm=name)
+            tested = of_arm.where(role="test")
+            content["tested"][f"{task} | {name}"] = {"z0": float(tested.frame["z0"].iloc[0]), **solved_at(tested)}
+            for z0 in STRENGTHS:
+                content["cells"][key(task, name, z0)] = solved_at(of_arm.where(role="tune", z0=z0))
+    return content
+
+
+def rises_of(table: RunTable) -> dict[str, list[float]]:
+    """``{cell: rise of each start}``."""
+    cells = table.frame.groupby("case", sort=False)
+    return {str(cell): [round(nats, 4) for nats in runs["rise"]] for cell, runs in cells}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -368,25 +362,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, size in (("grid", 1024), ("rises", 512), ("starts", 4096)):
         parser.add_argument(f"--{name}", type=int, default=size)
     options = parser.parse_args(arguments)
-    file = options.out / "overshoot.json"
-    sizes = {"grid": options.grid, "rises": options.rises, "starts": options.starts}
-    content = study.resume(parser, file, sizes, {"plain": {}, "cells": {}, "tested": {}})
-    run_plain(content, options, file)
-    run_cells(content, options, file, [RELEASED])
-    content["primary"] = primary(content["cells"])
-    content["median_rise"] = {
-        task: {
-            name: float(np.median(content["cells"][f"{task} | {name} | {RELEASED:.2f}"]["rise"])) for name in MEASURED
-        }
-        for task in TASKS
-    }
-    content["verdicts"] = {t: verdict(content["primary"][t], content["median_rise"][t]) for t in TASKS}
-    study.write(options.out, "overshoot", content, page(content))
-    run_cells(content, options, file, STRENGTHS)
-    run_tests(content, options, file)
-    run_later_rises(content, options, file)
-    content["areas"] = areas(content["cells"])
-    content["tested_against_cbp"] = tested_against_cbp(content["tested"])
+    folder = study.WORK / "cbp_overshoot"
+    content: Content = {name: getattr(options, name) for name in ("grid", "rises", "starts")}
+    content |= results_of(trained(options.grid, options.starts).run(folder / "trained", chunk=conditions.CHUNK))
+    first = measured(itertools.product(TASKS, MEASURED, STRENGTHS), options.rises)
+    for cell, nats in rises_of(first.run(folder / "rises")).items():
+        content["cells"][cell]["rise"] = nats
+    later = [(task, ALTERNATING, RELEASED) for task in TASKS]
+    later += [(task, name, content["tested"][f"{task} | {name}"]["z0"]) for name in LATER for task in TASKS]
+    content["later_rises"] = rises_of(measured(later, options.rises).run(folder / "rises"))
+    content |= analyse(content)
+    study.sign(content, study.provenance(MODULE))
     draw(content, options.out)
     study.write(options.out, "overshoot", content, page(content))
 

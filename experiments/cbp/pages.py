@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from experiments import study
-from experiments.cbp.conditions import INITS, TABLE
+from experiments.cbp.conditions import INITS, PUBLISHED
 from experiments.statistics import points_text, share_text
 from experiments.study import Content
 
@@ -21,8 +21,8 @@ HEADS = [f"n = {init:g}" for init in INITS]
 def page(content: Content) -> str:
     """The published table beside ours, and the conditions, in Markdown."""
     rows = [
-        [", ".join(method), *(_cell(content["table"][f"{' '.join(method)} {init:g}"]) for init in INITS)]
-        for method in TABLE
+        [method.replace(" ", ", "), *(_cell(content["table"][f"{method} {init:g}"]) for init in INITS)]
+        for method in PUBLISHED
     ]
     tables = [study.table(["method, optimiser", *HEADS], rows)]
     tables.append(tested(content["conditions"], content["against_cbp"], "plain descent, with"))

@@ -1,31 +1,28 @@
 """Run the plan of docs/results/nmnist/plan.md: CSBP, plain backpropagation and the drift in ten folds of N-MNIST.
 
-    python -m experiments.nmnist [--seeds 3] [--only CONDITION ...] [--data-dir data] [--runs runs/nmnist]
-        [--out docs/results/nmnist]
+    python -m experiments.nmnist [--seeds 3] [--data-dir data] [--out docs/results/nmnist]
     python -m experiments.nmnist --pilots      the settings, by validation on fold 0; writes pilots.json
 
 N-MNIST must have been prepared (make data); the study takes recordings 1 to 1000 and 60001 to 60100 of it. Finished
-runs are read from ``--runs`` and not repeated. With ``--only``, runs of other conditions are read, but not trained, so
-that several processes can share the work; results are written without it.
+runs are in ``runs/nmnist`` and not repeated.
 """
 
-import argparse
-import itertools
-import json
 import pathlib
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from csbp_jax import Experiment, RunTable
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from csbp_jax.reporting.statistics import holm, paired
 from experiments import study
 from experiments.nmnist import training
-from experiments.nmnist.training import FOLDS, Setting
+from experiments.nmnist.training import FOLDS, Folds, Setting
 from experiments.statistics import (
+    bits,
     compare_solved,
     equivalence_of_shares,
     percent_text,
@@ -55,42 +52,24 @@ Array = NDArray[Any]
 # --- runs ---------------------------------------------------------------------------------------------------------
 
 
-class Study:
-    """Recordings, and runs that are read from a folder or trained into it; ``origins`` is the provenance of these."""
-
-    def __init__(self, options: argparse.Namespace):
-        self.folder: pathlib.Path = options.runs
-        self.frames, self.y = training.recordings(options.data_dir)
-        self.checksum = zlib.crc32(np.ascontiguousarray(self.frames).data)
-        self.programs: dict[str, training.Program] = {}
-        self.origins: list[Content] = []
-
-    def run(self, setting: Setting, fold: int, seed: int, train: bool = True) -> Content | None:
-        """The result of a run; None if it is neither finished nor to be trained."""
-        file = self.folder / f"{setting.term}-z{setting.z0:g}-lr{setting.lr:g}-fold{fold}-seed{seed}.json"
-        settings = {"config": training.described(setting), "crc32": self.checksum}
-        if file.exists():
-            content: Content = json.loads(file.read_text())
-            if content["settings"] == settings:
-                self.origins += [content["provenance"]] if "provenance" in content else []
-                return content["result"]
-        if not train:
-            return None
-        if setting.term not in self.programs:
-            self.programs[setting.term] = training.make_program(setting.term, self.frames, self.y)
-        result = training.train(self.programs[setting.term], setting, self.frames, self.y, fold, seed)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self.origins.append(study.provenance(MODULE))
-        study.write_json(file, {"settings": settings, "result": result, "provenance": self.origins[-1]})
-        print(f"{file.stem}: validation {result['validation'][-1]:.3f}, {result['seconds']:.0f} s", flush=True)
-        return result
+def experiment(system: Folds, seeds: int) -> Experiment:
+    """The conditions on all folds."""
+    arms = {name: setting._asdict() for name, setting in CONDITIONS.items()}
+    return Experiment(system, arms, cases={f"fold {fold}": {"fold": fold} for fold in range(FOLDS)}, seeds=range(seeds))
 
 
-def signed(content: Content, runs: Study, command: str) -> Content:
-    """The content with the provenance of its runs, or of this call where the files of all runs lack it."""
-    for origin in runs.origins or [study.provenance(command)]:
-        study.sign(content, origin)
-    return content
+def runs_of(table: RunTable) -> Content:
+    """``{condition: {seed: runs of the folds}}``; in ``epochs.csv`` a row may be of an epoch and of a recording."""
+    assert table.folder is not None
+    curves = pd.read_csv(table.folder / "epochs.csv").groupby(["case", "arm", "seed"])
+    runs: Content = {}
+    for _, row in table.frame.iterrows():
+        of_run = curves.get_group((row["case"], row["arm"], row["seed"]))
+        run: Content = {"validation": of_run["validation"].dropna().tolist()}
+        for which, epoch in (("last", training.EPOCHS), ("chosen", row["chosen_epoch"])):
+            run[which] = {"epoch": epoch, "solved": bits(of_run[f"{which}_solved"].dropna().to_numpy())}
+        runs.setdefault(row["arm"], {}).setdefault(row["seed"], []).append(run)
+    return runs
 
 
 def share(report: Content) -> float:
@@ -98,33 +77,24 @@ def share(report: Content) -> float:
     return float(np.mean([bit == "1" for bit in report["solved"]]))
 
 
-def measured(options: argparse.Namespace, runs: Study) -> dict[str, dict[int, list[Content]]]:
-    """``{condition: {seed: results of the folds}}`` of the seeds of which all folds are finished."""
-    results: dict[str, dict[int, list[Content | None]]] = {name: {} for name in CONDITIONS}
-    for seed, fold, name in itertools.product(range(options.seeds), range(FOLDS), CONDITIONS):
-        train = not options.only or name in options.only
-        results[name].setdefault(seed, []).append(runs.run(CONDITIONS[name], fold, seed, train))
-    return {
-        name: {seed: [row for row in rows if row] for seed, rows in seeds.items() if None not in rows}
-        for name, seeds in results.items()
-    }
-
-
-def pilots(runs: Study, only: Sequence[str]) -> Content:
-    """Validation on fold 0 of all settings of the plan."""
-    chosen = {name: settings for name, settings in PILOTS.items() if not only or name in only}
+def pilots(system: Folds) -> Content:
+    """Validation on fold 0 of all settings of the plan: means over the last five epochs."""
+    arms = {f"{name} {i}": setting._asdict() for name, of in PILOTS.items() for i, setting in enumerate(of)}
+    planned = Experiment(system, arms, cases={"fold 0": {"fold": 0}}, seeds=[0])
+    runs = planned.run(study.WORK / "nmnist", chunk=1).frame.set_index("arm")
     rows = {
-        name: [{"setting": study.changed_fields(setting), **validated(runs.run(setting, 0, 0))} for setting in settings]
-        for name, settings in chosen.items()
+        name: [
+            {"setting": study.changed_fields(setting)}
+            | {of: float(runs[f"validation_{of}"][f"{name} {i}"]) for of in ("accuracy", "loss")}
+            for i, setting in enumerate(settings)
+        ]
+        for name, settings in PILOTS.items()
     }
-    ridge = [float(training.ridge(runs.frames, runs.y, 0, penalty, "validation").mean()) for penalty in PENALTIES]
-    return {"pilots": rows, "ridge": dict(zip(map("{:g}".format, PENALTIES), ridge, strict=True))}
-
-
-def validated(result: Content | None) -> Content:
-    """Validation of a run: mean accuracy and loss over its last five epochs."""
-    assert result is not None
-    return {name: float(np.mean(result[key][-5:])) for name, key in (("accuracy", "validation"), ("loss", "loss"))}
+    ridge = {
+        f"{penalty:g}": float(training.ridge(system.frames, system.y, 0, penalty, "validation").mean())
+        for penalty in PENALTIES
+    }
+    return {"pilots": rows, "ridge": ridge}
 
 
 # --- endpoints ----------------------------------------------------------------------------------------------------
@@ -185,22 +155,13 @@ def verdict(row: Content) -> str:
     return "equal" if row["equivalence"] < 0.05 and recordings["equivalence"] < 0.05 else "not decided"
 
 
-def summary(results: dict[str, dict[int, list[Content]]], runs: Study) -> Content:
-    """Accuracies, contrasts and the baseline; the seeds are those that all conditions have."""
-    seeds = sorted(set.intersection(*(set(of) for of in results.values())))
-    common = {name: {seed: of[seed] for seed in seeds} for name, of in results.items()}
-    indices = training.split(runs.y, 0)
-    sizes = len(indices["test"]), len(indices["train"])
-    ridge = [float(training.ridge(runs.frames, runs.y, fold, PENALTY).mean()) for fold in range(FOLDS)]
+def summary(runs: Content, sizes: tuple[int, int]) -> Content:
+    """Accuracies and contrasts."""
     return {
-        "seeds": seeds,
-        "sizes": sizes,
-        "ridge": ridge,
         "accuracy": {
-            which: {name: fold_accuracies(of, which).tolist() for name, of in common.items()} for which in EPOCHS
+            which: {name: fold_accuracies(of, which).tolist() for name, of in runs.items()} for which in EPOCHS
         },
-        "contrasts": {which: contrasts(common, which, sizes) for which in EPOCHS},
-        "seconds": float(np.median([run["seconds"] for of in common.values() for rows in of.values() for run in rows])),
+        "contrasts": {which: contrasts(runs, which, sizes) for which in EPOCHS},
     }
 
 
@@ -257,11 +218,11 @@ def contrast_table(rows: Mapping[str, Content]) -> str:
     return study.table([*head, "p of equivalence, recordings", "verdict"], cells)
 
 
-def draw(content: Content, results: Mapping[str, Mapping[int, Sequence[Content]]], out: pathlib.Path) -> None:
+def draw(content: Content, out: pathlib.Path) -> None:
     """Draw the accuracy of each fold, and validation over the epochs."""
     figure = empty_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
-    for color, (name, seeds) in zip(PALETTE, results.items(), strict=False):
+    for color, (name, seeds) in zip(PALETTE, content["runs"].items(), strict=False):
         left.plot(range(FOLDS), 100 * np.array(content["accuracy"]["last"][name]), "o-", color=color, label=name)
         curves = np.array([run["validation"] for folds in seeds.values() for run in folds], float)
         right.plot(range(1, curves.shape[1] + 1), 100 * curves.mean(axis=0), color=color, label=name)
@@ -275,23 +236,20 @@ def draw(content: Content, results: Mapping[str, Mapping[int, Sequence[Content]]
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__, "nmnist", data_dir=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=CONDITIONS, metavar="CONDITION", default=[])
-    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/nmnist"))
     parser.add_argument("--pilots", action="store_true")
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
     with study.one_line_errors(parser):
-        runs = Study(options)
+        system = Folds(options.data_dir)
         if options.pilots:
-            content = pilots(runs, options.only)
-            if not options.only:
-                study.write_json(options.out / "pilots.json", signed(content, runs, f"{MODULE} --pilots"))
+            study.store(options.out / "pilots.json", pilots(system), f"{MODULE} --pilots")
             return
-        results = measured(options, runs)
-    if options.only:
-        return
-    content = signed({"runs": results} | summary(results, runs), runs, f"{MODULE} --seeds {options.seeds}")
-    draw(content, results, options.out)
+        runs = runs_of(experiment(system, options.seeds).run(study.WORK / "nmnist", chunk=1))
+    indices = training.split(system.y, 0)
+    sizes = len(indices["test"]), len(indices["train"])
+    ridge = [float(training.ridge(system.frames, system.y, fold, PENALTY).mean()) for fold in range(FOLDS)]
+    content = {"runs": runs, "sizes": sizes, "ridge": ridge} | summary(runs, sizes)
+    study.sign(content, study.provenance(f"{MODULE} --seeds {options.seeds}"))
+    draw(content, options.out)
     study.write(options.out, "nmnist", content, page(content))
 
 

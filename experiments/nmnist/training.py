@@ -1,11 +1,11 @@
-"""Recordings, folds, augmentation, and the training of one run."""
+"""The training on a fold of the recordings as a system of experiments: folds, augmentation, one run."""
 
 import dataclasses
 import itertools
 import json
 import pathlib
-import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +23,6 @@ from csbp_jax.data.splits import stratified
 from csbp_jax.learner import Batch, State
 from csbp_jax.training.compiled import CompiledRun, compile_run
 from csbp_jax.training.selection import NO_EPOCH, is_better
-from experiments.statistics import bits
-from experiments.study import finite_or_none
 
 Array = NDArray[Any]
 
@@ -88,11 +86,6 @@ def recordings(data_dir: str) -> tuple[NDArray[Any], NDArray[np.int32]]:
         raise ConfigError(f"{folder}: {len(missing)} of the 1,100 recordings are missing, the first is {missing[0]:05}")
     rows = [numbered[number] for number in wanted]
     return np.stack([frames[name][row] for name, row, _ in rows]), np.array([label for *_, label in rows], np.int32)
-
-
-def described(setting: Setting) -> dict[str, Any]:
-    """The config of a setting as JSON, with the largest changes of augmentation."""
-    return to_json(make_config(setting)) | {"augmentation": [SHIFT, ANGLE, SHEAR, SCALE]}
 
 
 def folds(y: NDArray[np.int32]) -> NDArray[np.int_]:
@@ -188,34 +181,36 @@ def train(program: Program, setting: Setting, frames: Array, y: Array, fold: int
     """Train on a fold and test at its last epoch, and at the epoch that validates best.
 
     Returns:
-      ``{validation, loss, training, last, chosen, seconds}``: accuracy and loss of validation and the task loss of each
-      epoch; ``last`` and ``chosen`` hold the epoch and, as a character per test recording, whether its class is found;
-      seconds of CPU time.
+      ``last_test_accuracy``, ``validation_accuracy`` and ``validation_loss``, means over the last five epochs, and
+      ``chosen_epoch``; of each epoch ``validation``, ``loss`` (of validation) and ``training`` (its task loss); and of
+      each test recording ``last_solved`` and ``chosen_solved``, whether its class is found.
     """
-    began, indices = time.process_time(), split(y, fold)
+    indices = split(y, fold)
     source = ArraySource(frames[indices["train"]], y[indices["train"]], 10)
     run, number = program.run, FOLDS * seed + fold
     steps = len(source) // run.config.batch_size
     state = run.init(jax.random.key(number), learner.hyperparameters(make_config(setting), steps))
     batches = data.train_batches(source, run.config.batch_size, number)
-    rows: dict[str, Any] = {"validation": [], "loss": [], "training": []}
-    best = (NO_EPOCH["accuracy"], NO_EPOCH["loss"])
+    curves: dict[str, list[float]] = {"validation": [], "loss": [], "training": []}
+    best, chosen, solved = (NO_EPOCH["accuracy"], NO_EPOCH["loss"]), {}, np.zeros(0)
     for epoch in range(1, run.config.epochs + 1):
         losses = []
         for batch in itertools.islice(batches, steps):
             state, metrics = run.train_step(state, run.shard_batch(batch))
             losses.append(metrics["task_loss"])
-        rows["training"].append(short(np.mean(jax.device_get(losses))))
         logits = {
             name: program.outputs(state, {"x": jnp.asarray(frames[indices[name]])}) for name in ("validation", "test")
         }
-        loss, solved = evaluation(logits["validation"], y[indices["validation"]])
-        rows["validation"].append(short(solved.mean()))
-        rows["loss"].append(short(loss))
-        result = {"epoch": epoch, "solved": bits(evaluation(logits["test"], y[indices["test"]])[1])}
-        if is_better(solved.mean(), loss, *best):
-            best, rows["chosen"] = (solved.mean(), loss), result
-    return rows | {"last": result, "seconds": round(time.process_time() - began, 1)}
+        loss, validated = evaluation(logits["validation"], y[indices["validation"]])
+        solved = evaluation(logits["test"], y[indices["test"]])[1]
+        for name, value in zip(curves, (validated.mean(), loss, np.mean(jax.device_get(losses))), strict=True):
+            curves[name].append(float(f"{value:.5g}"))
+        if is_better(validated.mean(), loss, *best):
+            best, chosen = (validated.mean(), loss), {"chosen_epoch": epoch, "chosen_solved": solved.astype(int)}
+    means = {
+        f"validation_{name}": np.mean(curves[of][-5:]) for name, of in (("accuracy", "validation"), ("loss", "loss"))
+    }
+    return {"last_test_accuracy": solved.mean(), **means, **chosen, **curves, "last_solved": solved.astype(int)}
 
 
 def evaluation(logits: jax.Array, y: Array) -> tuple[float, Array]:
@@ -224,9 +219,37 @@ def evaluation(logits: jax.Array, y: Array) -> tuple[float, Array]:
     return float(loss), np.asarray(logits.argmax(1)) == y
 
 
-def short(value: Any) -> float | None:
-    """A number with five digits; None if it is not finite."""
-    return finite_or_none(float(f"{value:.5g}"))
+@dataclasses.dataclass
+class Folds:
+    """Training on folds; fields are those of :class:`Setting`, and ``fold``. Conditions share the seed of a fold.
+
+    config, augmentation, crc32: what a folder of runs remembers, of the training and of the recordings.
+
+    Raises:
+      ConfigError: as of :func:`recordings`.
+    """
+
+    data_dir: dataclasses.InitVar[str]
+    config: dict[str, Any] = dataclasses.field(default_factory=lambda: to_json(make_config(Setting())))
+    augmentation: tuple[float, ...] = (SHIFT, ANGLE, SHEAR, SCALE)
+    crc32: int = dataclasses.field(init=False)
+
+    def __post_init__(self, data_dir: str) -> None:
+        self.frames, self.y = recordings(data_dir)
+        self.crc32 = zlib.crc32(np.ascontiguousarray(self.frames).data)
+        self.programs: dict[str, Program] = {}
+
+    def group(self, fields: Mapping[str, Any]) -> str:
+        return str(fields["term"])
+
+    def train(self, term: str, fields: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Array]:
+        if term not in self.programs:
+            self.programs[term] = make_program(term, self.frames, self.y)
+        runs = []
+        for of_run, seed in zip(fields, seeds, strict=True):
+            setting = Setting(**{name: of_run[name] for name in Setting._fields})
+            runs.append(train(self.programs[term], setting, self.frames, self.y, of_run["fold"], seed))
+        return {name: np.array([run[name] for run in runs]) for name in runs[0]}
 
 
 # --- baseline -----------------------------------------------------------------------------------------------------

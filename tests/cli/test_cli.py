@@ -18,7 +18,7 @@ import pytest
 
 import csbp_jax
 from csbp_jax import __main__, configs, data, models
-from csbp_jax.cli import listing, main, options, sweep_commands
+from csbp_jax.cli import listing, main, options, run_commands, sweep_commands
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import from_environment, parse
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, Model, Neuron
@@ -28,6 +28,7 @@ from csbp_jax.data.device import transform
 from csbp_jax.evaluation import evaluate
 from csbp_jax.models import norms, taps
 from csbp_jax.reporting.terminal import Console
+from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped
 from tests.support.matching import search
 
@@ -38,7 +39,7 @@ WRONG = {
     "train": "DATASET: missing; write csbp_jax train DATASET, such as digits (csbp_jax list)",
     "train cifar11": "DATASET: there is no config 'cifar11'; perhaps you meant cifar10, ",
     "train digits --chaos.zO 1": "--chaos.zO 1: there is no such option; perhaps you meant --chaos.z0",
-    "train digits --epochs many": "--epochs: invalid literal for int() with base 10: 'many'; it is --epochs INT",
+    "train digits --epochs many": "--epochs: 'many' is not possible; it is --epochs INT",
     f"train digits --epochs 1{5000 * '0'}": "--epochs: Exceeds the limit (4300 digits) for integer string conversion",
     "train digits --epochs": "--epochs: a value is missing; it is --epochs INT",
     "train digits --model.time-steps -4": "model.time_steps: -4 is not possible; allowed is from 1 to 100,000",
@@ -64,7 +65,9 @@ def test_a_command_uses_all_of_its_options(command):
     if isinstance(function, str):
         used = [*inspect.signature(pkgutil.resolve_name(function)).parameters]
     else:
-        used = re.findall(r"\boptions\.(\w+)", inspect.getsource(function))
+        source = inspect.getsource(function)
+        source += inspect.getsource(run_commands._restored) if "_restored(" in source else ""
+        used = re.findall(r"\boptions\.(\w+)", source)
     assert {field.name for field in dataclasses.fields(kind)} - {"config"} <= {*used}
 
 
@@ -218,19 +221,36 @@ def test_a_finite_loss_far_above_its_start_is_exit_code_3(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("line", ["", "--help", "-h"])
-def test_help_lists_commands_exit_codes_and_data_sets(line, capsys):
+def test_help_lists_commands_and_exit_codes_and_says_what_a_data_set_is(line, capsys):
     assert main.main(line.split()) == 0
     output = capsys.readouterr().out
     assert all(f"csbp_jax {name} " in output for name in COMMANDS)
-    assert "Exit codes: 0 done" in output and all(name in output for name in configs.NAMES)
+    assert "Exit codes: 0 done" in output and "csbp_jax list presets" in " ".join(output.split())
+
+
+WITH_CONFIG = ("train", "sweep", "lr", "data")
+FLAT = set(HINTS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_lists_its_options(command, capsys):
-    assert main.main([command, "--help"]) == 0
+    assert main.main([command, "--help-all"]) == 0
     words = capsys.readouterr().out.replace("│", " ").replace(",", " ").split()
     assert all(word in words for word in options._names(COMMANDS[command][0]) if "." not in word)
-    assert ("--optimizer.lr" in words) == (command in ("train", "sweep", "lr", "data"))
+    assert ("--optimizer.clip" in words) == (command in WITH_CONFIG)
+
+
+@pytest.mark.parametrize("command", WITH_CONFIG)
+def test_help_shows_ten_fields_of_the_config_and_names_the_option_for_all(command, capsys):
+    assert main.main([command, "digits", "--help"]) == 0
+    text = capsys.readouterr().out
+    words = text.replace("│", " ").replace(",", " ").split()
+    of_command = [word for word in options._names(COMMANDS[command][0]) if word[2:].replace("-", "_") not in FLAT]
+    shown = {word.replace("-", "_").strip("_") for word in words if word.startswith("--")}
+    assert shown & FLAT == {"data.dir", *options.COMMON} and all(word in words for word in of_command)
+    assert (
+        text.splitlines()[-1] == f"csbp_jax {command} digits --help-all lists all {len(FLAT) + len(of_command)} options"
+    )
 
 
 @pytest.mark.parametrize("columns", ["60", "80"])
@@ -242,16 +262,20 @@ def test_the_list_of_commands_fits_the_terminal(columns, capsys, monkeypatch):
 
 
 def test_help_states_the_range_of_each_field(capsys):
-    assert main.main(["train", "digits", "--help"]) == 0
+    assert main.main(["train", "digits", "--help-all"]) == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert text.count(" Allowed: ") == sum(allowed_range(hint) is not None for hint in HINTS.values())
     for field in ("--chaos.beta", "--model.neuron.decay"):
         assert "Allowed: from 0 to 1. (default: " in text.partition(f" {field} FLOAT")[2].partition(" --")[0]
-    assert "Early stopping: number of epochs" in text and "--model.neuron.learn {none,layer,channel}" in text
+    assert (
+        "``" not in text
+        and "Early stopping: number of epochs" in text
+        and "--model.neuron.learn {none,layer,channel}" in text
+    )
 
 
 def test_help_describes_each_tensor_of_a_layer_and_says_that_frames_are_stretched(capsys):
-    assert main.main(["train", "digits", "--help"]) == 0
+    assert main.main(["train", "digits", "--help-all"]) == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     tap_words, size = (text.partition(f" {field} ")[2].partition(" --")[0] for field in ("--chaos.taps", "--data.size"))
     described = set(re.findall(r"(\w+)(?= \()", tap_words))
@@ -387,6 +411,14 @@ def test_an_option_that_the_network_lacks_is_refused_where_it_is_given(given, ca
     assert main.main(["train", "digits", "--model.name", "cnn6", *given.split()]) == 2
     field = given.removeprefix("--").replace("=", " ").replace("-", "_").split()[0]
     assert f"csbp_jax: {field}: cnn6 has no such option; leave it at None\n" in capsys.readouterr().err
+
+
+def test_outside_the_environment_one_line_says_what_to_install():
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "csbp_jax", "train", "digits"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert "needs the packages" in done.stderr and "of a clone: make setup, then .venv/bin/csbp_jax\n" in done.stderr
 
 
 def test_version(capsys):
@@ -533,6 +565,7 @@ def test_a_run_that_is_called_like_a_preset_is_evaluated(tmp_path, monkeypatch):
     (tmp_path / "mnist" / "config.json").touch()
     monkeypatch.chdir(tmp_path)
     evaluated = []
+    monkeypatch.setattr(restore, "restore", lambda run, *_, **__: run)
     monkeypatch.setattr(evaluate, "evaluate_run", lambda run, **options: evaluated.append((run, options["split"])))
     assert main.main(["evaluate", "mnist", "--split", "train"]) == 0
     assert evaluated == [("mnist", "train")]
@@ -560,7 +593,7 @@ def test_weights_are_evaluated_in_float32_unless_a_precision_is_given(more, prec
         ("model.neuron.detach_reset=False,True model.remat=True", 2),
         ("model.norm=batch,none model.init_rate=0.1", "model.init_rate: 0.1 is not possible with model.norm batch, w"),
         ("chaos.taps=conv1.norm chaos.z0.conv2.norm=3", "there is no field chaos.z0.conv2.norm; perhaps you meant"),
-        ("model.remat=no", "--model.remat: 'no' is not possible; allowed are True, False"),
+        ("model.remat=no", "GRID: model.remat: 'no' is not possible; allowed are True, False (--grid)"),
         ("deterministic=False,True", "GRID: deterministic is no field of a setting, as members share a process"),
     ],
 )

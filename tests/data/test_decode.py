@@ -88,7 +88,7 @@ def test_pictures_from_others_are_refused(decoder, name, tmp_path):
         decode.decode(content, "a", decoder)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=rf"^{tmp_path / name}: .*{message}"):
-        decode.height_width(tmp_path / name)
+        decode.picture_shape(tmp_path / name)
 
 
 def test_no_picture_starts_a_program(decoder, monkeypatch):

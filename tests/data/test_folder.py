@@ -1,5 +1,6 @@
 """Class folders of the user: types of content, splits, order, and errors in one line."""
 
+import functools
 import itertools
 import os
 import pathlib
@@ -28,8 +29,8 @@ def picture(path, i):
     Image.fromarray(grey(i)).save(path.with_suffix(".png"))
 
 
-def photo(path, i):
-    Image.fromarray(np.stack([grey(i)] * 3, -1)).save(path.with_suffix(".jpg"), quality=95)
+def photo(path, i, suffix=".jpg"):
+    Image.fromarray(np.stack([grey(i)] * 3, -1)).save(path.with_suffix(suffix), quality=95)
 
 
 def movie(path, i):
@@ -57,7 +58,7 @@ def text(path, i):
     path.with_suffix(".txt").write_text("\n".join(lines))
 
 
-SHAPES = {picture: (1, 6, 8, 3), photo: (1, 6, 8, 3), movie: (3, 6, 8, 1), features: (1, 5)}
+SHAPES = {picture: (1, 6, 8, 1), photo: (1, 6, 8, 3), movie: (3, 6, 8, 1), features: (1, 5)}
 SHAPES |= dict.fromkeys((events, tonic, text), (3, 6, 8, 2))
 
 
@@ -168,8 +169,33 @@ def test_pictures_are_resized_and_augmented_and_their_source_pickles(root, tmp_p
     splits = load(fill(root), tmp_path, size=(4, 5), augment=("resized_crop", "flip", "cutout"))
     for split, source in splits.items():
         batch = next(data.train_batches(pickle.loads(pickle.dumps(source)), 2, 0))
-        chex.assert_shape(batch["x"], (2, 1, 4, 5, 3))
+        chex.assert_shape(batch["x"], (2, 1, 4, 5, 1))
         assert (source.num_uniforms > 0) == (split == "train")
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tif", ".tiff", ".webp", ".jpeg"])
+def test_other_formats_of_pictures(suffix, root, tmp_path):
+    for split, source in load(fill(root, functools.partial(photo, suffix=suffix)), tmp_path).items():
+        assert source[0]["x"].shape == (1, 6, 8, 3) and len(source) == {"train": 9}.get(split, 3)
+
+
+def test_pictures_are_grey_if_all_files_are_or_the_network_takes_one_channel(root, tmp_path):
+    fill(root)
+    assert load(root, tmp_path)["test"][0]["x"].tolist() == grey(2)[None, ..., None].tolist()
+    photo(root / "b" / "9", 4)
+    three = load(root, tmp_path)["test"]
+    assert [record["x"].shape[-1] for record in (three[0], three[2])] == [3, 3]
+    one = Config(data=Data(name="folder", dir=str(root)), model=Model(input_shape=(6, 8, 1), classes=0))
+    assert data.load(one, tmp_path)["test"][0]["x"].shape == (1, 6, 8, 1)  # a photo without colours
+    Image.new("RGB", (8, 6), "red").save(root / "b" / "9.jpg")
+    with pytest.raises(ConfigError, match=r"9.jpg: is coloured, but this run was trained on grey pictures"):
+        data.read_all(data.load(one, tmp_path), lambda *_: None)
+
+
+def test_a_level_of_folders_too_many_is_named(root, tmp_path):
+    fill(root / "x")
+    with pytest.raises(ConfigError, match=rf"{root}: holds the folder x alone; did you mean {root / 'x'}\?$"):
+        load(root, tmp_path)
 
 
 def test_frames_of_events_are_counted_once_and_again_when_a_file_changes(root, tmp_path):
@@ -396,7 +422,7 @@ def test_reading_all_finds_a_damaged_picture_before_training_does(root, tmp_path
     line = ["data", "folder", "--data.dir", str(root), "--data.size", "6", "8", "--data-dir", str(tmp_path / "kept")]
     assert main.main([*line, "--read-all"]) == 0
     assert "folder: train 9, validation 3, test 3 records" in capsys.readouterr().out
-    path.write_bytes(path.read_bytes()[:40])
+    path.write_bytes(path.read_bytes()[:-30])
     assert main.main(line) == 0
     assert main.main([*line, "--read-all"]) == 2
     message = capsys.readouterr().err

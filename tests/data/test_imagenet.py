@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from csbp_jax.training.checkpoint import location
+from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.metrics_log import read_rows
 from tests.support import formats, processes
 
@@ -66,6 +66,6 @@ def test_in_two_processes_killed_once(tmp_path):
     assert [row["validation_count"] for row in rows if row["kind"] == "epoch"] == [18, 18]
     result = json.loads((tmp_path / "runs" / "r" / "result.json").read_text())
     assert result["last"]["test_count"] == TESTED
-    assert location.steps(tmp_path / "runs" / "r" / "checkpoints") == [5, 10]
+    assert list(layout.complete(tmp_path / "runs" / "r" / "checkpoints")) == [5, 10]
     content = json.loads((tmp_path / "runs" / "r" / "config.json").read_text())["config"]["model"]
     assert (content["name"], content["precision"]) == ("sew_resnet18", "bfloat16")

@@ -1,11 +1,13 @@
 """CONTRIBUTING.md: a copy of the package with its blocks in their places trains with the parts that they add."""
 
+import json
 import os
 import pathlib
 import re
 import subprocess
 import sys
 
+import pandas
 import pytest
 
 from tests.support.checkout import ROOT, checkout
@@ -55,6 +57,17 @@ def test_the_recipes_train(extended):
     assert float(search(r"last epoch +│ +5 │ +[\d.]+% │ +([\d.]+)%", done.stdout)[1]) > 50
     listed = run(extended, "csbp_jax", "list").stdout
     assert all(re.search(rf"│ {name} ", listed) for name in ("waves", "wide", "quadratic"))
+
+
+def test_the_study_tunes_tests_and_writes_what_differs(extended):
+    done = run(extended, "experiments.waves")
+    assert done.returncode == 0, done.stderr
+    out = extended / "docs" / "results" / "waves"
+    runs, content = pandas.read_csv(out / "runs.csv"), json.loads((out / "waves.json").read_text())
+    assert runs["role"].value_counts().to_dict() == {"test": 6, "tune": 4}
+    means = 100 * runs[runs["role"] == "test"].groupby("arm")["last_test_accuracy"].mean()
+    assert means["CSBP"] - means["plain"] == pytest.approx(content["differences"][0]["difference"])
+    assert "| CSBP - plain | " in (out / "table.md").read_text() and (out / "table.md").read_text() in done.stdout
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from csbp_jax.config import Config, flatten
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOTTED = re.compile(r"`((?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*)[`(]")
-NOT_OURS = re.compile(r"jax\.|source\.|.*\.(json|csv|py)$")
+NOT_OURS = re.compile(r"jax\.|source\.|.*\.(json|csv|png|py)$")
 """Names of JAX, attributes of a user's source, files."""
 MODULES = [module.name for module in pkgutil.walk_packages(csbp_jax.__path__, "csbp_jax.")]
 

@@ -34,6 +34,14 @@ def test_logistic_map(x64):
     assert abs(exponents[0] - np.log(2)) < max(4 * error[0], 0.01) and error[0] < 0.01
 
 
+def test_exponents_have_names_and_a_short_text():
+    many = dynamics.lyapunov(lambda x, _: jnp.arange(1.0, 11.0) * x, jnp.ones(10), steps(400), 10, warmup=100)
+    text = repr(many)
+    assert len(text) < 200 and text.endswith(", ... (10) nats per step, over 300 chunks")
+    assert float(many.exponents[0]) == pytest.approx(np.log(10), abs=1e-3) and text.startswith("2.3 \u00b1 ")
+    assert many.stderr.shape == (10,) and many.history.shape == (300, 10)
+
+
 def test_henon_map(x64):
     start = (jnp.array(0.1), jnp.array(0.1))
     exponents, error, _ = dynamics.lyapunov(henon, start, steps(1100), 2, warmup=100)

@@ -62,7 +62,7 @@ def test_the_differences_come_first_then_tables_and_files(folders, tmp_path):
         assert word in "\n".join(rest)
     assert "note" not in text and "optimizer" not in text
     assert {file.name for file in tmp_path.iterdir()} == {
-        *("runs.csv", "differences.csv", "comparison.png", "comparison.pdf")
+        *("runs.csv", "differences.csv", "tables.tex", "comparison.png", "comparison.pdf", "curves.png", "curves.pdf")
     }
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 7
     assert list(pd.read_csv(tmp_path / "differences.csv")["measure"]) == ["last_test_accuracy", "chosen_test_accuracy"]

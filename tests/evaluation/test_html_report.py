@@ -100,7 +100,7 @@ def test_content_of_the_pages(pages, runs):
     text = html.unescape(pages["four"])
     for word in ("chaos.z0", "optimizer.lr", "91.00%", "orbax-checkpoint", "seed 1,", "pairs", runs[3].name):
         assert word in text
-    assert len(re.findall("<img ", pages["four"])) == 4 * len(list(runs[0].glob("figures/*.png"))) + 1
+    assert len(re.findall("<img ", pages["four"])) == 4 * len(list(runs[0].glob("figures/*.png"))) + 2
     assert "Last test accuracy of 4 runs, a point for each, pairs joined" in text
     assert "Comparison" not in pages["one"]
 
@@ -120,6 +120,34 @@ def test_the_page_of_an_experiment(experiment, pages, tmp_path, capsys):
         assert main.main(["report", str(damaged)]) == 2
         error = capsys.readouterr().err
         assert error.startswith(f"csbp_jax: {damaged / 'runs.csv'}: cannot be read (") and error.count("\n") == 1
+
+
+def test_figures_come_before_tables_that_of_training_first_under_one_heading(runs, pages):
+    for page in pages.values():
+        assert page.index("<img") < page.index("<table")
+    alts = re.findall('alt="([^"]*)"', pages["one"])
+    assert alts[0] == "training" and set(alts) == {"training", "rates"} and pages["one"].count("<h") == 3  # html, head
+    assert re.findall('alt="([^"]*)"', pages["four"])[:2] == ["comparison", "curves"]
+
+
+def test_each_set_of_runs_has_a_page_of_its_own(runs):
+    written = {html_report.write(runs[:count]).name for count in (1, 2, 3)}
+    assert len(written) == 3 and "report.html" in written and html_report.write(runs[:2]).name in written
+
+
+def test_a_run_that_is_not_finished_has_the_figures_so_far(trained, runs, tmp_path, capsys):
+    half, rows = edited(trained, tmp_path / "half"), (trained / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (half / "result.json").unlink()
+    shutil.rmtree(half / "figures")
+    ends = [number for number, row in enumerate(rows) if '"epoch"' in row and '"kind": "epoch"' in row]
+    for count, images in ((ends[0] + 1, 2), (1, 0)):
+        (half / "metrics.jsonl").write_text("".join(rows[:count]))
+        page = html_report.write(half, tmp_path / "half.html").read_text()
+        assert f"not finished: {images // 2} of 2 epochs" in page and page.count("<img") == images
+    text = html_report.write([*runs[:2], half]).read_text()
+    assert "of 2 runs" in text and "not finished: 0 of 2" in text
+    assert main.main(["report", str(runs[0]), "--control", str(half)]) == 2
+    assert "half: is not finished" in capsys.readouterr().err
 
 
 def test_a_page_has_the_accuracy_of_averaged_weights(trained, pages, tmp_path):

@@ -83,7 +83,7 @@ def test_integers_of_ilif_are_spikes(run, tmp_path, monkeypatch):
     restored = restored._replace(config=config, apply=network.apply)
     drawn: list[Any] = []
     monkeypatch.setattr(
-        plots_inspection, "draw", lambda folder, result, layers, neurons: drawn.append((layers, neurons))
+        plots_inspection, "draw", lambda folder, result, x, layers, neurons: drawn.append((layers, neurons))
     )
     result = inspection.inspect(restored, examples=30, console=terminal.Console(file=io.StringIO()))
     ((layers, neurons),) = drawn
@@ -97,6 +97,7 @@ def test_integers_of_ilif_are_spikes(run, tmp_path, monkeypatch):
 def test_numbers_are_printed_drawn_and_written(run, inspected):
     result, text = inspected
     assert json.loads((run / "inspect.json").read_text()) == result
+    assert result["example"]["number"] == 0 and set(result["example"]) == {"number", "class", "predicted"}
     names = {"raster", "membranes", "rates", "spikes", "operations"}
     drawn = {path.stem: path.stat().st_size for path in (run / "figures" / "inspect").glob("*.png")}
     assert set(drawn) == names and min(drawn.values()) > 5000
@@ -104,7 +105,7 @@ def test_numbers_are_printed_drawn_and_written(run, inspected):
         "conv2",
         "readout",
         "always firing",
-        "nJ per example",
+        "J per example, at 4.6 pJ",
         "averages or sums of spikes",
         str(run / "inspect.json"),
     ):

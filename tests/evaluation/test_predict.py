@@ -29,7 +29,6 @@ from csbp_jax.runs import restore
 from csbp_jax.runtime import files
 from csbp_jax.training.checkpoint import checkpoint
 from csbp_jax.training.compiled import resolve
-from csbp_jax.training.session import Session
 from tests.support import formats, hostile_files
 
 
@@ -246,7 +245,7 @@ def untrained_run(write, options, root):
     state = jax.tree_util.tree_map_with_path(functools.partial(drawn, random), shapes)
     run = root / "run"
     with checkpoint.open_folder(run / "checkpoints") as checkpoints:
-        checkpoints.save(1, Session.fresh(state, restore.metric_shapes(recipe, state)).tree())
+        checkpoints.save(1, {"state": learner.weights_of(state), "progress": {"epochs": np.asarray(0)}})
     files.write_json(run / "config.json", {"schema": 1, "config": to_json(config)})
     return run, config, parts["test"]
 

@@ -71,8 +71,8 @@ def test_values_that_are_not_finite_may_be_left_out(tmp_path):
     assert recorded.read(write(tmp_path, "loss\nnan\n1\n2\n"), skip=1).values.tolist() == [1, 2]
 
 
-def test_a_metric_of_a_run(tmp_path):
-    with metrics_log.writer(tmp_path / "metrics.jsonl", []) as (append, _):
+def test_a_metric_of_a_run(tmp_path, capsys):
+    with metrics_log.writer(tmp_path / "metrics.jsonl") as (append, _):
         for step in range(3):
             row = {"kind": "train", "step": step, "seconds": 0.1, "task_loss": 2.0 - step, "chaos_loss": 1.0, "z": {}}
             append(row)
@@ -85,6 +85,9 @@ def test_a_metric_of_a_run(tmp_path):
         recorded.read(tmp_path, "task_loss")
     with pytest.raises(ConfigError, match="no column 'los'"):
         recorded.read(tmp_path, "los")
+    assert main.main(["series", str(tmp_path)]) == 2
+    remedy = "it has 3 values, and 123 are needed; train with --log-every 1 to record every step"
+    assert remedy in capsys.readouterr().err
 
 
 def printed(capsys, *arguments):

@@ -101,6 +101,13 @@ def test_following_a_run_that_is_resumed(run, monkeypatch):
     assert not following.is_alive()
 
 
+def test_a_training_writes_its_events(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = "train digits --epochs 2 --batch-size 512 --model.features 2 2 --model.time-steps 2 --runs . --name live"
+    assert main([*words.split(), "--track", "tensorboard"]) == 0
+    assert scalars(tmp_path / "live" / "tensorboard") == pytest.approx(expected(follow.read_rows(tmp_path / "live")))
+
+
 def test_a_folder_without_metrics_is_an_error(tmp_path, capsys):
     assert main(["tensorboard", str(tmp_path)]) == 2
     assert "has no metrics (metrics.jsonl); name a run's folder" in capsys.readouterr().err

@@ -157,6 +157,20 @@ def test_a_folder_that_is_a_link_is_refused(run, tmp_path):
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+def test_a_training_logs_its_rows_and_goes_on_where_the_tracker_fails(tracker, tmp_path, monkeypatch, capsys, run):
+    words = "train digits --epochs 2 --batch-size 512 --model.features 2 2 --model.time-steps 2 --runs . --name live"
+    assert main([*words.split(), "--track", tracker]) == 0
+    if tracker != "trackio":  # whose project is not that of these tests
+        check_stored(tracker, tmp_path / "live", follow.read_rows(tmp_path / "live"))
+
+    def refuse(*_):
+        raise ConfigError("the server is gone")
+
+    monkeypatch.setattr(trackers, "scalars", refuse)
+    assert main([*words.split(), "--fresh", "--track", tracker]) == 0
+    assert capsys.readouterr().err.count("the server is gone; training goes on") == 1
+
+
 def test_every_number_is_logged_once_at_its_step(tracker, run, capsys):
     rows = follow.read_rows(run)
     assert rows[-1]["kind"] == "result"

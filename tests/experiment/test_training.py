@@ -5,14 +5,17 @@ import functools
 import io
 from typing import Any
 
+import jax
 import numpy as np
 import pandas
 import pytest
 
-from csbp_jax import configs, data
+import csbp_jax
+from csbp_jax import RunTable, configs, data
 from csbp_jax.config import ConfigError, Optimizer, replaced
 from csbp_jax.experiment import Experiment, Training, members
 from csbp_jax.reporting.terminal import Console
+from csbp_jax.runs import restore
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.plugins import Own
@@ -90,6 +93,39 @@ def test_a_member_is_the_run_alone_with_its_own_values(tmp_path, config):
         assert_equal(row, of_run, *alone(config, tmp_path / arm, fields, 4))
 
 
+def test_the_weights_of_a_row_are_those_that_were_tested(tmp_path):
+    """Also where the experiment is read again, by a program that runs elsewhere; each is a network that loads."""
+    arms = {"base": {}, "strong": {"chaos.z0": 30.0}}
+    experiment = Experiment(replaced(DENSE, "patience", 1), arms, seeds=(3, 4))
+    table = experiment.run(tmp_path / "e", weights=True, console=console())
+    assert table.fields == ("chaos.z0",) and "chaos.z0" in table.to_markdown()
+    (batch,) = data.eval_batches(data.Unaugmented(data.load(DENSE, "data")["test"]), 359)
+    read = RunTable.read(tmp_path / "e")
+    assert read.fields == table.fields and read.measures == table.measures
+    for _, row in read.frame.iterrows():
+        apply, variables, config = csbp_jax.load(tmp_path / "e" / row["run"])
+        assert (config.chaos.z0, config.seed) == ((row["chaos.z0"],), row["seed"])
+        assert restore.restore(tmp_path / "e" / row["run"]).epoch == row["last_epoch"]
+        logits = apply(variables, batch["x"])[0].mean(axis=1)
+        assert (logits.argmax(axis=1) == batch["y"]).mean() == pytest.approx(row["last_test_accuracy"], abs=1e-6)
+        jax.tree.map(np.testing.assert_array_equal, read.weights(row), variables)
+    again = experiment.run(tmp_path / "e", console=console())
+    jax.tree.map(np.testing.assert_array_equal, again.weights(again.frame.iloc[3]), variables)
+
+
+def test_a_member_that_stops_early_is_the_run_alone_that_stops_early(tmp_path):
+    config = replaced(replaced(replaced(DENSE, "patience", 1), "epochs", 4), "optimizer.ema", 0.5)
+    arms: dict[str, dict[str, float]] = {"learns": {}, "does not": {"optimizer.lr": 0.0}}
+    table = Experiment(config, arms, seeds=(3,)).run(tmp_path / "e", console=console())
+    curves, ends = pandas.read_csv(tmp_path / "e" / "epochs.csv"), {}
+    for (arm, fields), (_, row) in zip(arms.items(), table.frame.iterrows(), strict=True):
+        rows, result = alone(config, tmp_path / arm, fields, 3)
+        assert_equal(row, curves[curves["arm"] == arm], rows, result)
+        assert row["ema_test_accuracy"] == pytest.approx(result["ema"]["test_accuracy"], abs=0.012)
+        ends[arm] = len(rows)
+    assert ends["does not"] == 2 < ends["learns"]
+
+
 @pytest.mark.parametrize("field", OTHERS)
 def test_each_traced_field_has_an_effect(tmp_path_factory, field):
     measures = _measures_of_others()
@@ -141,7 +177,7 @@ def test_each_seed_has_the_data_that_it_draws(tmp_path, config):
         ({"a": {"chaos.z": 1.0}}, "there is no field chaos.z; perhaps you meant chaos.z0"),
         ({"a": {"chaos.beta": 2.0}}, "chaos.beta: 2.0 is not possible"),
         ({"a": {"seed": 1}}, "seed is no field of a setting"),
-        ({"a": {"patience": 2}}, "patience: 2 is not possible in an experiment"),
+        ({"a": {"patience": -2}}, "patience: -2 is not possible"),
         ({"a": {}, "b": {"chaos.taps": ("fc9.membrane",)}}, "chaos.taps: this network has no fc9.membrane"),
         ({"a": {}, "b": {"data.name": "mnist"}}, "mnist"),
         ({"a": {"batch_size": 4096}}, "batch_size: 4096 is not possible"),

@@ -100,10 +100,9 @@ FINISHED = [preset for preset in curves.FOLDERS if (folder_of(preset) / "curves.
 
 @pytest.mark.parametrize("preset", FINISHED)
 def test_committed_results_are_those_of_the_preset_and_never_the_best_on_test(preset):
-    folder, content = committed(preset)
+    _, content = committed(preset)
     assert content["config"] == to_json(configs.load(preset))
     count = {"cifar10": 10_000, "fsdd": 300}[content["config"]["data"]["name"]]
-    assert (folder / "table.md").read_text() == curves.table(content["runs"]) + "\n"
     for of_seed in content["runs"].values():
         for result, epochs in ((run["result"], run["epochs"]) for run in of_seed.values()):
             assert len(epochs) == from_json(content["config"]).epochs == result["last"]["epoch"]

@@ -1,43 +1,39 @@
-"""The study of learned delays: its arms differ in the delays alone, and its table is that of its data."""
+"""The study of learned delays: its arms differ in the delays alone, and its page is that of its data."""
 
 import json
 
-import pytest
-
 from csbp_jax import configs
-from csbp_jax.config import check, replaced
+from csbp_jax.config import replaced, to_json
 from experiments import delays
-from experiments.speakers import KNOWN, SPEAKERS
+from experiments.speakers import CASES, KNOWN, SPEAKERS
 from experiments.study import RESULTS
+from tests.support.case_runs import table_of
+from tests.support.stored_numbers import stored
 
 
-def test_the_arms_differ_in_the_delays_alone():
-    arms = delays.arms()
-    assert list(arms) == list(delays.ARMS) and replaced(arms["delays"], "model.max_delay", None) == arms["none"]
-    assert [check(config).chaos.z0 for config in arms.values()] == [(0.0,), (0.0,)]
+def test_the_arms_differ_in_the_delays_alone_and_the_cases_in_the_speaker():
+    plan = delays.experiment(2).plan()
+    fields = {(cell.case, cell.arm): plan.settings[cell.tries[0]] for cell in plan.cells}
+    assert fields == {
+        (case, arm): changes | CASES[case]
+        for case in (KNOWN, *SPEAKERS)
+        for arm, changes in {"delays": {}, "none": {"model.max_delay": None}}.items()
+    }
+    base = configs.load("fsdd_delays_bp")
+    assert plan.system.content().items() >= to_json(base).items() and base.chaos.z0 == (0.0,)
+    assert base.replace(**CASES["george"]).data == configs.load("fsdd_speaker").data
 
 
 def test_speakers_are_the_sample():
-    def run(accuracy):
-        return {"last": {"test_accuracy": accuracy, "validation_accuracy": 0.9}, "seconds": 2.0}
-
-    splits = {
-        split: {"delays": [run(0.1 * i), run(0.1 * i + 0.02)], "none": [run(0.05 * i), run(0.05 * i)]}
-        for i, split in enumerate((KNOWN, *SPEAKERS))
-    }
-    content = delays.summary(splits)
-    assert content["accuracy"][delays.UNKNOWN]["delays"] == pytest.approx([0.1 * i + 0.01 for i in range(1, 7)])
-    rows = dict(line.strip("| ").split(" | ", 1) for line in delays.table(content).splitlines()[2:])
-    assert list(rows) == [KNOWN, *SPEAKERS, delays.UNKNOWN]
-    # 1 + 5 i points, i from 1 to 6: mean 18.5, standard deviation 9.35, t of 5 degrees of freedom 2.571.
-    assert rows[delays.UNKNOWN].endswith("18.50 [8.68, 28.32]")
-
-
-def test_the_pages_are_those_of_the_data():
+    """Of the committed runs, as a table: its contrast over speakers is the last row of the page."""
     folder = RESULTS / "delays"
     content = json.loads((folder / "delays.json").read_text())
-    table = delays.table(content)
-    assert (folder / "table.md").read_text() == table + "\n" and table in (folder / "README.md").read_text()
+    accuracies = {case: content["accuracy"][case] for case in CASES}
+    assert delays.summary(table_of(accuracies))["accuracy"] == stored(content["accuracy"])
+    row = table_of({case: accuracies[case] for case in SPEAKERS}).contrast("delays", over="case")["none"]
+    difference, low, high = (f"{row[name]:.2f}" for name in ("difference", "low", "high"))
+    table = (folder / "table.md").read_text()
+    assert table.endswith(f" | {difference} [{low}, {high}] |\n") and table in (folder / "README.md").read_text()
 
 
 def test_the_preset_is_the_network_of_the_study():
@@ -45,4 +41,4 @@ def test_the_preset_is_the_network_of_the_study():
     config = configs.load("fsdd_bp")
     for field, value in {**network, "chaos.taps": ("fc1.membrane",)}.items():
         config = replaced(config, field, value)
-    assert config == configs.load("fsdd_delays_bp") == delays.arms()["delays"]
+    assert config == configs.load("fsdd_delays_bp")

@@ -12,7 +12,6 @@ from experiments import one_neuron, series_rates
 from experiments.cbp import exponents
 from experiments.cbp import net as cbp
 from experiments.ergodic import measure, pages, systems
-from tests.support.quotes import quoted
 
 FOLDER = pathlib.Path(__file__).parents[2] / "docs" / "results" / "ergodic"
 XOR, CBP = systems.spiking_xor(), systems.cbp_xor()
@@ -136,11 +135,8 @@ def test_small_systems_are_refused(capsys):
     assert "--starts: from 16 on" in capsys.readouterr().err
 
 
-def test_the_page_is_that_of_the_data():
+def test_conclusions_follow_from_the_data():
     content = json.loads((FOLDER / "ergodic.json").read_text())
-    table = (FOLDER / "table.md").read_text()
-    assert pages.page(content) + "\n" == table
-    assert len(quoted((FOLDER / "README.md").read_text(), table, key=2)) >= 12
     for conditions in content["systems"].values():
         for result in conditions.values():
             if "observables" in result:

@@ -1,6 +1,5 @@
 """The study of N-MNIST: its folds, augmentation, baseline, tests and verdicts."""
 
-import argparse
 import json
 
 import jax
@@ -11,9 +10,10 @@ from scipy import stats
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data.source import ArraySource
+from experiments import study
 from experiments.nmnist import __main__ as nmnist
 from experiments.nmnist import training
-from tests.support.stored_numbers import stored
+from experiments.nmnist.training import Setting
 
 LABELS = np.repeat(np.arange(10, dtype=np.int32), [105, 130, 107, 104, 119, 99, 104, 132, 89, 111])
 
@@ -107,16 +107,6 @@ def test_ridge_regression_is_the_primal_solution():
     np.testing.assert_array_equal(training.ridge(frames, LABELS, 3, 50.0), expected)
 
 
-def test_difference_over_folds_has_the_error_of_shared_training_data():
-    differences = np.array([0.0, 0.01, 0.03, 0.02, 0.01])
-    row = nmnist.over_folds(differences, (110, 890))
-    error = np.sqrt((1 / 5 + 110 / 890) * np.var(differences, ddof=1))
-    assert row["p"] == pytest.approx(2 * stats.t.sf(0.014 / error, 4))
-    assert (row["high"] - row["low"]) / 2 == pytest.approx(stats.t.ppf(0.975, 4) * error)
-    assert row["equivalence"] == pytest.approx(stats.t.sf((0.015 - 0.014) / error, 4))
-    assert nmnist.over_folds(np.zeros(5), (110, 890))["equivalence"] == 0
-
-
 def test_recordings_of_all_folds_are_compared_and_differences_are_csbps():
     folds = {"CSBP": [run("1110"), run("1111")], "plain": [run("1100"), run("0011")], "drift": [run("1111")] * 2}
     rows = nmnist.mcnemar(folds, "last")
@@ -145,42 +135,42 @@ def test_accuracy_of_a_fold_is_the_mean_over_its_seeds():
     assert nmnist.fold_accuracies(seeds, "last").tolist() == [0.75, 0.25]
 
 
-def test_finished_runs_are_read_and_others_left_to_other_processes(monkeypatch, tmp_path):
-    trained = []
-    monkeypatch.setattr(training, "recordings", lambda folder: (np.zeros((1100, 1, 1, 1, 1)), LABELS))
-    monkeypatch.setattr(training, "make_program", lambda term, *recordings: term)
-
-    def train(program, setting, frames, y, fold, seed):
-        trained.append((program, fold, seed))
-        return run("1" * 110) | {"seconds": 1.0}
-
-    monkeypatch.setattr(training, "train", train)
-
-    def measured(commit, *only):
-        """The results of a call of a commit, and the commits that its file of results names."""
-        monkeypatch.setattr(nmnist.study, "_commit", lambda: commit)
-        options = argparse.Namespace(runs=tmp_path, data_dir="data", seeds=1, only=only)
-        runs = nmnist.Study(options)
-        results = nmnist.measured(options, runs)
-        content = nmnist.signed({}, runs, nmnist.MODULE)
-        return results, {origin["commit"] for origin in (content, *content.get("later", []))}
-
-    results, commits = measured("a", "drift")
-    assert trained == [("drift", fold, 0) for fold in range(10)] and commits == {"a"}
-    assert results["CSBP"] == {} and len(results["drift"][0]) == 10
-    assert measured("b")[1] == {"a", "b"}
-    assert len(trained) == 30 and trained.count(("drift", 0, 0)) == 1
-    # A call that trains nothing made none of the results.
-    assert measured("c")[1] == {"a", "b"} and len(trained) == 30
+@pytest.fixture
+def small(monkeypatch):
+    """The system of a small network, trained for two epochs on 240 recordings of three time steps in two folds."""
+    for name, value in {"EPOCHS": 2, "FEATURES": (2, 3), "TIME_STEPS": 3, "FOLDS": 2}.items():
+        monkeypatch.setattr(training, name, value)
+    y = np.tile(np.arange(10, dtype=np.int32), 6).repeat(4)
+    frames = np.random.default_rng(0).poisson(0.5, (240, 3, 34, 34, 2)).astype(np.uint8)
+    frames[np.arange(240), :, 3 * y] += 3
+    monkeypatch.setattr(training, "recordings", lambda folder: (frames, y))
+    return training.Folds("data")
 
 
-def test_pilots_are_written_when_they_are_of_all_conditions(monkeypatch, tmp_path):
-    monkeypatch.setattr(nmnist, "Study", lambda options: argparse.Namespace(origins=[]))
-    monkeypatch.setattr(nmnist, "pilots", lambda runs, only: {"pilots": {name: [] for name in only or ["all"]}})
-    for words, written in ((["--only", "CSBP"], None), ([], {"all": []}), (["--only", "plain"], {"all": []})):
-        nmnist.main(["--pilots", *words, "--out", str(tmp_path)])
-        file = tmp_path / "pilots.json"
-        assert (json.loads(file.read_text())["pilots"] if file.exists() else None) == written
+def test_the_runs_of_the_study_are_those_of_its_experiment(small, tmp_path, monkeypatch):
+    """Bits of every fold's recordings, from the table of epochs; pilots are read from the runs of the study."""
+    monkeypatch.setattr(study, "WORK", tmp_path)
+    monkeypatch.setattr(nmnist, "FOLDS", 2)
+    conditions = {"CSBP": Setting(z0=3.0), "plain": Setting()}
+    monkeypatch.setattr(nmnist, "CONDITIONS", conditions)
+    monkeypatch.setattr(nmnist, "PILOTS", {name: [setting] for name, setting in conditions.items()})
+    table = nmnist.experiment(small, 1).run(tmp_path / "nmnist", chunk=1)
+    runs = nmnist.runs_of(table)
+    assert {name: {seed: len(folds) for seed, folds in of.items()} for name, of in runs.items()} == {
+        name: {0: 2} for name in conditions
+    }
+    for name in conditions:
+        for fold, run in enumerate(runs[name][0]):
+            assert (run["last"]["epoch"], len(run["validation"])) == (2, 2) and run["chosen"]["epoch"] in (1, 2)
+            row = table.where(arm=name, case=f"fold {fold}").frame.iloc[0]
+            assert nmnist.share(run["last"]) == pytest.approx(row["last_test_accuracy"])
+            assert row["validation_accuracy"] == pytest.approx(np.mean(run["validation"]))
+            indices = training.split(small.y, fold)["test"]
+            assert len(run["last"]["solved"]) == len(run["chosen"]["solved"]) == len(indices)
+    row = table.where(arm="plain", case="fold 0").frame.iloc[0]
+    monkeypatch.setattr(training, "train", None)  # all is finished
+    pilots = nmnist.pilots(small)["pilots"]
+    assert pilots["plain"] == [{"setting": {}, "accuracy": row["validation_accuracy"], "loss": row["validation_loss"]}]
 
 
 def test_pilots_choose_the_conditions():
@@ -191,12 +181,3 @@ def test_pilots_choose_the_conditions():
         best = max(rows, key=lambda row: (row["accuracy"], -row["loss"]))
         assert best["setting"] == nmnist.study.changed_fields(nmnist.CONDITIONS[name])
     assert max(content["ridge"], key=content["ridge"].get) == f"{nmnist.PENALTY:g}"
-
-
-def test_committed_results_follow_from_their_runs():
-    folder = nmnist.study.RESULTS / "nmnist"
-    content = json.loads((folder / "nmnist.json").read_text())
-    runs = {name: {int(seed): folds for seed, folds in of.items()} for name, of in content["runs"].items()}
-    for which in nmnist.EPOCHS:
-        assert content["contrasts"][which] == stored(nmnist.contrasts(runs, which, tuple(content["sizes"])))
-    assert nmnist.page(content) + "\n" == (folder / "table.md").read_text()

@@ -1,7 +1,6 @@
 """The study of CNN7 on streams: its growths against the package's, and the rules of its plan."""
 
 import functools
-import json
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 
 from csbp_jax import dynamics, learner
 from experiments import streams
-from experiments.study import RESULTS
 from tests.support import small_net
 
 
@@ -102,8 +100,3 @@ def test_an_interrupted_study_shows_the_starts_that_are_complete():
     assert "| fixed batch | CSBP | 0 of 2 | 1 to 1 times | 2 [2, 2] | 0.1 [0.1, 0.1] | + |" in lines[2]
     assert "| plain | + | + | + | the same |" in lines
     assert "| stream: CSBP - drift | 0 [0, 0], n = 2 | 1 |" in lines[-1]
-
-
-def test_the_page_is_made_of_the_committed_results():
-    content = json.loads((RESULTS / "streams" / "streams.json").read_text())
-    assert streams.page(content) + "\n" == (RESULTS / "streams" / "table.md").read_text()

@@ -20,14 +20,14 @@ from csbp_jax import controls, dynamics
 from csbp_jax.config import replaced
 from experiments import accuracy, forcing, known_exponents, precision, statistics, study
 from experiments import exponents as exponents_study
-from experiments.cbp import conditions, exponents, net, overshoot, pages
+from experiments.cbp import __main__ as cbp
+from experiments.cbp import conditions, exponents, net, overshoot
 from experiments.parity import __main__ as parity
-from experiments.release import __main__ as release
 from experiments.xor import conditions as xor_conditions
 from experiments.xor import escape, rises, tuned
 from experiments.xor import net as xor_net
 from tests.support import small_map
-from tests.support.quotes import body, quoted
+from tests.support.quotes import body
 from tests.support.stops import send_within_collection
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
@@ -47,26 +47,12 @@ def test_a_stop_ends_a_study_in_one_line_and_its_results_stay(number, code, tmp_
     assert sorted(os.listdir(tmp_path)) == ["first.json", "second.json"]
 
 
-def test_holms_correction():
-    # The textbook's example: sorted p times n, n - 1, ..., never below the previous one.
-    assert statistics.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx(
-        {"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06}
-    )
-
-
 def test_paired_shares_are_compared_by_mcnemars_test():
     pair = statistics.compare_solved({"first": {"solved": "110010"}, "second": {"solved": "011110"}}, "first")["second"]
     assert pair["difference"] == pytest.approx(1 / 6)
     assert pair["p"] == pair["p_holm"] == stats.binomtest(2, 3).pvalue
     assert pair["half"] == pytest.approx(1.96 * np.std([-1, 0, 1, 1, 0, 0]) / 6**0.5, rel=1e-4)
     assert statistics.points_text(pair) == "+16.7 ± 55.0"
-
-
-def test_shares_have_wilsons_interval_and_counts_fishers_p():
-    assert statistics.wilson(np.arange(10) < 8) == pytest.approx(
-        {"share": 0.8, "low": 0.4902, "high": 0.9433}, abs=1e-4
-    )
-    assert statistics.fisher((8, 1), (10, 6)) == pytest.approx(0.034965, abs=1e-6)  # Fisher's example in scipy
 
 
 def test_results_resume_only_with_the_same_options(tmp_path, capsys):
@@ -157,15 +143,6 @@ def test_a_study_in_float64_ends_with_one_line_on_a_tpu(monkeypatch):
         study.float64()
 
 
-def test_tuning_computes_unknown_shares_and_takes_the_first_of_equals():
-    settings = [xor_net.Setting(z0=z0) for z0 in (1.0, 2.0, 4.0)]
-    known = study.known_shares(settings[:2], {"tuning": [0.5, 0.9]})
-    best, shares = study.tune(settings, known, lambda setting: setting.z0 - 3.1)
-    assert best is settings[1] and shares == [0.5, 0.9, pytest.approx(0.9)]
-    assert study.changed_fields(best) == {"z0": 2.0}
-    assert study.known_shares(settings, None) == {}
-
-
 def test_a_kick_is_the_same_for_all_parameters_of_a_neuron():
     params = net.start(3, 1.0)
     h = jax.jit(net.inputs)(params)
@@ -194,17 +171,66 @@ def test_a_shuffled_record_falls_as_the_annealed_original(draw):
     np.testing.assert_allclose([size[:100].mean(), size[100:].mean()], 1, atol=0.15)
 
 
-def test_a_wider_tuning_contains_the_settings_of_the_first():
-    for name, condition in conditions.WIDELY.items():
-        assert {*conditions.CONDITIONS[name].settings} < {*condition.settings}, name
-    assert {name for name, c in conditions.CONDITIONS.items() if "z0" in tuned_fields(c)} == {*conditions.WIDELY}
-
-
-def tuned_fields(condition):
-    """Fields whose values differ between the settings of a condition."""
-    return {
-        field for field in condition.settings[0]._fields if len({getattr(s, field) for s in condition.settings}) > 1
+def test_conditions_of_cbp_have_as_many_tries_and_share_their_runs():
+    """A wider tuning has the tries of the first, the published table the runs of the conditions that are not tuned."""
+    plans = {name: experiment.plan(conditions.CHUNK) for name, experiment in cbp.experiments(64, 1024).items()}
+    tries = {
+        part: {cell.arm: [plan.settings[key] for key in cell.tries] for cell in plan.cells}
+        for part, plan in plans.items()
     }
+    assert {name: len(of) for name, of in tries["conditions"].items()} == dict.fromkeys(conditions.CONDITIONS, 6)
+    assert {name: len(of) for name, of in tries["tuned_widely"].items()} == dict.fromkeys(conditions.STRONG, 9)
+    assert all(of[3:] == tries["conditions"][name] for name, of in tries["tuned_widely"].items())
+    assert tries["untuned"]["CBP descent"] == tries["untuned"]["CBP, z0 12"] == [tries["conditions"]["CBP"][4]]
+    assert tries["conditions"]["term as a loss (CSBP)"][0]["z0"] == 3.75
+    assert {size for plan in plans.values() for size in plan.sizes.values()} == {256}
+
+
+def test_a_run_of_cbp_is_its_net_trained_from_a_seed_at_every_init(monkeypatch):
+    """Also where its force is of the run from the seed before, whoever trains beside it."""
+    for name in ("CBP", "replay of another start"):
+        condition = conditions.CONDITIONS[name]
+        monkeypatch.setitem(conditions.CONDITIONS, name, condition._replace(kind=condition.kind._replace(first=300)))
+    monkeypatch.setattr(conditions, "Kind", functools.partial(net.Kind, first=300))
+    tried = [{"condition": "replay of another start", "z0": 6.0, "lr": lr} for lr in (0.2, 5.0)]
+    measures = conditions.Cbp().train("replay of another start", tried, [4, 9])
+    for n, (fields, seed) in enumerate(zip(tried, (4, 9), strict=True)):
+        for init in conditions.INITS:
+            setting = jax.tree.map(jnp.float32, net.Setting(z0=6.0, lr=fields["lr"], init=init))
+            kicks = net.train(seed - 1, setting, kind=net.Kind(first=300), record=True)[1]
+            kind = conditions.CONDITIONS["replay of another start"].kind
+            assert measures[f"n = {init:g}"][n] == net.train(seed, setting, kicks, kind=kind)[0]
+        assert measures["solved"][n] == np.mean([measures[f"n = {init:g}"][n] for init in conditions.INITS])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "file"), [(cbp, "cbp.json"), (overshoot, "overshoot.json")])
+def test_a_study_of_cbp_writes_its_results_and_repeats_no_run(module, file, tmp_path, monkeypatch):
+    """Nets are trained for 30 steps, in the fewest conditions that all tables need."""
+    monkeypatch.setattr(study, "WORK", tmp_path / "work")
+    names = ("plain backpropagation", "CBP", "kick in 20 sub-steps", "larger rate")
+    monkeypatch.setattr(cbp, "CONDITIONS", names)
+    monkeypatch.setattr(cbp, "STRONG", names[1:3])
+    monkeypatch.setattr(overshoot, "STRENGTHS", [6.0, overshoot.RELEASED])
+    monkeypatch.setattr(overshoot, "TASKS", dict(list(overshoot.TASKS.items())[:2]))
+    monkeypatch.setattr(conditions, "Kind", functools.partial(net.Kind, first=30))
+    for of in (conditions.CONDITIONS, conditions.AFTER, overshoot.CONDITIONS, vars(conditions)):
+        for name in of if of is not vars(conditions) else ("PLAIN",):
+            kind = of[name].kind
+            short = kind._replace(first=min(kind.first, 30), last=min(kind.last, 30))
+            monkeypatch.setitem(of, name, of[name]._replace(kind=short))
+    sizes = {"cbp.json": "--tuning 2 --starts 4", "overshoot.json": "--grid 40 --rises 40 --starts 4"}[file]
+    words, out = [*sizes.split(), "--out", str(tmp_path)], tmp_path / file
+    if module is cbp:  # its exponents are measured first, and not again
+        measured = json.loads((RESULTS / "cbp" / file).read_text())["exponents"]
+        out.write_text(json.dumps({"tuning": 2, "starts": 4, "exponents": measured}))
+    module.main(words)
+    content, table = json.loads(out.read_text()), (tmp_path / "table.md").read_text()
+    for system in (conditions.Cbp, overshoot.Overshoot):
+        monkeypatch.setattr(system, "train", None)  # all is finished
+    module.main(words)
+    assert json.loads(out.read_text()) == content and (tmp_path / "table.md").read_text() == table
+    assert list(tmp_path.glob("*.pdf")) and {"starts", "command"} <= content.keys()
 
 
 def test_plain_levers_of_cbps_net(x64):
@@ -267,22 +293,8 @@ def test_kicks_alone_flip_where_they_overshoot(monkeypatch):
     assert np.all(np.abs(below) < 0.02) and np.all(above > 0.3)
 
 
-@pytest.mark.parametrize(
-    ("folder", "file", "page"),
-    [
-        ("cbp", "cbp.json", pages.page),
-        ("release", "release.json", release.page),
-    ],
-)
-def test_tables_are_those_of_their_data(folder, file, page):
-    content = json.loads((RESULTS / folder / file).read_text())
-    assert (RESULTS / folder / "table.md").read_text() == page(content) + "\n"
-    assert any((RESULTS / of / "plan.md").exists() for of in (folder, folder.split("/")[0]))
-
-
-def test_the_page_of_parity_is_that_of_its_data():
+def test_all_quantities_of_parity_are_compared():
     content = json.loads((RESULTS / "parity" / "parity.json").read_text())
-    assert (RESULTS / "parity" / "README.md").read_text() == parity.page(content)
     quantities = parity.QUANTITIES
     assert all(row.keys() == quantities.keys() for row in content["largest_relative_difference"].values())
 
@@ -295,11 +307,8 @@ def test_notes_count_runs_that_are_not_decided_and_runs_of_an_earlier_rule():
     assert undecided.startswith("Not decided: 1 of 56 runs") and "The classes of 55 runs" in earlier
 
 
-def test_page_of_known_exponents_is_that_of_its_data():
+def test_known_exponents_are_measured_with_their_errors():
     content = json.loads((RESULTS / "known_exponents" / "known_exponents.json").read_text())
-    table = known_exponents.page(content)
-    assert (RESULTS / "known_exponents" / "table.md").read_text() == table + "\n"
-    assert len(quoted((RESULTS / "known_exponents" / "README.md").read_text(), table, key=4)) >= 6
     for name, system in known_exponents.SYSTEMS.items():
         for i, known in enumerate(system.exponents):
             values, errors = (content["systems"][name]["1000"][f"exponent {i + 1}"][k] for k in ("values", "errors"))
@@ -367,10 +376,8 @@ def test_the_study_of_exponents_reports_its_measures_and_why_an_exponent_is_miss
 
 
 @pytest.mark.parametrize("folder", ["dense_batch", "dense_epoch", "dense_stream", "conv_batch"])
-def test_tables_of_exponents_are_those_of_their_data(folder):
-    content = json.loads((RESULTS / "exponents" / folder / "exponents.json").read_text())
-    table = exponents_study.page(content)
-    assert (RESULTS / "exponents" / folder / "table.md").read_text() == table + "\n"
+def test_the_page_of_exponents_has_rows_of_their_tables(folder):
+    table = (RESULTS / "exponents" / folder / "table.md").read_text()
     page, rows = (RESULTS / "exponents" / "README.md").read_text(), {row[0]: row for row in reversed(body(table))}
     exponents, rises = ([rows[name][column] for name in ("as given", "z = 0", "drift")] for column in (1, 4))
     assert f"({folder}/table.md) | {' | '.join([*exponents, *rises[:2]])} |" in page
@@ -383,12 +390,6 @@ def test_intervals_over_starts_and_over_sequences_are_of_their_means():
     assert text == f"{over_starts}, {over_sequences.split(' ', 1)[1]}"
     runs = [{"start": s, "sequence": s} for s in range(3)]
     assert exponents_study.intervals(runs, [1.0, 2.0, 6.0]) == statistics.mean_text([1.0, 2.0, 6.0])
-
-
-@pytest.mark.parametrize("dataset", ["digits", "mnist", "digits_events"])
-def test_pages_of_accuracy_are_those_of_their_data(dataset):
-    content = json.loads((RESULTS / dataset / "accuracy.json").read_text())
-    assert (RESULTS / dataset / "README.md").read_text() == accuracy.page(content)
 
 
 def test_results_of_other_options_or_more_seeds_are_not_replaced_and_times_are_kept(tmp_path, monkeypatch, capsys):
@@ -417,9 +418,8 @@ def test_results_of_other_options_or_more_seeds_are_not_replaced_and_times_are_k
     assert "Timed in turn" in (tmp_path / "README.md").read_text()
 
 
-def test_the_page_of_bfloat16_is_that_of_its_data_and_names_the_device():
+def test_the_page_of_bfloat16_names_the_device():
     content = json.loads((RESULTS / "precision" / "accuracy.json").read_text())
-    assert (RESULTS / "precision" / "README.md").read_text() == precision.page(content)
     text = precision.page(content | {"device": "NVIDIA H100"})
     assert "test examples. Run on NVIDIA H100; time and memory are not reported." in text and "emulates" not in text
 
@@ -546,13 +546,6 @@ def test_flip_ratios_are_those_of_the_instrument():
     expected = [3.0 * dynamics.flip_ratio(lambda p: gradient(p), net, lr=0.7) for net in nets]
     ratios = rises.flip_ratios(setting, jax.tree.map(lambda *leaves: jnp.stack(leaves), *nets))
     np.testing.assert_allclose(ratios, expected, rtol=1e-3)
-
-
-def test_the_page_of_rises_is_that_of_its_data():
-    content = json.loads((RESULTS / "xor_tuned" / "rises.json").read_text())
-    of_tuning = json.loads((RESULTS / "xor_tuned" / "tuned.json").read_text())
-    assert (RESULTS / "xor_tuned" / "rises.md").read_text() == rises.page(content, of_tuning) + "\n"
-    assert set(content["conditions"]) == {*tuned.PRIMARY_FIRST}
 
 
 def test_a_random_jump_is_as_long_as_the_displacement_of_each_tensor():

@@ -28,18 +28,13 @@ def test_captions_of_training_have_its_length_and_are_in_the_report(trained, tmp
 
 def test_captions_of_an_inspection_have_the_number_of_examples(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(inspection, "output_folder", lambda *_: tmp_path)
-    inspection.inspect(trained, examples=3, console=terminal.Console(file=io.StringIO()))
-    figures = {file.stem: caption(file) for file in (tmp_path / "figures" / "inspect").iterdir()}
+    inspection.inspect(trained, examples=3, example=2, console=terminal.Console(file=io.StringIO()))
+    figures = {file.stem: caption(file) for file in (tmp_path / "figures" / "inspect").glob("*.png")}
     assert len(figures) == 5
     for name, text in figures.items():
-        of = "the first example of" if name in ("raster", "membranes") else "3 examples of"
+        of = "example 2 of" if name in ("raster", "membranes") else "3 examples of"
         assert f"{of} the test split" in text
     assert "accumulates (AC)" in figures["operations"] and "a row per neuron" in figures["raster"]
-
-
-def test_the_caption_of_a_pdf_is_its_subject(tmp_path):
-    plots.save(plots.empty_figure(1, 1), tmp_path / "a.pdf", 10, caption="A caption.")
-    assert b"A caption." in (tmp_path / "a.pdf").read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["other", "text", "cut", "bomb"])

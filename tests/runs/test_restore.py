@@ -19,6 +19,7 @@ from PIL import Image
 
 import csbp_jax
 from csbp_jax import configs, data
+from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, replaced
 from csbp_jax.evaluation import html_report, predict
 from csbp_jax.export import export
@@ -26,6 +27,7 @@ from csbp_jax.runs import Run, restore
 from csbp_jax.training import run_json
 from csbp_jax.weights import nir_file
 from tests.support.run_copies import edited
+from tests.support.steps import STEPS
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -228,11 +230,24 @@ def test_data_of_other_classes_are_refused(tmp_path):
 
 def test_data_that_are_elsewhere_are_answered_with_remedies(trained):
     run = restore.restore(trained)._replace(config=replaced(configs.load("folder"), "data.dir", "not/here"))
-    said = r"its data, not/here, are not there; put them back, or run this where that path leads to them"
-    with pytest.raises(ConfigError, match=rf"{said}, or say where they are: csbp_jax train \S+/trained --data.dir NEW"):
+    said = r"trained: its data, not/here, are not there; put them back, or say where they are \(--data.dir NEW\)$"
+    with pytest.raises(ConfigError, match=said):
         restore.load_data(run, "data")
-    with pytest.raises(ConfigError, match=f"hub/a/b: {said}$"):
-        restore.load_data(run._replace(folder=pathlib.Path("hub/a/b")), "data")
+
+
+def test_data_that_have_moved_are_named(tmp_path, monkeypatch, capsys):
+    """By the commands that restore a network and read data, which need not write into the run's config."""
+    monkeypatch.chdir(tmp_path)
+    STEPS["classes"]("old", ".png", "np.full((8, 8), 10 * i, np.uint8)")
+    words = "--epochs 1 --batch-size 8 --model.features 2 2 --model.time-steps 2 --chaos.taps conv1.norm"
+    assert main.main(f"train folder --data.dir old --name r --runs . {words}".split()) == 0
+    pathlib.Path("old").rename("new")
+    for command in ("evaluate r", "inspect r --examples 2", "robustness r --only noise --examples 2"):
+        assert main.main(command.split()) == 2
+        assert "r: its data, old, are not there" in capsys.readouterr().err
+        assert main.main([*command.split(), "--data.dir", "new"]) == 0
+        assert "have changed" not in capsys.readouterr().err
+    assert main.main(["evaluate", "r", "--data.dir", "gone"]) == 2
 
 
 def test_a_damaged_config_is_not_answered_with_an_option_of_training(trained, tmp_path):

@@ -1,5 +1,6 @@
 """The table of runs: reading, settings, the best try, contrasts, and what they show."""
 
+import dataclasses
 import itertools
 import json
 
@@ -225,6 +226,21 @@ def test_the_figure_has_a_point_a_seed_and_joins_pairs(tmp_path):
     points = [line.get_ydata() for line in first.lines if line.get_marker() == "."]
     np.testing.assert_allclose(points, values)
     assert figure._repr_png_()[:4] == b"\x89PNG"  # type: ignore[attr-defined]
+
+
+def test_curves_are_means_over_seeds_with_intervals(tmp_path):
+    rows = [row(arm, seed, v) | {"epoch": e, "validation_accuracy": v * e / 2} for e in (1, 2)
+            for arm, values in ARMS.items() for seed, v in enumerate(values)]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "epochs.csv", index=False)
+    runs = dataclasses.replace(THREE, folder=tmp_path)
+    axes = runs.plot_curves(file=tmp_path / "curves.png").axes[0]  # type: ignore[union-attr]
+    assert (tmp_path / "curves.pdf").exists() and axes.get_ylabel() == "validation accuracy (%)"
+    for line, (arm, values) in zip(axes.lines, ARMS.items(), strict=True):
+        mean = 100 * np.mean(values)
+        assert line.get_label() == arm and line.get_ydata().tolist() == pytest.approx([mean / 2, mean])
+    only = runs.where(arm="CSBP").curves()
+    assert set(only["arm"]) == {"CSBP"} and len(only) == 2 * len(CSBP)
+    assert THREE.plot_curves() is None
 
 
 # --- folders ------------------------------------------------------------------------------------------------------

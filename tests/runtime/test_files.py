@@ -78,7 +78,7 @@ def small_files():
 
 
 def write_row(file):
-    with metrics_log.writer(file, []) as (write, _):
+    with metrics_log.writer(file) as (write, _):
         write({"kind": "train", "text": "x" * 200})
 
 
@@ -87,7 +87,7 @@ def write_row(file):
     [
         lambda file: files.write_json(file, "x" * 200),
         write_row,
-        lambda file: plots.save(plots.empty_figure(1, 1), file, 9),
+        lambda file: plots.save(plots.empty_figure(1, 1), file),
     ],
     ids=["complete", "appended", "figure"],
 )

@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from csbp_jax import configs
+from csbp_jax import configs, data
+from csbp_jax.cli.main import main
 from csbp_jax.config import ConfigError
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.runtime import hardware, profiling
+from csbp_jax.runtime import hardware, profiling, sharding
 from csbp_jax.training import loop
+from csbp_jax.training.compiled import compile_run
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from tests.support import shared_programs
@@ -26,6 +28,10 @@ SMALL = dataclasses.replace(
     log_every=1,
     model=dataclasses.replace(DIGITS.model, name="dense", features=(8,), time_steps=2),
     chaos=dataclasses.replace(DIGITS.chaos, z0=(0.0,), taps=("fc1.membrane",)),
+)
+
+SMALL_CONV = dataclasses.replace(
+    DIGITS, batch_size=16, model=dataclasses.replace(DIGITS.model, features=(4, 4), time_steps=2)
 )
 
 
@@ -106,15 +112,58 @@ def test_no_utilisation_where_the_peak_is_unknown(trained):
     assert all(0 < row["waiting"] < 1 for row in rows if row["kind"] == "train")
 
 
-@pytest.mark.parametrize("name, other", [
-    ("TPU v5 lite", "TPU v5e"),
-    ("TPU v5", "TPU v5p"),
-    ("TPU v6 lite", "TPU v6e"),
-    ("NVIDIA A100-SXM4-80GB", "NVIDIA A100-SXM4-40GB"),
-    ("NVIDIA H100 80GB HBM3", "NVIDIA H200"),
+@pytest.mark.parametrize("name, teraflops", [
+    ("TPU v5 lite", 197),
+    ("TPU v5", 459),
+    ("TPU v5p", 459),
+    ("TPU v6 lite", 918),
+    ("Tesla T4", 65),
+    ("NVIDIA L4", 121),
+    ("NVIDIA L40S", 362),
+    ("NVIDIA A100-SXM4-80GB", 312),
+    ("NVIDIA A100-PCIE-40GB", 312),
+    ("NVIDIA H100 80GB HBM3", 989),
+    ("NVIDIA H100 PCIe", 756),
+    ("NVIDIA GH200 480GB", 989),
+    ("NVIDIA L400", None),
+    ("AMD Instinct MI300X", None),
 ])  # fmt: skip
-def test_a_chip_has_the_same_peak_by_another_name_and_with_other_memory(name, other):
-    assert hardware.PEAK_FLOPS[other] == hardware.PEAK_FLOPS[name]
+def test_the_peak_of_a_chip_whatever_its_memory_and_socket(name, teraflops):
+    assert hardware.peak_of(name) == (teraflops and teraflops * 1e12)
+
+
+@pytest.mark.parametrize("file, line", [
+    ("dev/nvidia0", "this machine has a GPU, but JAX computes on its CPU; to use it: pip install \"jax[cuda12]\""),
+    ("dev/accel3", "this machine has a TPU, but JAX computes on its CPU; to use it: pip install \"jax[tpu]\""),
+    ("dev/vfio/0", "this machine has a TPU, but JAX computes on its CPU; to use it: pip install \"jax[tpu]\""),
+    ("dev/nvidiactl", ""),
+])  # fmt: skip
+def test_an_accelerator_that_jax_does_not_use_is_named(monkeypatch, tmp_path, file, line):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).touch()
+    assert hardware.unused_accelerator(tmp_path) == line
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert hardware.unused_accelerator(tmp_path) == ""
+
+
+def test_a_run_that_requires_another_device_is_refused_before_it_begins(capsys, tmp_path):
+    assert main(["train", "digits", "--require", "gpu", "--runs", str(tmp_path)]) == 2
+    assert "--require: gpu, but JAX computes on cpu (pip install" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+    hardware.require("cpu")
+
+
+def test_operations_of_several_slices_are_those_of_one_device():
+    """TPUs' kernel gradient is a shard_map of each device over several slices, which XLA counts once."""
+    splits = data.load(SMALL_CONV, "data")
+    meshes = sharding.data_mesh(jax.devices()[:1]), sharding.data_mesh(jax.devices()[:4], [0, 0, 1, 1])
+    counts = []
+    for mesh in meshes:
+        run = dataclasses.replace(compile_run(SMALL_CONV, splits["train"], 10, mesh=mesh), platform="tpu")
+        state = jax.eval_shape(run.pure_init, jax.random.key(0))
+        counts.append(run.flops(state, jax.tree.map(jnp.asarray, next(run.batches(0)))))
+    assert counts[0] == counts[1] > 0
 
 
 @pytest.fixture(scope="module")

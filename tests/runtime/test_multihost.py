@@ -18,10 +18,10 @@ from jax.experimental import multihost_utils
 
 from csbp_jax.cli.main import main
 from csbp_jax.config import ConfigError
-from csbp_jax.runtime import multihost
+from csbp_jax.runtime import multihost, private
 from csbp_jax.runtime.preemption import Stop
 from csbp_jax.training import run_json
-from csbp_jax.training.checkpoint import location
+from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.metrics_log import read_rows
 from tests.support import formats, processes
 from tests.support.checkpoint_arrays import arrays
@@ -49,6 +49,19 @@ def test_off_is_this_process_and_its_own_stop():
     with multihost.connected("off", stop) as shared:
         assert shared is stop
     assert multihost.broadcast_from_host0(lambda: (1, pathlib.Path("x"))) == (1, pathlib.Path("x"))
+
+
+def test_others_that_jax_finds_are_connected_by_default_and_not_ignored(monkeypatch):
+    connections: list[str] = []
+    monkeypatch.setattr(multihost, "_connect", connections.append)
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: None)
+    with multihost.connected(None, Stop()) as shared:
+        assert connections == [] and type(shared) is Stop
+    monkeypatch.setattr(private, "found_processes", lambda: 4)
+    with multihost.connected(None, Stop()):
+        assert connections == ["auto"]
+    with pytest.raises(ConfigError, match="off is not possible, this is one of 4"), multihost.connected("off", Stop()):
+        pass
 
 
 def test_processes_with_different_numbers_of_devices_are_refused_and_disconnect(monkeypatch):
@@ -276,7 +289,7 @@ def test_two_processes_stopped_once_are_one_process(tmp_path):
         running[1].send_signal(number)
     codes, _, errors = processes.finish(running)
     assert codes == [42, 42], errors
-    (step,) = location.steps(two / "r" / "checkpoints")
+    (step,) = layout.complete(two / "r" / "checkpoints")
     assert [path.name for path in (two / "r" / "checkpoints").iterdir()] == [str(step)]
     assert all(f"stopped after step {step}, and all is saved" in error for error in errors), errors
     assert not (two / "r" / "result.json").exists() and step < 95
@@ -325,7 +338,7 @@ def test_when_one_process_is_killed_the_other_ends_soon_and_the_run_resumes(tmp_
     codes, _, errors = processes.finish(running, multihost.HEARTBEAT_SECONDS + 60)
     assert codes[0] in (5, -signal.SIGABRT) and codes[1] == -signal.SIGKILL, errors
     assert time.monotonic() - began < multihost.HEARTBEAT_SECONDS + 20
-    assert location.steps(tmp_path / "r" / "checkpoints")
+    assert layout.complete(tmp_path / "r" / "checkpoints")
     reached = rows(tmp_path)[-1]["step"]
     running = processes.start(line)
     wait_for(reached + 20, tmp_path, running)

@@ -12,7 +12,7 @@ import filelock
 import pytest
 
 from benchmarks.h100 import install
-from csbp_jax.training.checkpoint import location
+from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.metrics_log import read_rows
 from tests.support import processes
 
@@ -56,7 +56,7 @@ def trained(on_plugin):
     command(*words)
     run = on / "runs" / "run"
     (run / "result.json").unlink()
-    shutil.rmtree(run / "checkpoints" / str(location.steps(run / "checkpoints")[-1]))
+    shutil.rmtree(list(layout.complete(run / "checkpoints").values())[-1])
     assert "resumed after step" in command(*words)
     return run
 

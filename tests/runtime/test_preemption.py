@@ -24,7 +24,7 @@ from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped, on_signals
 from csbp_jax.training import lr_finder, metrics_log
-from csbp_jax.training.checkpoint import location
+from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from experiments import study
@@ -73,7 +73,7 @@ def test_a_run_stopped_at_any_point_resumes_bit_for_bit(whole, tmp_path):
         with pytest.raises(Stopped) as stopped:
             run(tmp_path, After(times))
         assert (stopped.value.code, stopped.value.step) == (42, step)
-        assert location.steps(tmp_path / "r" / "checkpoints")[-1] == step
+        assert list(layout.complete(tmp_path / "r" / "checkpoints"))[-1] == step
         assert read_rows(tmp_path / "r" / "metrics.jsonl")[-1]["step"] == step
     result = run(tmp_path)
     assert {**result, "seconds": 0} == {**whole[1], "seconds": 0}
@@ -131,8 +131,8 @@ def test_a_signal_in_training_saves_and_sets_the_exit_code(number, code, tmp_pat
     rows_written = metrics_log.writer
 
     @contextlib.contextmanager
-    def signalling(file, rows):
-        with rows_written(file, rows) as (write, sync):
+    def signalling(file):
+        with rows_written(file) as (write, sync):
 
             def write_and_signal(row):
                 write(row)
@@ -144,7 +144,7 @@ def test_a_signal_in_training_saves_and_sets_the_exit_code(number, code, tmp_pat
     monkeypatch.setattr(metrics_log, "writer", signalling)
     # Without a term, whose gradient would be another program.
     assert main([*LINE[2:], "--chaos.z0", "0", "--runs", str(tmp_path)]) == code
-    step = location.steps(tmp_path / "r" / "checkpoints")[-1]
+    step = list(layout.complete(tmp_path / "r" / "checkpoints"))[-1]
     assert step >= 3
     last = f"csbp_jax: stopped after step {step}, and all is saved; the same command resumes"
     assert capsys.readouterr().err.splitlines()[-1] == last
@@ -164,7 +164,7 @@ def test_sigterm_is_exit_code_42_and_ctrl_c_130(tmp_path):
         )
         assert reported
         found += [int(reported[1])]
-        assert location.steps(tmp_path / "r" / "checkpoints")[-1] == found[-1] >= begun + 30
+        assert list(layout.complete(tmp_path / "r" / "checkpoints"))[-1] == found[-1] >= begun + 30
         assert (f"resumed after step {begun}," if begun else "a new run") in out
     steps = [row["step"] for row in read_rows(metrics) if row["kind"] == "train"]
     assert steps == list(range(1, found[-1] + 1))
@@ -190,7 +190,7 @@ def test_the_launcher_of_the_docs_resumes_after_each_preemption(tmp_path):
         while pathlib.Path(f"/proc/{child}").exists():
             assert launcher.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
-        reached = location.steps(metrics.parent / "checkpoints")[-1]
+        reached = list(layout.complete(metrics.parent / "checkpoints"))[-1]
     out, err = launcher.communicate(timeout=240)
     assert launcher.returncode == 0, err
     assert err.count("and all is saved; the same command resumes") == 2 and out.count("resumed after step") == 2
@@ -241,7 +241,7 @@ def test_a_second_ctrl_c_ends_it_whatever_it_does():
 
 def test_signals_stop_at_once_where_nothing_is_to_be_saved():
     before = signal.getsignal(signal.SIGTERM)
-    for number, code in ((signal.SIGTERM, 42), (signal.SIGINT, 130)):
+    for number, code in ((signal.SIGTERM, 42), (signal.SIGHUP, 42), (signal.SIGINT, 130)):
         with pytest.raises(Stopped) as stopped, on_signals():
             signal.raise_signal(number)
         assert stopped.value.code == code

@@ -1,9 +1,10 @@
 """Names that JAX and tyro keep to themselves are still there (csbp_jax/runtime/private.py, csbp_jax/cli/options.py).
 
 Where one has moved with a new version, look it up in that version's source: tyro's errors in ``tyro/_errors.py``,
-whether JAX has started in ``jax/_src/xla_bridge.py``, and the counts of a program in what
-``jax.stages.Lowered.cost_analysis`` calls. Change these two files alone. If there is none any more, a command line's
-mistake ends in tyro's own text, a late ``deterministic`` is not refused, and operations are not counted on GPUs.
+whether JAX has started in ``jax/_src/xla_bridge.py``, other processes in ``jax/_src/clusters``, and the counts of a
+program in what ``jax.stages.Lowered.cost_analysis`` calls. Change these two files alone. If there is none any more, a
+command line's mistake ends in tyro's own text, a pod needs ``--distributed auto``, a late ``deterministic`` is not
+refused, and operations are not counted on GPUs.
 """
 
 import jax
@@ -29,3 +30,11 @@ def test_the_operations_of_a_program_are_counted(size):
     lowered = jax.jit(jnp.dot).lower(jnp.ones((size, size)), jnp.ones((size, size)))
     counts = private.counts_of_program(jax.local_devices(backend="cpu")[0], lowered.compiler_ir("hlo"))
     assert counts["flops"] == 2 * size**3 and counts == lowered.cost_analysis()
+
+
+def test_processes_of_a_scheduler_are_found(monkeypatch):
+    assert private.found_processes() == 1
+    variables = {"JOB_ID": "7", "STEP_NODELIST": "node1,node2", "NTASKS": "2", "PROCID": "1", "LOCALID": "0"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert private.found_processes() == 2

@@ -10,7 +10,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.data.events import cochlea, readers, spoken_digits
 from csbp_jax.data.events.readers import read_file
 from csbp_jax.data.images import tfrecord
-from csbp_jax.data.images.decode import height_width
+from csbp_jax.data.images.decode import picture_shape
 from csbp_jax.evaluation import html_report, recorded
 from csbp_jax.experiment.store import Store
 from csbp_jax.runs import RunTable, published
@@ -34,7 +34,7 @@ READERS: dict[str, tuple[Any, int]] = {
     "recordings/0_a_0.wav": (lambda folder: spoken_digits.checksum(folder / "recordings"), LARGE),
     "0_a_0.wav": (lambda folder: cochlea.read_wav(folder / "0_a_0.wav"), LARGE),
     **{f"a{suffix}": (lambda folder, s=suffix: read_file(folder / f"a{s}"), LARGE) for suffix in readers.SUFFIXES},
-    "x.png": (lambda folder: height_width(folder / "x.png"), LARGE),
+    "x.png": (lambda folder: picture_shape(folder / "x.png"), LARGE),
     "a.tfrecord": (lambda folder: list(tfrecord.read(folder / "a.tfrecord")), LARGE),
     "weights.pt": (lambda folder: torch_file.read(folder / "weights.pt"), LARGE),
     "graph.nir": (lambda folder: nir_file.load(folder / "graph.nir"), LARGE),

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from csbp_jax.training.checkpoint import location
+from csbp_jax.training.checkpoint import layout
 
 
 def arrays(folder):
     """``{path: (dtype, shape, bytes)}`` of all that the newest checkpoint in ``folder`` holds."""
-    newest = folder / str(location.steps(folder)[-1])
+    newest = list(layout.complete(folder.absolute()).values())[-1]
     with ocp.StandardCheckpointer() as orbax:
         shapes = orbax.metadata(newest).item_metadata.tree
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])

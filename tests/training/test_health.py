@@ -11,7 +11,7 @@ from csbp_jax.config import Diverged, replaced
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training import health
-from csbp_jax.training.checkpoint import location
+from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from tests.support import shared_programs, stops
@@ -132,7 +132,7 @@ def test_a_run_whose_loss_explodes_ends_also_where_it_was_stopped_between(tmp_pa
         quiet_run(wild, tmp_path / "b", stop=stops.After(5))
     stopped = read_rows(tmp_path / "b" / "r" / "metrics.jsonl")
     assert stopped[-1]["step"] == 3
-    assert location.steps(tmp_path / "b" / "r" / "checkpoints") == [3]
+    assert list(layout.complete(tmp_path / "b" / "r" / "checkpoints")) == [3]
     with pytest.raises(Diverged) as resumed:
         quiet_run(wild, tmp_path / "b")
     assert str(resumed.value) == str(uninterrupted.value)  # the checkpoint is not a good one

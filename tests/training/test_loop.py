@@ -23,11 +23,12 @@ import pytest
 
 from csbp_jax import configs, data
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, replaced, to_json
-from csbp_jax.reporting import plots
+from csbp_jax.evaluation import follow
+from csbp_jax.reporting import plots_training
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware, multihost, profiling, sharding
-from csbp_jax.training import metrics_log, run_json, session
-from csbp_jax.training.checkpoint import location, manifest
+from csbp_jax.training import metrics_log, run_json
+from csbp_jax.training.checkpoint import layout, manifest
 from csbp_jax.training.compiled import compile_run, resolve
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.run_dir import open_run
@@ -36,6 +37,9 @@ from tests.support.inverted import Inverted
 from tests.support.small_run import SMALL, run
 
 ROOT = pathlib.Path(__file__).parents[2]
+
+
+DRAW = plots_training.draw
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,7 +53,7 @@ def finished(tmp_path_factory):
     """``(folder, result, text)`` of a run that draws its figures."""
     root = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "plots", plots)
+        patch.setattr(plots_training, "draw", DRAW)
         result, text = run(SMALL, root, name="one")
     return root / "one", result, text
 
@@ -58,11 +62,29 @@ def test_a_run_leaves_its_config_metrics_checkpoints_and_figures(finished):
     folder, result, text = finished
     assert json.loads((folder / "config.json").read_text())["config"]["chaos"]["taps"] == ["conv1.membrane"]
     assert {"jax", "flax"} <= set(json.loads((folder / "config.json").read_text())["versions"])
-    assert {path.name for path in (folder / "figures").iterdir()} == {"training.png", "rates.png"}
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        *("training.png", "training.pdf", "rates.png", "rates.pdf")
+    }
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["2", "4"]
     assert run_json.read_result(folder) == result
     for word in ("epoch 2/2", "ex/s", "next ", "last epoch", "validation-chosen", str(folder)):
         assert word in text
+
+
+def test_what_runs_alongside_is_called_after_each_epoch_and_at_the_end(tmp_path):
+    seen: list[list[str]] = []
+
+    @contextlib.contextmanager
+    def alongside(folder):
+        yield lambda: seen.append([row["kind"] for row in follow.read_rows(folder)])
+        seen.append(["closed"])
+
+    for _ in range(2):  # the second time, the run is finished
+        run(SMALL, tmp_path, name="two", alongside=alongside)
+        *epochs, last, closed = seen
+        assert [rows.count("epoch") for rows in epochs] == list(range(1, len(epochs) + 1)) and closed == ["closed"]
+        assert last[-1] == "result"
+        seen.clear()
 
 
 def test_a_run_names_its_devices_and_those_on_which_it_began_if_they_were_others(finished, tmp_path):
@@ -85,13 +107,13 @@ def test_figures_of_a_deep_network_have_room(finished, tmp_path):
         if "rates" in row:
             names = [f"layer{i}.membrane" for i in range(40)]
             row |= {"rates": dict.fromkeys(names, 0.1), "z": {name: float(i // 39) for i, name in enumerate(names)}}
-    plots.draw_run(tmp_path, rows)  # warnings, such as of a layout that does not fit, are errors
+    DRAW(tmp_path, rows)  # warnings, such as of a layout that does not fit, are errors
     assert (tmp_path / "figures" / "rates.png").stat().st_size > 1000
 
 
 def test_figures_are_drawn_without_rows_of_steps(finished, tmp_path):
     rows = read_rows(finished[0] / "metrics.jsonl")
-    plots.draw_run(tmp_path, [row for row in rows if row["kind"] != "train"])
+    DRAW(tmp_path, [row for row in rows if row["kind"] != "train"])
     assert (tmp_path / "figures" / "training.png").stat().st_size > 1000
 
 
@@ -254,7 +276,7 @@ def test_a_run_that_diverges_later_names_its_last_checkpoint(tmp_path):
     with pytest.raises(Diverged, match=r"the last good checkpoint is of step 2\."):
         run(RISING, tmp_path, name="later")
     folder = tmp_path / "later" / "checkpoints"
-    assert location.steps(folder) == [2] and manifest.verify(folder / "2") is None
+    assert list(layout.complete(folder)) == [2] and manifest.verify(folder / "2") is None
 
 
 def test_no_row_at_all_is_a_missing_row_in_the_first_epoch_too(tmp_path):

@@ -16,22 +16,24 @@ import numpy as np
 import pytest
 
 import csbp_jax
-from csbp_jax import chaos, models, neurons, surrogate
+from csbp_jax import chaos, configs, models, neurons, surrogate
 from csbp_jax.cli import main
-from csbp_jax.config import Chaos, Config, ConfigError, Model, replaced, to_json
+from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, flatten, replaced, to_json
 from csbp_jax.data.source import ArraySource
 from csbp_jax.data.user import arrays
 from csbp_jax.evaluation import evaluate, inspection, predict
 from csbp_jax.evaluation.robustness import measure
-from csbp_jax.experiment import fields
+from csbp_jax.experiment import Experiment, Training, fields
 from csbp_jax.export import export
+from csbp_jax.losses import rate_cross_entropy
 from csbp_jax.neurons.recurrent import Feedback
 from csbp_jax.reporting import terminal
 from csbp_jax.runs import restore
 from csbp_jax.runtime import sharding
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.training import build, compiled, loop, plugin_file, run_dir, run_json
-from csbp_jax.training.plugins import PLUGINS, plugin_run_name
+from csbp_jax.training.plugins import PLUGINS, plugin_run_name, without
+from tests.support import shared_programs
 from tests.support.small_runs import of_grid
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -60,19 +62,9 @@ class After(Stop):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    """Runs of the same config and file share one compilation, on one device."""
-    known: dict[Any, Any] = {}
-
-    def once(config, source, steps, own):
-        key = (config, own.code)
-        if key not in known:
-            known[key] = compiled.compile_run(config, source, steps, own, sharding.data_parallel(1)), source
-        return known[key][0]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "compile_run", once)
-        yield known
+def on_one_device():
+    with shared_programs.patched():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -235,16 +227,84 @@ def test_a_neuron_and_a_term_may_fit_only_the_tensors_that_they_get(with_feedbac
     def term(config):
         return lambda h, target, scale, *, cut, reduce: jnp.einsum("bc->", h - jnp.linspace(0.5, 0.8, 16)[None])
 
-    recipe = build.build_recipe(config, csbp_jax.Own(neuron=neuron, term=term), 10)
+    config = config.replace(**{"model.classes": 3, "model.input_shape": (5,), "batch_size": 8})
+    source = ArraySource(np.zeros((8, config.model.time_steps, 5), np.float32), np.zeros(8, np.int32), 3)
+    run = compiled.compile_run(config, source, 10, csbp_jax.Own(neuron=neuron, term=term), sharding.data_parallel(1))
+    assert run.trace()["chaos_loss"].shape == ()
+    recipe: Any = run.recipe
     value = recipe.term(jnp.ones((2, 16)), 0.5, 1.0, cut=None, reduce="mean")
     assert float(value) == pytest.approx(2 * 16 * 0.35)
 
 
-def test_a_neuron_plugin_is_compiled_for_each_of_its_constants(trained_run):
+def test_runs_share_a_compilation_only_where_no_function_could_read_their_difference(trained_run):
     config, parts = plugin_file.load_file(trained_run[1])
     configs = of_grid(config, {"model.neuron.decay": [0.2, 0.5], "optimizer.lr": [0.1, 0.2]})
-    assert len({fields.compile_group(c, parts) for c in configs}) == 2
-    assert len({fields.compile_group(c) for c in configs}) == 1
+    taking = dataclasses.replace(parts, neuron=lambda config, hparams: parts.neuron(config))  # type: ignore[misc]
+    groups = [len({fields.compile_group(c, own) for c in configs}) for own in (parts, taking, csbp_jax.Own())]
+    assert groups == [4, 2, 1]
+    assert len({fields.compile_group(c, parts) for c in of_grid(config, {"seed": [0, 1]})}) == 1
+
+
+def scaled_loss(strength):
+    """Parts whose loss is multiplied by a run's own strength, which a parameter ``hparams`` or the config holds."""
+
+    def times(z0):
+        return lambda logits, labels, where=None: (1 + z0) * rate_cross_entropy(logits, labels, where=where)
+
+    def traced(config, hparams):
+        return times(hparams["z0"]["fc1.membrane"])
+
+    return csbp_jax.Own(loss=traced if strength == "traced" else lambda config: times(config.chaos.z0[0]))
+
+
+@pytest.mark.parametrize("strength", ["traced", "read"])
+def test_each_member_gets_its_own_value_as_the_run_alone_does(strength, tmp_path):
+    config = configs.load("digits").replace(
+        **{"epochs": 1, "batch_size": 512, "model.name": "dense", "model.features": (4,), "model.time_steps": 2},
+        **{"chaos.taps": ("fc1.membrane",), "chaos.z0": 1.0},
+    )
+    own = scaled_loss(strength)
+    arms = {str(z0): {"chaos.z0": z0} for z0 in (0.0, 3.0)}
+    table = Experiment(Training(config, own), arms, seeds=[0, 1]).run(tmp_path / "e", console=quiet()).frame
+    losses = table[table["seed"] == 1].set_index("arm")["last_test_loss"]
+    for arm, changes in arms.items():
+        alone = loop.train(config.replace(seed=1, **changes), own=own, name=arm, root=tmp_path, console=quiet())
+        assert losses[arm] == pytest.approx(alone["last"]["test_loss"], rel=1e-5)
+    assert losses["3.0"] > 3 * losses["0.0"]  # about 4 times as large
+
+
+def test_of_a_config_that_several_runs_share_their_differences_cannot_be_read():
+    config = Config()
+    seen = without(config, build.TRACED)
+    for field in build.TRACED:
+        with pytest.raises(AttributeError, match=f"^{field}: runs that differ in it share this function"):
+            functools.reduce(getattr, field.split("."), seen)
+    assert isinstance(seen, Config) and seen.model == config.model and seen.chaos.taps == config.chaos.taps
+    changed = seen.replace(epochs=3, **{"data.name": "digits"})  # such as for data.load
+    assert changed.epochs == 3 and flatten(changed) == flatten(config) | {"epochs": 3, "data.name": "digits"}
+    with pytest.raises(AttributeError, match=r"^seed: "):
+        _ = changed.seed
+    assert config.chaos.z0 == Config().chaos.z0 and config.seed == 0
+
+
+def test_runs_share_their_programs_but_for_what_a_program_depends_on():
+    model = Model(name="dense", input_shape=(5,), classes=3, time_steps=2, features=(4,))
+    constant = Optimizer(schedule="constant")
+    config = Config(model=model, batch_size=8, chaos=Chaos(z0=(1.0,), taps=("fc1.membrane",)), optimizer=constant)
+    source = ArraySource(np.zeros((8, 2, 5), np.float32), np.zeros(8, np.int32), 3)
+
+    def program(own=None, **changes):
+        own = own or csbp_jax.Own()
+        return compiled.compile_run(config.replace(**changes), source, 1, own).train_step
+
+    first, own = program(), scaled_loss("read")
+    shared = {"seed": 3}, {"chaos.z0": 0.0}, {"optimizer.lr": 0.5}, {"log_every": 7}, {"epochs": 9}
+    assert all(program(**changes) is first for changes in shared)
+    other = {"model.neuron.decay": 0.9}, {"epochs": 9, "optimizer.schedule": "cosine"}, {"chaos.reduce": "sum"}
+    assert all(program(**changes) is not first for changes in other)
+    assert program(own, seed=3) is program(own) is not program(own, **{"chaos.z0": 0.0})
+    state = compiled.compile_run(config.replace(**{"chaos.z0": 0.25}), source, 1).init(jax.random.key(0))
+    assert float(state.hparams["z0"]["fc1.membrane"]) == 0.25
 
 
 # --- the page -----------------------------------------------------------------------------------------------------
@@ -364,12 +424,14 @@ def test_the_convolutional_network_of_the_page_trains_on_a_data_set_of_the_packa
 
 
 @pytest.mark.slow
-def test_the_plugins_of_the_page_are_those_that_run(page, compiled_once, tmp_path):
+def test_the_plugins_of_the_page_are_those_that_run(page, tmp_path):
     """All at once: each value of a step is recomputed from the part itself."""
     (tmp_path / "page.py").write_text(LINES)
     assert plugin_file.load_file(tmp_path / "page.py")[1].plugins == PLUGINS
     parts, config = page[1]["own"], page[1]["config"]
-    ((run, source),) = [(run, source) for (_, code), (run, source) in compiled_once.items() if not code]
+    splits, _ = build.load_data(config, parts, tmp_path)
+    config, source = compiled.resolve(config, splits), splits["train"]
+    run = shared_programs.compile_run(config, source, 4, parts)
     state = run.init(jax.random.key(0))
     batch = source.take(np.arange(64), np.zeros((64, 0)))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -386,7 +448,7 @@ def test_the_plugins_of_the_page_are_those_that_run(page, compiled_once, tmp_pat
 
     logits, aux = forward(variables, jnp.asarray(batch["x"]))
     _, reported = run.train_step(state, run.shard_batch(batch))  # donates the state
-    np.testing.assert_allclose(reported["task_loss"], loss(logits, batch["y"]), rtol=1e-4)
+    np.testing.assert_allclose(reported["task_loss"], loss(logits, jnp.asarray(batch["y"])), rtol=1e-4)
     np.testing.assert_allclose(reported["chaos_loss"], aux.terms["fc1.membrane"], rtol=1e-4)
     assert reported["chaos_loss"] != pytest.approx(float(chaos.term(jnp.zeros(3))), rel=0.01)
     still = {"w": jnp.zeros(50)}
@@ -437,11 +499,16 @@ WRONG = {
     "def data(config, data_dir): return np.load('gone.npz')": "{}:7: in data: FileNotFoundError: ",
     "def neuron(config):\n    def cell(x, membrane=None):\n        return x @ jnp.ones(9), x\n    return cell":
         "{}:9: in cell: TypeError: ",
-    "def neuron(config): return lambda x, membrane=None: x": "{}: neuron gives [(2, 2, 3)] for x (2, 2, 3); expected",
-    "def loss(config): return config.optimizer.lr * 2":
-        "{}:7: in loss: TypeError: unsupported operand type(s) for *: 'TracedPlaceholder'",
+    "def neuron(config): return lambda x, membrane=None: x":
+        "{}: neuron: ValueError: not enough values to unpack (expected 2, got 1)",
+    "def loss(config): return config.optimizer.lr * 2": "{}: loss: TypeError: 'float' object is not callable",
+    "def loss(config): return lambda logits, labels, where=None: logits":
+        "{}: loss: TypeError: Gradient only defined for scalar-output functions. Output had shape: (8, 2, 2).",
     "def loss(config): return 1 if config.seed else 2":
-        "{}:7: in loss: TypeError: <seed: one compilation has many values of it, so own parts cannot know it>\n",
+        "{}:7: in loss: AttributeError: seed: runs that differ in it share this function; see hparams in docs/own.md\n",
+    "def neuron(config, hparams): return config.chaos.z0":
+        "{}:7: in neuron: AttributeError: chaos.z0: runs that differ in it share this function; see hparams in",
+    "data = lambda: None": "{}: data: TypeError: <lambda>() takes 0 positional arguments but 2 were given",
 }  # fmt: skip
 
 

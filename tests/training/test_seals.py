@@ -172,7 +172,7 @@ def test_rows_are_sealed_plain_lines_and_those_of_older_versions_are_read(tmp_pa
     start = {"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": {"task": 1.0}}
     bad = {"kind": "bad", "step": 1, "seconds": 1.0, "bad_steps": 1}
     file.write_text(json.dumps(start) + "\n")
-    with writer(file, []) as (write, _):
+    with writer(file) as (write, _):
         write(bad)
     assert [json.loads(line) for line in file.read_text().splitlines()] == [start, seals.seal(bad)]
     assert read_rows(file) == [start, bad]

@@ -17,7 +17,7 @@ from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training import compiled, run_json
-from csbp_jax.training.checkpoint import location
+from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.session import Session
@@ -122,7 +122,7 @@ def test_it_stops_at_the_first_epoch_that_is_not_better(finished):
     assert result["last"]["epoch"] == len(epochs) == worse + 1 < ALL_ON.epochs
     assert result["chosen"]["epoch"] == worse and epochs[worse - 1] == max(epochs)
     assert result["stopped_early"] and f"stopped early: no epoch after {worse} was better in validation" in text
-    assert location.steps(folder / "checkpoints")[-1] == len(epochs) * 4
+    assert list(layout.complete(folder / "checkpoints"))[-1] == len(epochs) * 4
 
 
 def test_killed_and_resumed_it_stops_at_the_same_epoch(finished, tmp_path):

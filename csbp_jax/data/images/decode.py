@@ -71,15 +71,15 @@ def open_image(source: pathlib.Path | IO[bytes]) -> Iterator[Image.Image]:
         raise ValueError(one_line(error)) from None
 
 
-def height_width(path: pathlib.Path) -> tuple[int, int]:
-    """Return a picture's height and width without decoding it.
+def picture_shape(path: pathlib.Path) -> tuple[int, int, int]:
+    """Return a picture's height, width and channels, 1 if it is grey and else 3, without decoding it.
 
     Raises:
       ConfigError: not a picture, damaged, or too large.
     """
     files.check(path)
     with _decoded(str(path)), open_image(path) as image:
-        return image.height, image.width
+        return image.height, image.width, 1 if image.mode in ("1", "L", "LA") else 3
 
 
 @contextlib.contextmanager
@@ -89,6 +89,17 @@ def _decoded(record: str) -> Iterator[None]:
     except ValueError as error:
         remedy = "save it smaller, with 8 bits a channel" if isinstance(error, Unfit) else "fetch it again"
         raise ConfigError(f"{record}: cannot be decoded ({error}); {remedy}") from None
+
+
+def to_grey(pixels: Pixels, record: str) -> Pixels:
+    """Return the only channel ``[H, W, 1]`` of a picture ``[H, W, 3]``.
+
+    Raises:
+      ConfigError: it is coloured; names the record.
+    """
+    if (pixels != pixels[..., :1]).any():
+        raise ConfigError(f"{record}: is coloured, but this run was trained on grey pictures; save it as grey")
+    return pixels[..., :1]
 
 
 def by_simplejpeg(data: bytes) -> Pixels:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from csbp_jax.config import Config, ConfigError, extras
 from csbp_jax.data.images import augment, autoaugment, records
 from csbp_jax.data.images.augment import Images, Uniforms, Window
-from csbp_jax.data.images.decode import decode
+from csbp_jax.data.images.decode import decode, to_grey
 from csbp_jax.data.source import Array, Batch, DataSource, Record
 from csbp_jax.data.splits import stratified
 
@@ -160,10 +160,12 @@ class View:
     """Whether training batches show random windows instead (random-resized-crop)."""
     resize: Callable[[Images, Window, tuple[int, int]], Images] = augment.resize
     """``resize(image, window, size)``."""
+    grey: bool = False
+    """Whether records have one channel; coloured images are then refused."""
 
 
 class JpegSource(DataSource):
-    """Encoded images of any size, brought to one size: record i is ``{"x": [1, H, W, 3] uint8, "y": int32}``.
+    """Encoded images of any size, brought to one size: record i is ``{"x": [1, H, W, 3 or 1] uint8, "y": int32}``.
 
     Args:
       jpegs: encoded images.
@@ -186,24 +188,29 @@ class JpegSource(DataSource):
         self.jpegs, self.rows, self.y, self.classes, self.view, self.steps = jpegs, rows, y, classes, view, steps
         self.window_uniforms = augment.RESIZED_CROP_UNIFORMS if view.random else 0
         self.num_uniforms = self.window_uniforms + sum(n for n, _ in steps)
+        self.channels = 1 if view.grey else 3
 
     def __len__(self) -> int:
         return len(self.y)
 
     def __getitem__(self, i: int) -> Record:
         (jpeg,) = records.read(self.jpegs, [int(self.rows[i])])
-        return {"x": self._shown(jpeg)[None], "y": self.y[i]}
+        return {"x": self._shown(jpeg)[None, ..., : self.channels], "y": self.y[i]}
 
     def take(self, indices: Array, uniforms: Array) -> Batch:
         """Stack records and augment them by ``uniforms``."""
         first, rest = np.split(uniforms, [self.window_uniforms], axis=1)
         jpegs = records.read(self.jpegs, self.rows[indices].tolist())
         views = [self._shown(jpeg, row) for jpeg, row in zip(jpegs, first, strict=True)]
-        return {"x": _augmented(np.stack(views), self.steps, rest)[:, None], "y": self.y[indices]}
+        x = _augmented(np.stack(views), self.steps, rest)  # three equal channels stay equal
+        return {"x": x[:, None, ..., : self.channels], "y": self.y[indices]}
 
     def _shown(self, jpeg: dict[str, Any], uniforms: Uniforms = _NONE) -> Images:
         """Decode an image and resize its window, which is random if there are uniforms to draw it by."""
-        image, view = decode(jpeg["image"], os.fsdecode(jpeg["file_name"])), self.view
+        name, view = os.fsdecode(jpeg["file_name"]), self.view
+        image = decode(jpeg["image"], name)
+        if view.grey:
+            to_grey(image, name)
         height, width = image.shape[:2]
         drawn = augment.random_window(height, width, uniforms) if len(uniforms) else None
         return view.resize(image, drawn or view.window(height, width, view.size), view.size)

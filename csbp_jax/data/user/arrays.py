@@ -53,6 +53,12 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
         x, y = pairs["train"]
         train, validation = stratified(y, config.data.validation)
         pairs |= {"train": (x[train], y[train]), "validation": (x[validation], y[validation])}
+    labels = np.unique(np.concatenate([y for _, y in pairs.values()])) if pairs else np.zeros(1, int)
+    if not config.model.classes and labels[0] > 0:
+        raise ConfigError(
+            f"{origin}: data: labels are from {labels[0]} to {labels[-1]}, but classes are numbered from 0; subtract "
+            f"{labels[0]}, or if there are such classes without examples, give model.classes {labels[-1] + 1}"
+        )
     classes = config.model.classes or max(
         [int(y.max()) + 1 for _, y in pairs.values() if len(y)] + [source.classes for source in own.values()]
     )

@@ -8,7 +8,7 @@ files, files that operating systems create (``Thumbs.db``, ``desktop.ini``) and 
 any other file that would not be used is an error, or with ``data.bad`` "skip" left out and counted. All files hold the
 same type of content:
 
-    .png .jpg .jpeg          pictures
+    .png .jpg .jpeg          pictures, as are .bmp, .tif, .tiff and .webp
     .npy .npz                frames, the only array of the file: [T, H, W, C], [H, W, C], [T, F] or [F]
     others with x, y, t, p   events, in the formats of csbp_jax.data.events.readers; counted in T frames
 """
@@ -25,7 +25,8 @@ from csbp_jax.data.source import DataSource
 from csbp_jax.data.splits import stratified
 from csbp_jax.data.user import folder_events, folder_files
 
-_CONTENT_TYPES = dict.fromkeys((".png", ".jpg", ".jpeg"), "pictures") | dict.fromkeys((".npy", ".npz"), "frames")
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+_CONTENT_TYPES = dict.fromkeys(PICTURES, "pictures") | dict.fromkeys((".npy", ".npz"), "frames")
 _CONTENT_TYPES = dict.fromkeys(readers.SUFFIXES, "events") | _CONTENT_TYPES
 _LOADERS: dict[str, Callable[[Config, pathlib.Path, Splits, int], Mapping[str, DataSource]]] = {
     "pictures": folder_files.load_pictures,
@@ -84,6 +85,8 @@ def list_files(config: Config, skipped: dict[str, str] | None = None) -> tuple[S
     folders = _split_folders(root, skipped)
     names = {split: set(_subfolders(path, skipped)) for split, path in folders.items()}
     classes = sorted(set().union(*names.values()), key=natural_key)
+    if "all" in folders and len(classes) == 1 and len(_subfolders(root / classes[0], None)) > 1:
+        raise ConfigError(f"{root}: holds the folder {classes[0]} alone; did you mean {root / classes[0]}?")
     if len(classes) < 2:
         count = f"{len(classes) or 'no'} class folder{'' if classes else 's'}"
         raise ConfigError(f"{root}: has {count}; it needs a folder for each class, at least two")

@@ -14,7 +14,7 @@ from csbp_jax.data.array_files import open_arrays
 from csbp_jax.data.events.readers import SAVE
 from csbp_jax.data.events.recordings import Recording, Splits, collect_errors
 from csbp_jax.data.images import augment, sources
-from csbp_jax.data.images.decode import decode, height_width
+from csbp_jax.data.images.decode import decode, picture_shape
 from csbp_jax.data.source import Array, DataSource, Record
 from csbp_jax.runtime import files
 
@@ -22,14 +22,20 @@ _GREY = np.array([128, 128, 128])
 
 
 def load_pictures(config: Config, folder: pathlib.Path, splits: Splits, classes: int) -> dict[str, sources.JpegSource]:
-    """Load pictures, decoded to RGB on access: in full, or cropped as ImageNet's if ``augment`` has resized_crop."""
+    """Load pictures, decoded on access: in full, or cropped as ImageNet's if ``augment`` has resized_crop.
+
+    They have one channel if all files are grey, or the network takes one, and else three.
+    """
     del folder
     data = config.data
     splits = _usable(splits, data.bad, lambda path: decode(files.read_bytes(path, files.LARGE), str(path)))
-    height, width = data.size or _common_shape(paths_of(splits), height_width)
+    paths = paths_of(splits)
+    height, width = data.size or _common_shape(paths, lambda path: picture_shape(path)[:2])
+    known = config.model.input_shape[2:]  # of a run that is trained or predicts
+    grey = known == (1,) if known else all(picture_shape(path)[2] == 1 for path in paths)
     random = "resized_crop" in data.augment
     window = augment.centre_window if random else augment.full_window
-    view = sources.View((height, width), window, resize=sources.resizer(config))
+    view = sources.View((height, width), window, resize=sources.resizer(config), grey=grey)
     return {
         split: sources.JpegSource(
             _EncodedFiles([record.path for record in records]),

@@ -2,8 +2,8 @@
 
 Supported files depend on what the run was trained on:
 
-    pictures       .png .jpg .jpeg; for data sets also .npy and .npz, ``[H, W, C]`` or ``[H, W]``, uint8 or in [0, 1];
-                   for digits, a larger square .png or .jpg is averaged over blocks
+    pictures       .png .jpg .jpeg .bmp .tif .tiff .webp; for data sets also .npy and .npz, ``[H, W, C]`` or
+                   ``[H, W]``, uint8 or in [0, 1]; for digits, a larger square picture is averaged over blocks
     frames         .npy .npz, as in csbp_jax.data.user.folder
     recordings     the formats of csbp_jax.data.events.readers
 """
@@ -20,7 +20,7 @@ from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import digits
 from csbp_jax.data.events import camera, readers, recordings, sources
 from csbp_jax.data.images import augment, reduced
-from csbp_jax.data.images.decode import decode, height_width
+from csbp_jax.data.images.decode import decode, picture_shape, to_grey
 from csbp_jax.data.images.sources import resizer
 from csbp_jax.data.source import Array
 from csbp_jax.data.user import folder, folder_events, folder_files
@@ -29,7 +29,6 @@ from csbp_jax.runtime import files
 Read = Callable[[pathlib.Path], Array]
 """Reads a file as a record ``[T or 1, ...]``."""
 
-_PICTURES = (".png", ".jpg", ".jpeg")
 _ARRAYS = (".npy", ".npz")
 
 
@@ -91,7 +90,7 @@ def _read_if_type(expected: str, read: Read, path: pathlib.Path) -> Array:
 def _read_folder_picture(config: Config, path: pathlib.Path) -> Array:
     size, data = config.model.input_shape[:2], config.data
     if data.size is None and "resized_crop" not in data.augment:
-        _check_shape(path, height_width(path), size)
+        _check_shape(path, picture_shape(path)[:2], size)
     height, width = size
     as_trained = dataclasses.replace(config, data=dataclasses.replace(data, size=(height, width), bad="fail"))
     splits = {"files": [recordings.Recording(str(path), path, 0)]}
@@ -114,16 +113,14 @@ def _read_picture(config: Config, path: pathlib.Path) -> Array:
     height, width, channels = config.model.input_shape
     if path.suffix.lower() in _ARRAYS:
         return _read_brightness(path, (height, width, channels))
-    if path.suffix.lower() not in _PICTURES:
-        raise ConfigError(f"{path}: unsupported file format; allowed are {', '.join((*_PICTURES, *_ARRAYS))}")
+    if path.suffix.lower() not in folder.PICTURES:
+        raise ConfigError(f"{path}: unsupported file format; allowed are {', '.join((*folder.PICTURES, *_ARRAYS))}")
     encoded = files.read_bytes(path, files.LARGE)
     if config.data.shorter_side:  # the run was trained and evaluated on pictures that went through this
         encoded = reduced.reduce(encoded, config.data.shorter_side, str(path))
     picture = decode(encoded, str(path))
     if channels == 1:
-        if (picture != picture[..., :1]).any():
-            raise ConfigError(f"{path}: is coloured, but this run was trained on grey pictures; save it as grey")
-        picture = picture[..., :1]
+        picture = to_grey(picture, str(path))
     if config.data.name == "digits":
         if picture.shape[0] != picture.shape[1] or len(picture) < digits.SIDE:
             raise ConfigError(

@@ -70,7 +70,7 @@ def robustness(
     finished, sources = [], []
     for run in runs:
         splits, fingerprint = restore.load_data(run, data_dir)
-        data_changed(run.folder, run, fingerprint)
+        data_changed(run, fingerprint)
         digest = run_dir.fingerprint_digest(fingerprint)
         finished.append(Run(run.folder, {"config": run.config, "data": digest, "own": run.own.metadata()}, None))
         sources.append(splits[plan.split])
@@ -219,13 +219,16 @@ def _print_run(console: Console, run: RestoredRun, measured: Measured, scores: S
 
 
 def _masking_lines(scores: Scores) -> list[str]:
-    """Say at each strength whether the number of the white-box attack counts."""
+    """Say at each strength which attack's number to quote: PGD counts only where it is the stronger."""
     if "pgd" in scores and "square" not in scores:
         return ["pgd: without the square attack, nothing shows whether its gradients are masked; do not quote it"]
     lines = []
     for check in comparison.masking_checks(scores):
-        verdict = "PGD counts" if check.counts else "PGD does not count (gradients may be masked)"
-        numbers = f"PGD {check.white:.2%}, square {check.black:.2%}"
+        if check.counts:
+            verdict = "PGD is the stronger attack; quote its row"
+        else:
+            verdict = "square is no weaker; quote its row, for PGD's gradients may be masked"
+        numbers = f"accuracy {check.white:.2%} under PGD, {check.black:.2%} under square"
         lines.append(f"eps {check.eps:g}/255: {numbers}: {verdict}")
     return lines
 

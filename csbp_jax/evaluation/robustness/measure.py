@@ -19,8 +19,14 @@ from csbp_jax.reporting.terminal import Show
 from csbp_jax.runs.restore import Apply, RestoredRun
 from csbp_jax.runtime import preemption, sharding
 
+Batch = dict[str, jax.Array]
+
 ATTACK_EXAMPLES = 200
 """Examples that attacks take of a split by default, as an attack costs hundreds of forward passes."""
+
+
+COMPILING = 5000
+"""Forward passes that take about as long as compiling a perturbation of a small network on a CPU; for the time left."""
 
 
 class Plan(NamedTuple):
@@ -74,73 +80,41 @@ class Programs:
     events: bool
     levels: int = 1
 
-    @functools.cached_property
-    def predict(self) -> Callable[..., jax.Array]:
-        """``predict(variables, key, batch)``: ``[B]``, whether the prediction is the label."""
+    @functools.partial(jax.jit, static_argnums=0)
+    def predict(self, variables: Any, key: jax.Array, batch: Batch) -> jax.Array:
+        """Return whether the predictions are the labels, ``[B]``."""
+        return self._logits(self.apply, variables, key, batch["index"], batch["x"]).argmax(axis=-1) == batch["y"]
 
-        def predict(variables: Any, key: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
-            return self._logits(self.apply, variables, key, batch["index"], batch["x"]).argmax(axis=-1) == batch["y"]
+    @functools.partial(jax.jit, static_argnums=0)
+    def predict_with_faults(
+        self, variables: Any, key: jax.Array, batch: Batch, fault_key: jax.Array, lost: float, added: float
+    ) -> jax.Array:
+        """Return whether the predictions are the labels, ``[B]``, with faulty spikes; see spike_faults.py."""
+        keys = _example_keys(fault_key, batch["index"])
+        apply, _ = spike_faults.with_faults(self.apply, keys, lost, added, self.levels)
+        return self._logits(apply, variables, key, batch["index"], batch["x"]).argmax(axis=-1) == batch["y"]
 
-        return jax.jit(predict)
-
-    @functools.cached_property
-    def predict_with_faults(self) -> Callable[..., jax.Array]:
-        """``predict_with_faults(variables, key, batch, fault_key, lost, added)``; see spike_faults.py."""
-
-        def predict(
-            variables: Any,
-            key: jax.Array,
-            batch: dict[str, jax.Array],
-            fault_key: jax.Array,
-            lost: float,
-            added: float,
-        ) -> jax.Array:
-            keys = _example_keys(fault_key, batch["index"])
-            apply, _ = spike_faults.with_faults(self.apply, keys, lost, added, self.levels)
-            return self._logits(apply, variables, key, batch["index"], batch["x"]).argmax(axis=-1) == batch["y"]
-
-        return jax.jit(predict)
-
-    @functools.cached_property
-    def resists_pgd(self) -> Callable[..., jax.Array]:
-        """``resists_pgd(variables, key, batch, attack_key, eps, weights)``: ``[B]``, whether PGD fails.
+    @functools.partial(jax.jit, static_argnums=0)
+    def resists_pgd(
+        self, variables: Any, key: jax.Array, batch: Batch, attack_key: jax.Array, eps: float, weights: jax.Array
+    ) -> jax.Array:
+        """Return whether PGD fails, ``[B]``.
 
         weights: of the attacker's surrogates, see :func:`pgd.chosen`; without an effect if these do not fit.
         """
+        replaced = pgd.with_surrogate(self.neuron, pgd.chosen(weights))
+        options = {} if replaced is None else {"neuron": replaced}
+        logits = functools.partial(self._logits, self.apply, variables, key, batch["index"], **options)
+        return ~pgd.attack(logits, _example_keys(attack_key, batch["index"]), batch["x"], batch["y"], eps)[1]
 
-        def resists(
-            variables: Any,
-            key: jax.Array,
-            batch: dict[str, jax.Array],
-            attack_key: jax.Array,
-            eps: float,
-            weights: jax.Array,
-        ) -> jax.Array:
-            replaced = pgd.with_surrogate(self.neuron, pgd.chosen(weights))
-            options = {} if replaced is None else {"neuron": replaced}
-            logits = functools.partial(self._logits, self.apply, variables, key, batch["index"], **options)
-            keys = _example_keys(attack_key, batch["index"])
-            return ~pgd.attack(logits, keys, batch["x"], batch["y"], eps)[1]
-
-        return jax.jit(resists)
-
-    @functools.cached_property
-    def resists_square(self) -> Callable[..., jax.Array]:
-        """``resists_square(variables, key, batch, attack_key, eps, side)``: ``[B]``, whether the attack fails."""
-
-        def resists(
-            variables: Any,
-            key: jax.Array,
-            batch: dict[str, jax.Array],
-            attack_key: jax.Array,
-            eps: float,
-            side: jax.Array,
-        ) -> jax.Array:
-            logits = functools.partial(self._logits, self.apply, variables, key, batch["index"])
-            keys = _example_keys(attack_key, batch["index"])
-            return ~square.attack(logits, keys, batch["x"], batch["y"], eps, side)[2]
-
-        return jax.jit(resists)
+    @functools.partial(jax.jit, static_argnums=0)
+    def resists_square(
+        self, variables: Any, key: jax.Array, batch: Batch, attack_key: jax.Array, eps: float, side: jax.Array
+    ) -> jax.Array:
+        """Return whether the square attack fails, ``[B]``."""
+        logits = functools.partial(self._logits, self.apply, variables, key, batch["index"])
+        keys = _example_keys(attack_key, batch["index"])
+        return ~square.attack(logits, keys, batch["x"], batch["y"], eps, side)[2]
 
     @functools.cached_property
     def surrogates(self) -> tuple[str, ...]:
@@ -213,10 +187,19 @@ def measure(subject: Subject, plan: Plan, show: Show) -> Measured:
     names = [name for name in plan.names if name not in skipped]
     attacks = [name for name in names if battery.PERTURBATIONS[name].kind == "attack"]
     others = [name for name in names if name not in attacks]
-    outcomes = _outcomes(subject, rows, ["clean", *others], plan, show)
+    parts = [(rows, ["clean", *others]), *([(targets, attacks)] if attacks else [])]
+    total, done = sum(_passes(subject, part, plan) for part in parts), 0
+
+    def advance(passes: int) -> None:
+        nonlocal done
+        done += passes
+        show(f"{subject.name}: clean and {len(names)} perturbations", done, total)
+
+    advance(0)
+    outcomes = _outcomes(subject, *parts[0], plan, advance)
     if attacks:
         clean = outcomes["clean"].correct[..., np.isin(rows, targets)]
-        for name, outcome in _outcomes(subject, targets, attacks, plan, show).items():
+        for name, outcome in _outcomes(subject, targets, attacks, plan, advance).items():
             outcomes[name] = outcome._replace(correct=outcome.correct & clean)
     return Measured(outcomes, skipped)
 
@@ -239,7 +222,7 @@ def _batch_size(examples: int, config: Config) -> int:
 
 
 def _outcomes(
-    subject: Subject, rows: NDArray[np.int64], names: Sequence[str], plan: Plan, show: Show
+    subject: Subject, rows: NDArray[np.int64], names: Sequence[str], plan: Plan, advance: Callable[[int], None]
 ) -> dict[str, Outcome]:
     devices = sharding.data_parallel()
     variables = jax.device_put(subject.variables, sharding.replicated(devices))
@@ -247,20 +230,20 @@ def _outcomes(
     readers = data.configured_readers(subject.programs.config)
     batches = data.eval_batches(data.Unaugmented(subject.source, rows), size, readers=readers)
     cases = [case for name in names for case in _cases(subject.programs, name, plan)]
-    stage = f"{subject.name}: {names[0] if len(names) == 1 else f'{names[0]} to {names[-1]}'}"
-    total = -(-len(rows) // size) * len(cases)
     correct: dict[_Case, list[NDArray[np.bool_]]] = {case: [] for case in cases}
+    compiled: set[str] = set()
     encode_key = battery.key(plan.seed, "encode")
     for number, batch in enumerate(batches):
         index = rows[np.minimum(number * size + np.arange(size), len(rows) - 1)].astype(np.uint32)
         x = jnp.asarray(batch["x"])
         x = x.astype(jnp.float32) if subject.programs.events else transform.brightness(x)
         on_devices = sharding.shard_batch({"x": np.asarray(x), "y": batch["y"], "index": index}, devices)
-        for done, case in enumerate(cases, start=number * len(cases)):
+        for case in cases:
             preemption.current().raise_if_requested()
-            show(stage, done, total)
             outcome = _correct(subject.programs, variables, encode_key, on_devices, case)
             correct[case].append(np.asarray(outcome)[batch["mask"]])
+            advance(int(batch["mask"].sum()) * case.passes + COMPILING * (case.name not in compiled))
+            compiled.add(case.name)
     outcomes = {}
     for name in names:
         variants = _variants(subject.programs, name)
@@ -290,10 +273,21 @@ class _Case(NamedTuple):
     variant: int
     plan: Plan
 
+    @property
+    def passes(self) -> int:
+        """Forward passes of an example, the reverse pass of a gradient counted as two."""
+        return {"pgd": 3 * (pgd.STEPS + 1), "square": self.plan.queries}.get(self.name, 1)
 
-def _correct(
-    programs: Programs, variables: Any, encode_key: jax.Array, batch: dict[str, jax.Array], case: _Case
-) -> jax.Array:
+
+def _passes(subject: Subject, part: tuple[NDArray[np.int64], Sequence[str]], plan: Plan) -> int:
+    """Return the forward passes of examples under perturbations, with what compiling is worth."""
+    rows, names = part
+    return COMPILING * len(names) + len(rows) * sum(
+        case.passes for name in names for case in _cases(subject.programs, name, plan)
+    )
+
+
+def _correct(programs: Programs, variables: Any, encode_key: jax.Array, batch: Batch, case: _Case) -> Any:
     """Return which examples of a batch are correct, ``[B]``."""
     key, severity = battery.key(case.plan.seed, case.name, case.variant), case.severity
     match case.name:

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import logging
-import math
 import os
 import pathlib
 import time
@@ -19,8 +18,9 @@ from etils import epath
 from csbp_jax.config import CheckpointError, ConfigError, Diverged
 from csbp_jax.runtime import files, multihost
 from csbp_jax.runtime.preemption import Stopped
-from csbp_jax.training.checkpoint import manifest
-from csbp_jax.training.checkpoint.location import RUN_FILES, absolute, layout, steps
+from csbp_jax.training.checkpoint import layout, manifest
+from csbp_jax.training.checkpoint.location import RUN_FILES, absolute
+from csbp_jax.training.run_json import differences
 
 PyTree = Any
 """A nested structure of arrays, as JAX defines it."""
@@ -28,8 +28,6 @@ PyTree = Any
 Identity = dict[str, Any]
 """What tells a run from others, as ``run_json.identity`` returns it."""
 
-KEEP = 2
-"""Number of checkpoints that are kept, the newest ones."""
 MAX_FAILURES = 3
 """Number of failed saves in a row that ends a run."""
 SHARED_WITHIN = 90
@@ -63,9 +61,7 @@ def open_folder(
       CheckpointError: the directory cannot be opened, not all processes see it, or the last save failed.
     """
     folder = epath.Path(folder)
-    multihost.broadcast_from_host0(lambda: _open(folder))
-    if jax.process_count() > 1:
-        _check_shared(folder)
+    _open(folder)
     # If a directory cannot be created, save itself then raises, without a thread that waits for it for minutes.
     options = ocp.AsyncOptions(create_directories_asynchronously=False)
     with contextlib.ExitStack() as stack:
@@ -103,7 +99,6 @@ class Checkpoints:
     ):
         self.identity, self._check = identity, check
         self.folder, self._orbax, self._pool, self._report, self._run_files = folder, orbax, pool, report, run_files
-        self._layout = layout(folder)
         self._pending: Future[None] | None = None
         self._problem = ""
         self._failures: list[CheckpointError] = []  # in a row, up to now
@@ -123,32 +118,21 @@ class Checkpoints:
         """
         multihost.broadcast_from_host0(self._check)
         self._await_pending()
-        self._problem = f"{self.folder}: the checkpoint of step {step} cannot be written"
-
-        def prepare() -> None:
-            with _checkpoint_errors(self._problem):
-                before()
-
-        def new_path() -> str:
-            with _checkpoint_errors(self._problem):
-                return str(self._layout.incomplete(self.folder, step))
-
+        self._problem, begun = f"{self.folder}: the checkpoint of step {step} cannot be written", False
         try:
-            multihost.all_succeed(prepare)
-            path = epath.Path(multihost.broadcast_from_host0(new_path))
-        except CheckpointError as error:
-            self._record_failure(error)
-            return
-        try:
+            multihost.all_succeed(_checkpoint_errors(self._problem)(before))
+            new = _checkpoint_errors(self._problem)(lambda: str(layout.new(self.folder, step)))
+            path = epath.Path(multihost.broadcast_from_host0(new))
+            begun = True
             with _checkpoint_errors(self._problem):
                 self._orbax.save(absolute(path), tree, force=True)
         except CheckpointError as error:
-            if jax.process_count() > 1:  # the other processes do not know of it
+            if begun and jax.process_count() > 1:  # the other processes do not know of it
                 raise
             self._record_failure(error)
             return
         metadata = {"step": step, "arrays": _signature(tree), "run": self.identity}
-        self._pending = self._pool.submit(self._commit, step, path, metadata)
+        self._pending = self._pool.submit(self._commit, path, metadata)
 
     def failed(self) -> bool:
         """Wait for the newest save and return whether it failed; report and raise as ``save`` does."""
@@ -180,8 +164,8 @@ class Checkpoints:
     def newest_step(self, before: int | None = None) -> int | None:
         """Wait for the last save and return the step of the newest checkpoint, or of the newest before a step."""
         self._await_pending()
-        end = math.inf if before is None else before
-        return multihost.broadcast_from_host0(lambda: max((s for s in steps(self.folder) if s < end), default=None))
+        steps = multihost.broadcast_from_host0(lambda: list(layout.complete(self.folder)))
+        return max((step for step in steps if before is None or step < before), default=None)
 
     def _await_pending(self) -> None:
         if self._pending is not None:
@@ -196,12 +180,12 @@ class Checkpoints:
         self._failures.append(error)
         if multihost.is_host0():
             with contextlib.suppress(Exception):  # gcsfs raises many kinds
-                self._layout.remove_incomplete(self.folder)  # frees the space of the failed save
+                layout.remove_incomplete(self.folder)  # frees the space of the failed save
         if len(self._failures) == MAX_FAILURES:
             raise error
         self._report(f"{error}; the run ends with an error if {MAX_FAILURES} saves in a row fail, or the last one does")
 
-    def _commit(self, step: int, path: epath.Path, metadata: dict[str, Any]) -> None:
+    def _commit(self, path: epath.Path, metadata: dict[str, Any]) -> None:
         self._orbax.wait_until_finished()  # in all processes
         if not multihost.is_host0():
             return
@@ -210,9 +194,7 @@ class Checkpoints:
             (path / RUN_FILES).mkdir(parents=True, exist_ok=True)
             (path / RUN_FILES / file.name).write_bytes(file.read_bytes())
         manifest.write_manifest(path, metadata)
-        self._layout.commit(self.folder, step)
-        for old in steps(self.folder)[:-KEEP]:
-            self._layout.delete(self.folder, old)
+        layout.commit(path)
 
     def restore(self, like: PyTree) -> PyTree | None:
         """Restore the newest intact checkpoint, as shapes, dtypes and shardings of ``like``; None if there is none.
@@ -226,7 +208,8 @@ class Checkpoints:
         newest = multihost.broadcast_from_host0(self._newest_intact)
         if newest is None:
             return None
-        tree = read(epath.Path(newest), like, self.identity)
+        with _read(epath.Path(newest), like, self.identity), ocp.StandardCheckpointer() as orbax:
+            tree = orbax.restore(absolute(epath.Path(newest)), like)
         multihost.broadcast_from_host0(lambda: self._restore_run_files(epath.Path(newest) / RUN_FILES))
         return tree
 
@@ -237,129 +220,107 @@ class Checkpoints:
                 files.write_bytes(file, (copies / file.name).read_bytes())
 
     def _newest_intact(self) -> str | None:
-        newest, problems = _newest_intact(self.folder)
-        if problems and newest is None:
-            raise _none_intact(self.folder, problems)
-        for step, problem in problems.items():
-            path = self._layout.complete(self.folder, step)
-            renamed = self._layout.quarantine(self.folder, step)
-            self._report(f"{path}: {problem}; renamed to {renamed.relative_to(self.folder)}")
+        newest, damaged = newest_intact(self.folder)
+        if damaged and newest is None:
+            raise none_intact(self.folder, damaged)
+        for path, problem in damaged.items():
+            self._report(f"{path}: {problem}; renamed to {layout.quarantine(path).relative_to(self.folder)}")
         return None if newest is None else str(newest)
 
 
-def _newest_intact(folder: epath.Path) -> tuple[epath.Path | None, dict[int, str]]:
-    """Return the newest intact checkpoint, and the damage of each newer one by its step."""
-    problems: dict[int, str] = {}
-    for step in reversed(steps(folder) if folder.is_dir() else []):
-        path = layout(folder).complete(folder, step)
-        problem = manifest.verify(path)
-        if problem is None:
-            return path, problems
-        problems[step] = problem
-    return None, problems
+Damaged = dict[epath.Path, str]
+"""What is wrong with checkpoints, the newest first."""
 
 
-def _listed(problems: dict[int, str]) -> str:
-    return "; ".join(f"{step}: {problem}" for step, problem in problems.items())
-
-
-def damaged_before_intact(folder: epath.PathLike) -> str:
-    """Describe the damage of the newest checkpoints if an older one is intact; empty otherwise.
+def newest_intact(folder: epath.PathLike) -> tuple[epath.Path | None, Damaged]:
+    """Return the newest intact checkpoint, and the damage of each newer one.
 
     Raises:
       CheckpointError: the directory cannot be opened.
     """
+    damaged: Damaged = {}
     with _checkpoint_errors(f"{folder}: cannot be opened"):
-        newest, problems = _newest_intact(epath.Path(folder))
-    return "" if newest is None else _listed(problems)
+        for path in reversed(layout.complete(folder).values()):
+            if not (problem := manifest.verify(path)):
+                return path, damaged
+            damaged[path] = problem
+    return None, damaged
 
 
-def check_intact(folder: epath.PathLike) -> None:
-    """Check that training can go on from a checkpoint.
-
-    Raises:
-      CheckpointError: none is intact, or there is none.
-    """
-    newest, problems = _newest_intact(epath.Path(folder))
-    if newest is None:
-        raise _none_intact(folder, problems)
+def listed(damaged: Damaged) -> str:
+    """Return the damage of checkpoints as text."""
+    return "; ".join(f"{path.name}: {problem}" for path, problem in damaged.items())
 
 
-def _none_intact(folder: epath.PathLike, problems: dict[int, str]) -> CheckpointError:
-    return CheckpointError(
-        f"{folder}: no checkpoint is intact ({_listed(problems) or 'all are missing'}); start from scratch with "
-        "FRESH=1 (--fresh)"
-    )
+def none_intact(
+    folder: epath.PathLike, damaged: Damaged, remedy: str = "start from scratch with FRESH=1 (--fresh)"
+) -> CheckpointError:
+    """Return the error that training cannot go on from a checkpoint."""
+    return CheckpointError(f"{folder}: no checkpoint is intact ({listed(damaged) or 'all are missing'}); {remedy}")
 
 
 def restore_newest(folder: epath.PathLike, like: PyTree, identity: Identity | None = None) -> PyTree | None:
-    """Restore the newest checkpoint without changing any file; None if there is none.
+    """Restore a part of the newest checkpoint without changing any file; None if there is none.
+
+    Args:
+      folder: of the checkpoints.
+      like: the part, as shapes, dtypes and shardings.
+      identity: of the run.
 
     Raises:
       CheckpointError: it is damaged or of another run, or its structure differs from ``like``.
     """
-    newest, problems = _newest_intact(epath.Path(folder))
-    if newest is None and problems:
-        raise CheckpointError(
-            f"{folder}: no checkpoint is intact ({_listed(problems)}); restore one from a copy, or train again"
-        )
+    newest, damaged = newest_intact(folder)
+    if newest is None and damaged:
+        raise none_intact(folder, damaged, "restore one from a copy, or train again")
     if newest is None:
         return None
-    if problems:
+    if damaged:
         raise CheckpointError(
-            f"{folder}: the newest checkpoint is damaged ({_listed(problems)}); repeat the command that trained the "
+            f"{folder}: the newest checkpoint is damaged ({listed(damaged)}); repeat the command that trained the "
             f"run, which then goes on from step {newest.name.partition('.')[0]}"
         )
-    return read(newest, like, identity or {})
+    with _read(newest, like, identity or {}, part=True), ocp.PyTreeCheckpointer() as orbax:
+        arguments = ocp.checkpoint_utils.construct_restore_args(like)
+        return orbax.restore(absolute(newest), args=ocp.args.PyTreeRestore(like, arguments, partial_restore=True))
 
 
-def read(folder: epath.Path, like: PyTree, identity: Identity) -> PyTree:
-    """Read an intact checkpoint, with the shapes, dtypes and shardings of ``like``.
+@contextlib.contextmanager
+def _read(folder: epath.Path, like: PyTree, identity: Identity, part: bool = False) -> Iterator[None]:
+    """Check that an intact checkpoint is of the run, and holds what is to be read of it: all, or a part.
 
     Raises:
-      CheckpointError: its structure differs from ``like``, it is of another run, or it cannot be read.
+      CheckpointError: it is of another run, holds other arrays, or cannot be read within the block.
     """
     with _checkpoint_errors(f"{folder}: this checkpoint cannot be read"):
         metadata = manifest.metadata(folder)
-        _check_identity(folder, metadata.get("run", {}), identity)
-        stored, expected = metadata["arrays"], _signature(like)
-        if stored != expected:
-            # Orbax would silently cast to another dtype.
-            names = [name for name in sorted({*stored, *expected}) if stored.get(name) != expected.get(name)]
-            listed = "; ".join(f"{name} ({stored.get(name)} there, {expected.get(name)} here)" for name in names[:3])
-            raise ValueError(f"it holds other arrays: {listed}")
-        with ocp.StandardCheckpointer() as orbax:
-            return orbax.restore(absolute(folder), like)
-
-
-def _check_identity(folder: epath.Path, stored: Identity, expected: Identity) -> None:
-    # A field that only one of them has was added by a later version.
-    names = [name for name in sorted(stored.keys() & expected.keys()) if stored[name] != expected[name]]
-    if names:
-        listed = "; ".join(f"{name} ({stored[name]} there, {expected[name]} here)" for name in names[:3])
-        raise CheckpointError(
-            f"{folder}: is a checkpoint of another run; differing are {listed}. Put the run's own in its place, or "
-            "move it away"
-        )
+        stored = metadata.get("run", {})
+        # A field that only one of them has was added by a later version.
+        common = stored.keys() & identity.keys()
+        if other := differences({name: stored[name] for name in common}, {name: identity[name] for name in common}):
+            raise CheckpointError(
+                f"{folder}: is a checkpoint of another run; differing are {'; '.join(other[:3])}. Put the run's own in "
+                "its place, or move it away"
+            )
+        arrays, expected = metadata["arrays"], _signature(like)
+        # Orbax would silently cast to another dtype.
+        if other := differences({name: arrays.get(name) for name in (expected if part else arrays)}, expected):
+            raise ValueError(f"it holds other arrays: {'; '.join(other[:3])}")
+        yield
 
 
 def _open(folder: epath.Path) -> None:
-    with _checkpoint_errors(f"{folder}: cannot be opened"):
-        layout(folder).create(folder)
-        layout(folder).remove_incomplete(folder)
+    """Create a directory, and check that all processes see what process 0 writes there.
 
-
-def _check_shared(folder: epath.Path) -> None:
-    # Otherwise each save waits for ten minutes, and fails with a message that does not name the cause.
+    Otherwise each save would wait for ten minutes, and fail with a message that does not name the cause.
+    """
     problem = f"{folder}: cannot be opened"
 
-    def write() -> str:
-        name = f"shared-{uuid.uuid4().hex}"
+    def create() -> str:
         with _checkpoint_errors(problem):
-            (folder / name).write_bytes(b"")
-        return name
+            return layout.create(folder, f"shared-{uuid.uuid4().hex}")
 
-    file = folder / multihost.broadcast_from_host0(write)
+    file = folder / multihost.broadcast_from_host0(create)
 
     def find() -> None:
         deadline = time.monotonic() + SHARED_WITHIN

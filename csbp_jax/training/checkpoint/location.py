@@ -4,36 +4,16 @@ import contextlib
 import os
 import pathlib
 import re
-import types
 from typing import Any
 
 from etils import epath
 
 from csbp_jax.config import CheckpointError, ConfigError
 from csbp_jax.runtime import files, seals
-from csbp_jax.training.checkpoint import bucket, local
+from csbp_jax.training.checkpoint import layout
 
 RUN_FILES = "run"
 """Directory of a checkpoint that holds copies of files of its run."""
-
-
-def layout(folder: epath.PathLike) -> types.ModuleType:
-    """Return the layout of a directory of checkpoints, on a disk (:mod:`.local`) or in a bucket (:mod:`.bucket`).
-
-    Both have functions of the same names, arguments and results.
-    """
-    return bucket if bucket.is_bucket(folder) else local
-
-
-def steps(folder: epath.PathLike) -> list[int]:
-    """List the steps that have a checkpoint in ``folder``, in order."""
-    listed: list[int] = layout(folder).steps(epath.Path(folder))
-    return listed
-
-
-def remove_incomplete(folder: epath.PathLike) -> None:
-    """Remove the remains of saves that were not finished."""
-    layout(folder).remove_incomplete(epath.Path(folder))
 
 
 def parse(text: str, source: str = "--checkpoints") -> epath.Path:
@@ -49,7 +29,7 @@ def parse(text: str, source: str = "--checkpoints") -> epath.Path:
 
 def absolute(path: epath.Path) -> epath.Path:
     """Return the absolute path, which Orbax requires."""
-    return path if bucket.is_bucket(path) else epath.Path(os.path.abspath(path))
+    return path if layout.is_bucket(path) else epath.Path(os.path.abspath(path))
 
 
 def checkpoint_dir(
@@ -104,11 +84,10 @@ def config_beside(folder: epath.Path) -> dict[str, Any] | None:
       CheckpointError: the directory cannot be opened.
     """
     try:
-        for step in reversed(steps(folder) if folder.is_dir() else []):
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                file = layout(folder).complete(folder, step) / RUN_FILES / "config.json"
-                with file.open("rb") as content:
-                    return seals.parse(content.read(files.SMALL))
+        for path in reversed(layout.complete(folder).values()):
+            file = path / RUN_FILES / "config.json"
+            with contextlib.suppress(FileNotFoundError, ValueError), file.open("rb") as content:
+                return seals.parse(content.read(files.SMALL))
     except Exception as error:  # gcsfs and its HTTP library raise many kinds
         raise CheckpointError(f"{folder}: cannot be opened ({str(error) or type(error).__name__})") from error
     return None

@@ -84,7 +84,7 @@ def test_the_file_and_the_table_agree(run, result):
     for name in ("pgd", "square"):
         assert not (outcomes(content, name) & ~outcomes(content, "clean")).any()
     assert content["runs"][0]["perturbations"]["pgd"]["variants"] == list(pgd.SURROGATES)
-    assert text.count("/255: PGD ") == len(content["runs"][0]["masking"]) == 3
+    assert text.count("/255: accuracy ") == len(content["runs"][0]["masking"]) == 3
     assert (run / "figures" / "robustness.png").stat().st_size > 10_000
     caption = plots.caption_of((run / "figures" / "robustness.png").read_bytes())
     assert caption.startswith(f"Robustness on {EXAMPLES} examples of the test split: accuracy under")
@@ -148,7 +148,7 @@ def test_a_white_box_attack_counts_below_the_black_box_one_or_where_it_fools_all
     assert [c.counts for c in check([0, 0], [0, 0])] == [True] * 3  # no attack is stronger
     assert check([1, 1], [1, 0])[0][:3] == (2.0, 1.0, 0.5)
     lines = command._masking_lines({"pgd": np.ones((3, 2)), "square": np.zeros((3, 2))})
-    assert len(lines) == 3 and all("does not count" in line for line in lines)
+    assert len(lines) == 3 and all("quote its row, for PGD's" in line for line in lines)
     assert "without the square attack" in command._masking_lines({"pgd": np.ones((3, 2))})[0]
 
 

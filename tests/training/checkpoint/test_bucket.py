@@ -139,26 +139,26 @@ def test_damage_in_a_bucket_is_detected_renamed_and_reported(bucket, tmp_path):
     asked = ("--checkpoints", PLACE, "--name", "d", "--epochs", "3")
     done = train(tmp_path / "one", environment, *asked)
     assert done.returncode == 0, done.stderr
-    assert steps(there, "d") == ["4.1", "6.1"]
-    (name,) = (name for name in there.names() if re.fullmatch(r"runs/d/6\.1/d/\w+", name))
+    assert steps(there, "d") == ["4", "6"]
+    (name,) = (name for name in there.names() if re.fullmatch(r"runs/d/6/d/\w+", name))
     content = bytearray(there[name])
     content[len(content) // 2] ^= 4
     there[name] = bytes(content)
     again = train(tmp_path / "two", environment, *asked)
     assert again.returncode == 0, again.stderr
-    reported = re.search(r"^gs://checkpoints/runs/d/6\.1: (d/\w+) is damaged; renamed to (\S+)$", again.stdout, re.M)
+    reported = re.search(r"^gs://checkpoints/runs/d/6: (d/\w+) is damaged; renamed to (\S+)$", again.stdout, re.M)
     assert reported and name.endswith(reported[1]), again.stdout
     assert f"runs/d/{reported[2]}" in there.names() and there[name] == content
     assert "resumed after step 4," in again.stdout
-    assert steps(there, "d") == ["4.1", "6.2"]
+    assert steps(there, "d") == ["4", "6.1"]
     assert left(tmp_path / "one", "d") == left(tmp_path / "two", "d")
     for name in there.names():
         if name.startswith("runs/d/") and name.endswith("_METADATA"):
             del there[name]
     none = train(tmp_path / "three", environment, *asked)
     assert none.returncode == 4
-    assert re.search(r"no checkpoint is intact \(6: \S+ is missing; 4: \S+ is missing\)", none.stderr)
-    assert steps(there, "d") == ["4.1", "6.2"]
+    assert re.search(r"no checkpoint is intact \(6\.1: \S+ is missing; 4: \S+ is missing\)", none.stderr)
+    assert steps(there, "d") == ["4", "6.1"]
 
 
 def steps(bucket, run):

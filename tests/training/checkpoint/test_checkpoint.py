@@ -16,7 +16,7 @@ import pytest
 
 from csbp_jax.config import CheckpointError
 from csbp_jax.runtime import multihost, preemption, seals
-from csbp_jax.training.checkpoint import checkpoint, location, manifest
+from csbp_jax.training.checkpoint import checkpoint, layout, manifest
 from tests.support.matching import search
 
 TREE: dict[str, Any] = {
@@ -69,7 +69,7 @@ def test_one_of_the_same_step_is_replaced(saved, tmp_path):
     folder = shutil.copytree(saved, tmp_path / "c")
     with checkpoint.open_folder(folder) as checkpoints:
         checkpoints.save(11, at(100))
-    assert sorted(path.name for path in folder.iterdir()) == ["11", "9"]
+    assert sorted(path.name for path in folder.iterdir()) == ["11.1", "9"]
     equal(restore(folder)[0], at(100))
 
 
@@ -125,13 +125,11 @@ def test_a_file_that_is_none_is_not_opened(saved, tmp_path, name, make):
 NOT_ITS_OWN = "manifest.json names {}, which is not in its folder"
 
 
-DAMAGED_LISTS: list[Any] = [[], 5, None, {"_METADATA": 5}, {"_METADATA": {}}]
-
-
 @pytest.mark.parametrize("listed, problem", [
     ({"/dev/zero": {"bytes": 1, "sha256": "0"}}, NOT_ITS_OWN.format("/dev/zero")),
     ({"d/../../x": {"bytes": 1, "sha256": "0"}}, NOT_ITS_OWN.format("d/../../x")),
-    *((other, "manifest.json is damaged") for other in DAMAGED_LISTS),
+    *((other, "manifest.json is damaged") for other in [[], 5, None]),
+    *(({"_METADATA": other}, "_METADATA is damaged") for other in [5, {}]),
 ])  # fmt: skip
 def test_a_manifest_names_files_of_its_folder(saved, tmp_path, listed, problem):
     copy = shutil.copytree(saved / "11", tmp_path / "11")
@@ -170,7 +168,7 @@ def test_a_damaged_checkpoint_is_renamed_and_reported_and_the_one_before_it_is_u
     (aside,) = folder.glob("11.damaged-*")
     assert reported == [f"{folder}/11: _METADATA is missing; renamed to {aside.name}"]
     save(folder, 10, 11)  # older than the newest was
-    assert location.steps(folder) == [10, 11] and aside.exists()
+    assert list(layout.complete(folder)) == [10, 11] and aside.exists()
     equal(restore(folder)[0], at(11))
 
 
@@ -194,10 +192,10 @@ def test_if_all_are_damaged_nothing_is_changed(saved, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["11", "9"]
 
 
-def test_remains_of_a_kill_are_removed_and_a_complete_checkpoint_gets_its_name(saved, tmp_path):
+def test_remains_of_a_kill_are_removed(saved, tmp_path):
     folder = shutil.copytree(saved, tmp_path / "c")
-    (folder / "11").rename(folder / "12.part")  # between seal and name
-    shutil.copytree(saved / "9", folder / "9.part")  # the same, in place of another
+    shutil.copytree(saved / "11", folder / "12.part")  # between seal and name
+    shutil.copytree(saved / "9", folder / "9.1.part")  # the same, in place of another
     (folder / "13.part.orbax-checkpoint-tmp").mkdir()
     shutil.copytree(saved / "9", folder / "14.part")
     (folder / "14.part" / "manifest.json").unlink()  # before its seal
@@ -205,7 +203,17 @@ def test_remains_of_a_kill_are_removed_and_a_complete_checkpoint_gets_its_name(s
     shutil.copytree(saved / "9", folder / "4.gone")
     (folder / "4.gone" / "_METADATA").unlink()
     equal(restore(folder)[0], at(11))
-    assert sorted(path.name for path in folder.iterdir()) == ["12", "9"]
+    assert sorted(path.name for path in folder.iterdir()) == ["11", "9"]
+
+
+def test_a_kill_before_the_older_of_a_step_is_deleted(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "c")
+    with checkpoint.open_folder(folder) as checkpoints:
+        checkpoints.save(11, at(100))
+    shutil.copytree(saved / "11", folder / "11")
+    equal(restore(folder)[0], at(100))
+    save(folder, 12)
+    assert sorted(path.name for path in folder.iterdir()) == ["11.1", "12"]
 
 
 def test_only_remains_of_checkpoints_are_removed(tmp_path):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import inspect
 import io
 import json
 import os
@@ -17,7 +16,7 @@ from csbp_jax.config import CheckpointError, ConfigError
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
 from csbp_jax.training import loop, run_json
-from csbp_jax.training.checkpoint import bucket, checkpoint, local, location, manifest
+from csbp_jax.training.checkpoint import checkpoint, layout, location, manifest
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from tests.support import shared_programs
@@ -52,8 +51,7 @@ def run(config, root, **options):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder whose checkpoints are named as in a bucket, which test_bucket.py has."""
-    for module in (checkpoint, location):
-        monkeypatch.setattr(module, "layout", lambda folder: bucket)
+    monkeypatch.setattr(layout, "is_bucket", lambda folder: True)
     (tmp_path / "bucket").mkdir()
     return tmp_path / "bucket"
 
@@ -78,7 +76,7 @@ def left(folder):
 def test_the_newest_two_steps_stay_and_the_newest_of_a_step(folder):
     assert restored(folder) == (None, [])
     save(folder, 4, 9, 11, 11.5)
-    assert left(folder) == ["11.2", "9.1"]
+    assert left(folder) == ["11.1", "9"]
     assert restored(folder) == (11.5, [])
     newest = checkpoint.restore_newest(folder, TREE)
     assert newest
@@ -87,54 +85,54 @@ def test_the_newest_two_steps_stay_and_the_newest_of_a_step(folder):
 
 def test_a_checkpoint_without_a_manifest_is_incomplete_and_removed(folder):
     save(folder, 9, 11)
-    shutil.copytree(folder / "11.1", folder / "12.1")
-    (folder / "12.1" / "manifest.json").unlink()  # a kill before the seal, or within a deletion
-    (folder / "13.1.manifest").write_text("{")
-    assert location.steps(folder) == [9, 11]
+    shutil.copytree(folder / "11", folder / "12")
+    (folder / "12" / "manifest.json").unlink()  # a kill before the seal, or within a deletion
+    (folder / "13.manifest").write_text("{")
+    assert list(layout.complete(folder)) == [9, 11]
     assert restored(folder) == (11.0, [])
-    assert left(folder) == ["11.1", "9.1"]
+    assert left(folder) == ["11", "9"]
 
 
 def test_a_kill_before_the_older_of_a_step_is_deleted(folder):
     save(folder, 9, 11)
-    kept = shutil.copytree(folder / "11.1", folder.parent / "kept")
+    kept = shutil.copytree(folder / "11", folder.parent / "kept")
     save(folder, 11.5)
-    shutil.copytree(kept, folder / "11.1")
+    shutil.copytree(kept, folder / "11")
     assert restored(folder) == (11.5, [])
     save(folder, 12, 13)
-    assert left(folder) == ["12.1", "13.1"]
+    assert left(folder) == ["12", "13"]
 
 
 def test_a_damaged_checkpoint_loses_its_manifest_and_its_step_is_saved_again(folder):
     save(folder, 9, 11)
-    (folder / "11.1" / "_METADATA").write_text("{}")
+    (folder / "11" / "_METADATA").write_text("{}")
     value, (line,) = restored(folder)
     assert value == 9.0
-    (aside,) = (folder / "11.1").glob("manifest.json.*")
-    assert line.startswith(f"{folder}/11.1: _METADATA has 2 bytes, not ")
-    assert line.endswith(f"; renamed to 11.1/{aside.name}") and "damaged-" in aside.name
+    (aside,) = (folder / "11").glob("manifest.json.*")
+    assert line.startswith(f"{folder}/11: _METADATA is damaged")
+    assert line.endswith(f"; renamed to 11/{aside.name}") and "damaged-" in aside.name
     save(folder, 11.5)
-    assert left(folder) == ["11.1", "11.2", "9.1"]
+    assert left(folder) == ["11", "11.1", "9"]
     assert restored(folder) == (11.5, []) and aside.exists()
-    for path in (folder / "11.2", folder / "9.1"):
+    for path in (folder / "11.1", folder / "9"):
         (path / "_METADATA").unlink()
     with pytest.raises(
-        CheckpointError, match=r"no checkpoint is intact \(11: _METADATA is missing; 9: _METADATA is mis"
+        CheckpointError, match=r"no checkpoint is intact \(11.1: _METADATA is missing; 9: _METADATA is mis"
     ):
         restored(folder)
-    assert (folder / "11.2" / "manifest.json").exists() and (folder / "9.1" / "manifest.json").exists()
+    assert (folder / "11.1" / "manifest.json").exists() and (folder / "9" / "manifest.json").exists()
 
 
 def test_a_save_that_fails_is_cleared_away(folder):
     reported: list[str] = []
     with checkpoint.open_folder(folder, reported.append) as checkpoints:
-        (folder / "1.1.manifest").mkdir()
+        (folder / "1.manifest").mkdir()
         checkpoints.save(1, at(1))
         assert checkpoints.failed()
         checkpoints.save(2, at(2))
     assert len(reported) == 1 and "step 1 cannot be written" in reported[0]
-    assert location.steps(folder) == [2] and manifest.verify(folder / "2.1") is None
-    assert not (folder / "1.1").exists()
+    assert list(layout.complete(folder)) == [2] and manifest.verify(folder / "2") is None
+    assert not (folder / "1").exists()
 
 
 @pytest.fixture(scope="module")
@@ -214,9 +212,11 @@ def test_another_config_location_or_start_is_refused_without_changes(elsewhere_r
     content = run_json.read_config(there / "s" / "2" / "run")
     content["config"]["seed"] = 1
     (begun / "config.json").write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match=r"checkpoints of run 's' are of another config; seed \(0 there, 1 here\)"):
+    with pytest.raises(
+        CheckpointError, match=r"2: is a checkpoint of another run; differing are seed \(0 there, 1 here"
+    ):
         run(other, mine, name="s", checkpoints=str(there))
-    assert sorted(path.name for path in begun.iterdir()) == ["config.json", "lock"]
+    assert sorted(path.name for path in begun.iterdir()) == ["checkpoints", "config.json", "lock"]
 
 
 @pytest.mark.parametrize(
@@ -250,15 +250,3 @@ def test_an_address_without_gcsfs_is_one_line(tmp_path):
     ):
         run(SMALL, tmp_path, checkpoints="gs://bucket/runs")
     assert not list(tmp_path.iterdir())
-
-
-def test_both_layouts_have_the_same_functions():
-    forms = [
-        {
-            name: str(inspect.signature(function))
-            for name, function in vars(layout).items()
-            if inspect.isfunction(function) and function.__module__ == layout.__name__ and name[0] != "_"
-        }
-        for layout in (local, bucket)
-    ]
-    assert len(forms[0]) == 8 and forms[0] == {name: forms[1].get(name) for name in forms[0]}

@@ -1,0 +1,122 @@
+"""Plots of a run, from its ``metrics.jsonl`` alone, and of a learning-rate test."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csbp_jax.reporting import fonts, plots
+from csbp_jax.reporting.plots import PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+Color = str | NDArray[np.float64]
+
+
+def draw(run: pathlib.Path, rows: list[Row]) -> None:
+    """Draw ``figures/training.png`` (losses, z, accuracy) and ``figures/rates.png`` (firing rate per layer)."""
+    for name, (figure, caption) in figures(run.name, rows).items():
+        plots.save(figure, run / "figures" / f"{name}.png", caption, dpi=120)
+
+
+@fonts.with_fallbacks()
+def figures(name: str, rows: list[Row]) -> "dict[str, tuple[Figure, str]]":
+    """Return the figures of the rows so far, "training" and "rates", with their captions; none before an epoch."""
+    # An epoch with bad steps only has no means.
+    epochs = [row for row in rows if row["kind"] == "epoch" and "rates" in row]
+    if not epochs:
+        return {}
+    steps = [row for row in rows if row["kind"] == "train"] or epochs
+    training, (losses, strength, accuracy) = plots.panels(3, 4, 3.6)
+    _losses(losses, steps)
+    _strength(strength, steps)
+    _accuracy(accuracy, epochs)
+    training.suptitle(fonts.printable(name))
+    length = f"{epochs[-1]['epoch']} epochs, {epochs[-1]['step']} steps"
+    count = epochs[-1].get("validation_count")
+    caption = (
+        f"Training over {length}: losses of batches; chaos strength z; accuracy of each epoch on the training examples"
+        f"{f' and on {count} validation examples' if count else ''}."
+    )
+    rates, (axes,) = plots.panels(1, 5, 3.6)
+    layers = list(epochs[0]["rates"])
+    of_layers = {layer: [row["rates"][layer] for row in epochs] for layer in layers}
+    _lines(axes, epochs, of_layers, _colors_by_depth(len(layers)))
+    axes.set(xlabel="step", ylabel="spikes per neuron per time step", title="Firing rate", ylim=(0, None))
+    plots.legend_beside(rates, [axes], fontsize="x-small")
+    of_rates = f"Firing rate of each layer, mean of each epoch, over {length} of training."
+    return {"training": (training, caption), "rates": (rates, of_rates)}
+
+
+def _lines(axes: "Axes", rows: list[Row], curves: dict[str, list[float]], colors: Sequence[Color] = PALETTE) -> None:
+    """Draw a line over the steps of the rows for each label."""
+    for number, (label, values) in enumerate(curves.items()):
+        marker = "." if len(rows) <= 50 else None
+        color = colors[number % len(colors)]
+        axes.plot([row["step"] for row in rows], values, lw=1, color=color, label=label, marker=marker)
+
+
+def _losses(axes: "Axes", steps: list[Row]) -> None:
+    labels = {"task_loss": "task", "chaos_loss": "chaos, z times its term"}
+    curves = {label: [row[key] for row in steps] for key, label in labels.items()}
+    _lines(axes, steps, {label: losses for label, losses in curves.items() if max(losses) > 0})
+    axes.set(xlabel="step", ylabel="loss of a batch", title="Losses", yscale="log")
+    axes.legend()
+
+
+def _strength(axes: "Axes", steps: list[Row]) -> None:
+    taps_by_curve: dict[tuple[float, ...], list[str]] = {}
+    for tap in steps[0]["z"]:
+        taps_by_curve.setdefault(tuple(row["z"][tap] for row in steps), []).append(tap)
+    _lines(
+        axes,
+        steps,
+        {
+            taps[0] if len(taps) == 1 else f"{taps[0]} to {taps[-1]}, {len(taps)} equal": list(curve)
+            for curve, taps in taps_by_curve.items()
+        },
+    )
+    axes.set(xlabel="step", ylabel="z", title="Chaos strength", ylim=(0, None))
+    if taps_by_curve:
+        axes.legend(title="tapped tensor", fontsize="small")
+    else:
+        axes.text(0.5, 0.5, "no tap: plain backpropagation", ha="center", transform=axes.transAxes)
+
+
+def _accuracy(axes: "Axes", epochs: list[Row]) -> None:
+    labels = {
+        "accuracy": "training",
+        "validation_accuracy": "validation",
+        "ema_validation_accuracy": "validation, averaged weights",
+    }
+    curves = {label: [100 * row[key] for row in epochs] for key, label in labels.items() if key in epochs[0]}
+    _lines(axes, epochs, curves)
+    axes.set(xlabel="step", ylabel="accuracy of an epoch (%)", title="Accuracy")
+    axes.legend()
+
+
+def _colors_by_depth(count: int) -> Sequence[Color]:
+    """Return a colour per layer, from the first to the last."""
+    if count <= len(PALETTE):
+        return PALETTE[:count]
+    from matplotlib import colormaps
+
+    return list(colormaps["viridis"](np.linspace(0, 0.95, count)))
+
+
+def draw_lr_finder(file: pathlib.Path, result: dict[str, Any]) -> None:
+    """Draw the loss over rising learning rates, from the result of ``lr_finder.find``."""
+    figure, (axes,) = plots.panels(1, 6, 3.6)
+    axes.plot(result["rates"], result["losses"], ".", color="grey", ms=3, label="per batch")
+    axes.plot(result["rates"], result["smoothed"], color=PALETTE[0], label="smoothed")
+    for color, name in zip(PALETTE[1:], ("suggested", "steepest"), strict=False):
+        axes.axvline(result[name], color=color, ls="--", lw=1, label=f"{name}: {result[name]:.2g}")
+    top = 1.5 * max(result["smoothed"][0], min(result["smoothed"]))
+    axes.set(xlabel="learning rate", ylabel="task loss", xscale="log", ylim=(0, top), title="Learning-rate test")
+    axes.legend(fontsize="small")
+    plots.save(figure, file, dpi=120)

@@ -1,0 +1,108 @@
+"""Names of checkpoints in their directory, on a disk or in a bucket, whose directories cannot be renamed atomically.
+
+STEP, STEP.N                     a checkpoint of this step, complete: the one with the largest number N counts. In a
+                                 bucket, only with its manifest, which is written last and deleted first
+STEP....part..., STEP....gone    on a disk: being written, being deleted; left by a killed run, removed by the next one
+STEP....damaged-TIME             on a disk: renamed by a restore, and kept; in a bucket, its manifest is renamed
+"""
+
+import logging
+import re
+import time
+
+import fsspec
+from etils import epath
+
+from csbp_jax.config import extras
+from csbp_jax.training.checkpoint import manifest
+
+KEEP = 2
+"""Number of checkpoints that are kept, the newest ones."""
+
+
+def is_bucket(folder: epath.PathLike) -> bool:
+    """Return whether a path is an address, ``gs://...``.
+
+    Raises:
+      Missing: it is, but gcsfs is not installed.
+    """
+    if not str(folder).startswith("gs://"):
+        return False
+    extras.need("gcs", str(folder))
+    # TensorStore writes arrays without gcsfs, whose cached listings are then out of date.
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    # gcsfs logs each retry with its traceback; final errors are raised as well.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    return True
+
+
+def create(folder: epath.Path, file: str) -> str:
+    """Create the directory of all checkpoints, clear it of remains, and write a file there; return its name."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_incomplete(folder)
+        (folder / file).write_bytes(b"")
+    except FileNotFoundError:
+        raise OSError("there is no such bucket, or you may not write there") from None
+    return file
+
+
+def complete(folder: epath.PathLike) -> dict[int, epath.Path]:
+    """Return the newest complete checkpoint of each step that has one, in the order of the steps."""
+    return dict(_complete(epath.Path(folder)))
+
+
+def new(folder: epath.Path, step: int) -> epath.Path:
+    """Return the path to write a checkpoint to."""
+    number = max((number for other, number, _ in _all(folder) if other == step), default=-1) + 1
+    name = f"{step}.{number}" if number else f"{step}"
+    return folder / (name if is_bucket(folder) else f"{name}.part")
+
+
+def commit(path: epath.Path) -> None:
+    """Give a checkpoint that has its manifest its name, and delete those that are no longer kept."""
+    if not is_bucket(path):
+        path.rename(path.with_name(path.name.removesuffix(".part")))
+    newest = list(complete(path.parent).values())[-KEEP:]
+    for old in [old for _, old in _complete(path.parent) if old not in newest]:
+        # A half-deleted checkpoint must not be a complete one.
+        if is_bucket(old):
+            (old / manifest.NAME).unlink()
+        else:
+            old = old.rename(old.with_name(f"{old.name}.gone"))
+        old.rmtree()
+
+
+def quarantine(path: epath.Path) -> epath.Path:
+    """Rename a damaged checkpoint, or in a bucket its manifest, and return the new path."""
+    damaged = path / manifest.NAME if is_bucket(path) else path
+    return damaged.rename(damaged.with_name(f"{damaged.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
+
+
+def remove_incomplete(folder: epath.PathLike) -> None:
+    """Remove the remains of a killed run or a failed save."""
+    folder = epath.Path(folder)
+    for path in _content(folder):
+        # By the whole name: a run from someone else may name any folder as that of its checkpoints.
+        if re.fullmatch(r"\d+(\.\d+)?\.(part.*|gone|manifest)|shared-[0-9a-f]{32}", path.name):
+            path.rmtree() if path.is_dir() else path.unlink()
+    for _, _, path in _all(folder):
+        if is_bucket(folder) and not any(file.name.startswith(manifest.NAME) for file in path.iterdir()):
+            path.rmtree()
+
+
+def _content(folder: epath.Path) -> list[epath.Path]:
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:  # raised for an empty directory of a bucket
+        return []
+
+
+def _complete(folder: epath.Path) -> list[tuple[int, epath.Path]]:
+    return [(step, path) for step, _, path in _all(folder) if not is_bucket(path) or (path / manifest.NAME).exists()]
+
+
+def _all(folder: epath.Path) -> list[tuple[int, int, epath.Path]]:
+    """List step, number and path of all checkpoints, complete or not, in order."""
+    matches = [(re.fullmatch(r"(\d+)(?:\.(\d+))?", path.name), path) for path in _content(folder)]
+    return sorted((int(match[1]), int(match[2] or 0), path) for match, path in matches if match)

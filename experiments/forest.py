@@ -1,0 +1,138 @@
+"""Draw all differences between CSBP and plain backpropagation, and the drift, into docs/results/contrasts.png.
+
+    python -m experiments.forest
+
+The numbers are those of tests/data/analyses.json, which were made from the committed runs.
+"""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from csbp_jax.reporting import plots
+
+ROOT = pathlib.Path(__file__).parent.parent
+RECORD = ROOT / "tests" / "data" / "analyses.json"
+DRAWS = ROOT / "docs" / "results" / "xor_tuned" / "draws.json"
+OUT = ROOT / "docs" / "results" / "contrasts.png"
+COLUMNS = ("CSBP minus plain", "CSBP minus drift")
+WIDEST = 6.0
+"""Points at which the axis ends; an arrow stands for what is above."""
+BLUE, GREY = plots.PALETTE[0], "0.4"
+CAPTION = "differences of test accuracy between CSBP, plain backpropagation and the drift; 95 % intervals"
+
+
+ACCURACY = "test accuracy after the last epoch (points) over seeds, {}, primary"
+POOLED = "test accuracy (points) over seeds, {}, pooled over methods"
+SEEDS, FOLDS = (f"test accuracy, last epoch, over {what}" for what in ("seeds", "folds"))
+FEW = {
+    "digits": ("claims", "digits"),
+    "CIFAR-10, 8x8": ("claims", "cifar10"),
+    "digits as events": ("claims_events", "digits_events"),
+    "spike times": ("claims_events", "spike_timing"),
+    "MNIST": ("claims_mnist", "mnist"),
+    "Fashion-MNIST": ("claims_mnist", "fashion_mnist"),
+    "spoken digits": ("claims_fsdd", "fsdd"),
+    "N-MNIST": ("claims_nmnist", "nmnist"),
+    "digits, wrong labels": ("claims", "digits, wrong labels"),
+    "MNIST, wrong labels": ("claims_mnist", "mnist, wrong labels"),
+    "Fashion-MNIST, wrong labels": ("claims_mnist", "fashion_mnist, wrong labels"),
+    "spoken digits, wrong labels": ("claims_fsdd", "fsdd, wrong labels"),
+    "N-MNIST, wrong labels": ("claims_nmnist", "nmnist, wrong labels"),
+}
+"""Page and task of each label."""
+
+
+class Interval(NamedTuple):
+    """A difference and its interval, in points."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Row(NamedTuple):
+    """A line of the figure; None where there is no such contrast."""
+
+    label: str
+    plain: Interval | None = None
+    drift: Interval | None = None
+
+
+def groups() -> dict[str, list[Row]]:
+    """Return the rows of the figure, under the regimes that they were measured in."""
+    escape = "stuck points that are left, tuned, primary"
+    return {
+        "The paper's regime: deep, all labels": [Row("CNN7 with TEBN, CIFAR-10: not yet tested")],
+        "Spiking XOR": [
+            over_draws("best of 24 tries, over 8 draws"),
+            recorded("stuck points that are left", "xor_escape", escape, "CSBP", "plain backpropagation", "drift"),
+        ],
+        "Few labels, settings drawn once": [
+            recorded(label, page, ACCURACY.format(task), "C", "P", "D") for label, (page, task) in FEW.items()
+        ],
+        "Plugged into other methods, few labels": [
+            recorded("nine methods, digits as events", "claims_forest", POOLED.format("digits_events"), "C", "P", "D"),
+            recorded("nine methods, CIFAR-10, 8x8", "claims_forest", POOLED.format("cifar10"), "C", "P", "D"),
+        ],
+        "Small tasks, all labels": [
+            recorded("digits", "digits", SEEDS, "csbp", "bp"),
+            recorded("digits as events", "digits_events", SEEDS, "csbp", "bp"),
+            recorded("MNIST", "mnist", SEEDS, "csbp", "bp"),
+            recorded("N-MNIST, 1,100 recordings", "nmnist", FOLDS, "CSBP", "plain", "drift"),
+        ],
+    }
+
+
+def recorded(label: str, study: str, measure: str, arm: str, *others: str) -> Row:
+    """Return the contrasts of an arm with others of a family of the record."""
+    family = next(f for f in json.loads(RECORD.read_text()) if f["study"] == study and f["measure"] == measure)
+    names = ["mean" if name == "difference" else name for name in family["numbers"]]
+    rows = {tuple(row[:2]): dict(zip(names, row[2:], strict=True)) for row in family["rows"]}
+    scale = 1 if "(points)" in measure else 100
+    return Row(label, *(Interval(*(scale * rows[arm, other][end] for end in Interval._fields)) for other in others))
+
+
+def over_draws(label: str) -> Row:
+    """Return the contrasts of the best of 24 tries on XOR, whose intervals are over draws of settings."""
+    best = json.loads(DRAWS.read_text())["analysis"]["all"]["best of"]["24"]
+    shares = (best[f"minus {other}"] for other in ("plain backpropagation", "drift"))
+    return Row(label, *(Interval(*(100 * share[end] for end in Interval._fields)) for share in shares))
+
+
+def draw(rows_of: dict[str, list[Row]], out: pathlib.Path) -> None:
+    """Draw a row a contrast in two panels, against plain backpropagation and against the drift."""
+    lines = [line for group, rows in rows_of.items() for line in (Row(group), *rows)]
+    figure, axes = plots.panels(2, 4.4, 0.23 * len(lines) + 1.2, sharey=True)
+    for column, (axis, title) in enumerate(zip(axes, COLUMNS, strict=True)):
+        axis.axvline(0, color="0.7", linewidth=0.8)
+        for y, line in enumerate(lines):
+            if interval := (line.plain, line.drift)[column]:
+                _draw_interval(axis, y, interval, counted="draws" in line.label)
+        axis.set(xlim=(-WIDEST - 0.3, WIDEST + 0.3), title=title, xlabel="points of test accuracy; on XOR, of starts")
+        axis.tick_params(axis="y", length=0)
+    axes[0].set_yticks(range(len(lines)), [line.label for line in lines])
+    for label, line in zip(axes[0].get_yticklabels(), lines, strict=True):
+        label.set(fontsize=9, fontweight="bold" if line.label in rows_of else "normal")
+    axes[0].set_ylim(len(lines) - 0.4, -0.6)
+    counted, fixed = (axes[0].plot([], [], "o-", color=c, mfc=m)[0] for c, m in ((BLUE, BLUE), (GREY, "white")))
+    labels = ["over draws of settings", "over seeds, at the settings that were chosen"]
+    figure.legend([counted, fixed], labels, loc="outside upper center", ncols=2, fontsize=9)
+    plots.save(figure, out, CAPTION)
+
+
+def _draw_interval(axis: Any, y: int, interval: Interval, counted: bool) -> None:
+    colour, face = (BLUE, BLUE) if counted else (GREY, "white")
+    low, high = np.clip((interval.low, interval.high), -WIDEST, WIDEST)
+    axis.plot([low, high], [y, y], color=colour, linewidth=1.6)
+    if abs(interval.mean) <= WIDEST:
+        axis.plot(interval.mean, y, "o", color=colour, mfc=face, markersize=4.5)
+    else:
+        axis.plot(WIDEST, y, ">", color=colour, markersize=6)
+        axis.annotate(f"{interval.mean:+.0f}", (WIDEST - 0.5, y), ha="right", va="center", fontsize=9)
+
+
+if __name__ == "__main__":
+    draw(groups(), OUT)

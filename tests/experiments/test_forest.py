@@ -1,0 +1,39 @@
+"""The figure of all contrasts shows the numbers of the pages."""
+
+import pathlib
+
+import pytest
+
+from csbp_jax.reporting import plots
+from experiments import forest
+
+RESULTS = forest.ROOT / "docs" / "results"
+ROWS = {row[0]: row[1:] for rows in forest.groups().values() for row in rows}
+
+
+@pytest.mark.parametrize("label, column, page", [
+    ("best of 24 tries, over 8 draws", 0, "README.md"),
+    ("best of 24 tries, over 8 draws", 1, "README.md"),
+    ("nine methods, digits as events", 0, "claims_forest/README.md"),
+    ("nine methods, CIFAR-10, 8x8", 0, "claims_forest/README.md"),
+    ("nine methods, digits as events", 1, "claims_forest/README.md"),
+])  # fmt: skip
+def test_a_row_has_the_interval_of_its_page(label, column, page):
+    interval = ROWS[label][column]
+    assert interval is not None
+    mean, low, high = interval
+    text = f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    assert any(form in (RESULTS / page).read_text() for form in (text, text.replace("+", "")))
+
+
+def test_the_regime_of_the_paper_comes_first_and_is_empty_until_it_is_tested():
+    (_, rows), *_ = forest.groups().items()
+    assert rows == [forest.Row("CNN7 with TEBN, CIFAR-10: not yet tested")]
+
+
+def test_a_difference_beyond_the_axis_is_an_arrow_with_its_number(tmp_path):
+    interval = forest.Interval(39.0, 36.0, 42.0)
+    within = forest.Interval(1.0, 0.0, 2.0)
+    forest.draw({"XOR": [forest.Row("beyond", interval), forest.Row("over draws", within)]}, tmp_path / "a.png")
+    assert plots.caption_of((tmp_path / "a.png").read_bytes()).startswith("differences")
+    assert pathlib.Path(tmp_path / "a.pdf").stat().st_size > 1000

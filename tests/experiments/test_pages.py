@@ -1,0 +1,124 @@
+"""Committed pages of studies are made of their data, whose numbers follow from the runs that they hold."""
+
+import json
+import pathlib
+
+import pytest
+
+from experiments import accuracy, curves, delays, known_exponents, precision, series_rates, speakers, streams
+from experiments import exponents as exponents_study
+from experiments.cbp import __main__ as cbp
+from experiments.cbp import overshoot
+from experiments.cbp import pages as cbp_pages
+from experiments.ergodic import pages as ergodic
+from experiments.nmnist import __main__ as nmnist
+from experiments.parity import __main__ as parity
+from experiments.release import __main__ as release
+from experiments.xor import draws, escape, rises, tuned
+from tests.support.quotes import quoted
+from tests.support.stored_numbers import stored
+
+RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
+
+
+def read(file):
+    return json.loads((RESULTS / file).read_text())
+
+
+def page_of_rises(content):
+    return rises.page(content, read("xor_tuned/tuned.json"))
+
+
+def ended(page):
+    """A page that a line end follows."""
+    return lambda content: page(content) + "\n"
+
+
+def table_of_series(content):
+    return series_rates.page(content["systems"])
+
+
+def table_of_curves(content):
+    return curves.table(content["runs"])
+
+
+TABLES = {
+    "cbp/cbp.json": cbp_pages.page,
+    "cbp_overshoot/overshoot.json": overshoot.page,
+    "cifar10/curves.json": table_of_curves,
+    "cifar10_cnn7/curves.json": table_of_curves,
+    "cifar10_ilif/curves.json": table_of_curves,
+    "delays/delays.json": delays.page,
+    "ergodic/ergodic.json": ergodic.page,
+    **{f"exponents/{of}/exponents.json": exponents_study.page for of in ("dense_batch", "dense_epoch", "dense_stream")},
+    "exponents/conv_batch/exponents.json": exponents_study.page,
+    "fsdd_curves/curves.json": table_of_curves,
+    "known_exponents/known_exponents.json": known_exponents.page,
+    "nmnist/nmnist.json": nmnist.page,
+    "release/release.json": release.page,
+    "series/series.json": table_of_series,
+    "streams/streams.json": streams.page,
+    "xor_escape/escape.json": escape.page,
+    "xor_tuned/tuned.json": tuned.page,
+}
+PAGES = {
+    "digits/accuracy.json": (accuracy.page, "README.md"),
+    "digits_events/accuracy.json": (accuracy.page, "README.md"),
+    "fsdd/accuracy.json": (speakers.page, "README.md"),
+    "mnist/accuracy.json": (accuracy.page, "README.md"),
+    "parity/parity.json": (parity.page, "README.md"),
+    "precision/accuracy.json": (precision.page, "README.md"),
+    "xor_tuned/draws.json": (draws.page, "draws.md"),
+    "xor_tuned/rises.json": (ended(page_of_rises), "rises.md"),
+    **{file: (ended(page), "table.md") for file, page in TABLES.items()},
+}
+
+
+@pytest.mark.parametrize("file", PAGES)
+def test_a_page_is_made_of_its_data(file):
+    page, name = PAGES[file]
+    assert (RESULTS / file).with_name(name).read_text() == page(read(file))
+
+
+QUOTED = {"ergodic": (2, 12), "known_exponents": (4, 6), "series": (1, 6), "xor_tuned": (1, 6)}
+"""Of a folder's table: how many cells begin a row, and how many rows its README has at least."""
+
+
+@pytest.mark.parametrize("folder", QUOTED)
+def test_a_readme_quotes_its_table(folder):
+    key, least = QUOTED[folder]
+    page, table = ((RESULTS / folder / name).read_text() for name in ("README.md", "table.md"))
+    assert len(quoted(page, table, key)) >= least
+
+
+def escapes_of(content):
+    return {"groups": {name: {"compared": escape.compare(of["conditions"])} for name, of in content["groups"].items()}}
+
+
+def folds_of(content):
+    runs = {name: {int(seed): of[seed] for seed in of} for name, of in content["runs"].items()}
+    return nmnist.summary(runs, tuple(content["sizes"]))
+
+
+NUMBERS = {
+    "cbp/cbp.json": cbp.compare,
+    "cbp_overshoot/overshoot.json": overshoot.analyse,
+    "nmnist/nmnist.json": folds_of,
+    "xor_escape/escape.json": escapes_of,
+    "xor_tuned/draws.json": lambda content: {"analysis": draws.analyse(content["draws"])},
+    "xor_tuned/tuned.json": lambda content: tuned.compare(content["conditions"]),
+}
+
+
+def of_keys(content, like):
+    """The part of JSON that has the keys of another: counts that only new files have are left out."""
+    if isinstance(like, dict):
+        return {name: of_keys(content[name], value) for name, value in like.items() if name in content}
+    return content
+
+
+@pytest.mark.parametrize("file", NUMBERS)
+def test_numbers_follow_from_the_runs(file):
+    content, computed = read(file), json.loads(json.dumps(NUMBERS[file](read(file))))
+    committed = of_keys(content, computed)
+    assert of_keys(computed, committed) == stored(committed) and committed.keys() == computed.keys()
