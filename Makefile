@@ -40,7 +40,7 @@ help:  ## Show this list
 	@echo 'Options of sweep: GRID="chaos.z0=0,3,10,30 seed=0:8" and the options of train'
 	@echo 'Options of data:  DATASET=cifar10  FROM=directory-of-raw-files'
 	@echo 'Options of all:   DATA_DIR=data (prepared data sets)  DATASET=folder DIR=your-class-folders'
-	@echo 'All of ARGS:      make setup && $(VENV)/bin/csbp_jax train digits --help'
+	@echo 'All of ARGS:      make setup && $(VENV)/bin/csbp_jax train digits --help-all'
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "csbp_jax needs Python 3.11.4 or newer, but $(PYTHON) is " + sys.version.split()[0] + "; choose another one: make PYTHON=python3.13")'

@@ -213,7 +213,7 @@ def _parse(kind: Callable[..., Options], default: Options | None, argv: Sequence
                 print(f"{prog} {HELP_ALL} lists all {len(_names(kind))} options")
             raise
         # An event that this version of tyro does not describe.
-        raise ConfigError(f"{' '.join(argv)}: invalid options; {prog} --help lists all") from None
+        raise ConfigError(f"{' '.join(argv)}: invalid options; {prog} {HELP_ALL} lists all") from None
     for name, hint in get_type_hints(kind, include_extras=True).items() if kind is not Config else ():
         if allowed_range(hint):
             check_value(f"--{name.replace('_', '-')}", getattr(options, name), hint)
@@ -256,7 +256,7 @@ def _help(field: StructFieldSpec) -> str | None:
 
 
 def _message(event: tyro_errors.ParseErrorEvent, kind: Any, prog: str) -> str:
-    listing = f"{prog} --help lists all options"
+    listing = f"{prog} {HELP_ALL} lists all options"
     match event:
         case tyro_errors.InvalidChoice(argument=argument, value=value, choices=choices):
             return f"{_display_name(argument)}: {value!r} is not possible; allowed are {', '.join(choices)}"

@@ -46,7 +46,7 @@ class Series:
     source: option.SeriesFile
     column: option.Name = None
     """name of the column, or of the metric, such as train/task_loss; by default the only one, or the loss"""
-    skip: int = 0
+    skip: option.Number = 0
     """number of first values to leave out, such as a transient"""
     every: option.Count = 1
     """keep every N-th of the remaining values"""

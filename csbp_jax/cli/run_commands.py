@@ -9,15 +9,12 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from tyro.conf import arg
+from typing import TYPE_CHECKING, Any, Literal
 
 from csbp_jax import configs
 from csbp_jax.cli import option_types as option
 from csbp_jax.cli.options import Command, is_given, read, read_paths
 from csbp_jax.config import ConfigError, escaped, replaced
-from csbp_jax.ranges import integers
 
 if TYPE_CHECKING:
     from csbp_jax.runs.restore import RestoredRun
@@ -164,7 +161,7 @@ class Inspect(RestoreWithSplit):
     """layer, or several separated by commas; by default all spiking layers"""
     examples: option.Count = 100
     """number of examples, spread evenly over the split"""
-    example: Annotated[int, arg(metavar="N"), integers(0, 10**9)] = 0
+    example: option.Number = 0
     """number of the example whose spikes and membranes are drawn, from 0"""
 
 

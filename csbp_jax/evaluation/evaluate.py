@@ -82,10 +82,9 @@ def evaluate_run(
       t - 1 is that of logits averaged over the first t steps; with ``psn``, these steps have seen the later ones.
 
     Raises:
-      ConfigError: no such run or split, or its data are missing or have other classes.
+      ConfigError: no such run, or its data are missing or have other classes.
     """
     console = make_console() if console is None else console
-    forward.check_split(split)
     restored = restore.restore(run, weights_of, trust=trust, own=own)
     weights_of = restored.weights_of  # of a published network, those that it has
     parts, fingerprint = restore.load_data(restored, data_dir)

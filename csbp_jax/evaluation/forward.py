@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax import data
-from csbp_jax.config import ConfigError
 from csbp_jax.data.device import transform
 from csbp_jax.runs.restore import Apply, RestoredRun
 from csbp_jax.runtime import sharding
@@ -19,15 +18,8 @@ from csbp_jax.training.compiled import eval_keys
 Measure = Callable[[Apply, Any, jax.Array, dict[str, jax.Array]], Any]
 """``measure(apply, variables, x, batch)`` to any pytree of arrays; x ``[B, T or 1, ...]`` is the network's input."""
 
-SPLITS = ("test", "validation", "train")
 MAX_PADDED = 1000
 """Most examples of a batch that is larger than its source: the config of a run from others may have any."""
-
-
-def check_split(split: str) -> None:
-    """Raise a ConfigError if there is no such split."""
-    if split not in SPLITS:
-        raise ConfigError(f"--split: {split!r} is not possible; allowed are {', '.join(SPLITS)}")
 
 
 def spread(rows: NDArray[np.int64], count: int | None) -> NDArray[np.int64]:

@@ -58,7 +58,6 @@ def inspect(
         a module of the user's own that cannot be inspected.
     """
     console = make_console() if console is None else console
-    forward.check_split(split)
     restored = restore.restore(run)
     splits, _ = restore.load_data(restored, data_dir)
     records = splits[split]

@@ -47,10 +47,8 @@ def read(path: str | pathlib.Path, column: str | None = None, skip: int = 0) -> 
       skip: number of first values to leave out.
 
     Raises:
-      ConfigError: there is no such file, run or column, a cell is not a finite number, or ``skip`` is negative.
+      ConfigError: there is no such file, run or column, or a cell is not a finite number.
     """
-    if skip < 0:
-        raise ConfigError(f"--skip: {skip} is not possible; allowed are whole numbers from 0")
     path = pathlib.Path(path)
     if path.is_dir():
         columns, path = _columns_of_run(path), path / "metrics.jsonl"

@@ -12,7 +12,7 @@ import pathlib
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from csbp_jax.config import ConfigError, extras, flatten, one_line
 from csbp_jax.evaluation import follow as following
@@ -67,8 +67,6 @@ def track(
       ConfigError: not a run's folder, one without metrics, the tracker's package is not installed, the tracker refuses
         the run, RUN/track is a link, or another process follows it.
     """
-    if to not in get_args(Tracker):
-        raise ConfigError(f"--to: {to!r} is not possible; allowed are {', '.join(get_args(Tracker))}")
     addresses: dict[pathlib.Path, str] = {}
     folders = following.follow(runs, functools.partial(_writer, to, project, addresses), follow)
     return [addresses[folder] for folder in folders]

@@ -75,7 +75,7 @@ def save(figure: "Figure", file: pathlib.Path, caption: str = "", dpi: int = 100
     """
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-    for path in {file, file.with_suffix(".pdf") if file.suffix == ".png" else file}:
+    for path in [file, *([file.with_suffix(".pdf")] if file.suffix == ".png" else [])]:
         of_pdf = {"CreationDate": None, "Subject": caption}
         with writing(path):
             path.unlink(missing_ok=True)

@@ -65,8 +65,8 @@ def progress(console: Console, total: int, done: int) -> Iterator[Callable[[int,
 @contextlib.contextmanager
 def logged_progress(console: Console, total: int) -> Iterator[Callable[[int, str], None]]:
     """Show a live progress bar as :func:`progress`, or lines without a terminal; yields ``show(done, text)``."""
+    lines = _Lines(console)
     with progress(console, total, 0) as bar:
-        lines = _Lines(console)
         yield bar if is_live(console) else lambda done, text: lines.show("", text, done, total)
 
 

@@ -44,7 +44,7 @@ WRONG = {
     "train digits --epochs": "--epochs: a value is missing; it is --epochs INT",
     "train digits --model.time-steps -4": "model.time_steps: -4 is not possible; allowed is from 1 to 100,000",
     "train digits --chaos.taps conv9.norm": "chaos.taps: this network has no conv9.norm; it has conv1.conv,",
-    "train digits --deterministic True": "True: not expected here; csbp_jax train digits --help lists all options",
+    "train digits --deterministic True": "True: not expected here; csbp_jax train digits --help-all lists all options",
     "train digits --data.augment flip mixup": "data.augment: ('flip', 'mixup') is not possible with data.name digits",
     "sweep digits --grid seed=0,1,0": "GRID: seed=0 is given twice; give each value once (--grid)",
 }

@@ -131,7 +131,7 @@ def test_changed_data_are_reported(run, evaluated, no_figure, tmp_path, capsys):
 WRONG = {
     "evaluate": "RUN: missing; write csbp_jax evaluate RUN",
     "evaluate nowhere": "nowhere: there is no such directory; name that of a run, such as runs/NAME",
-    "evaluate {run} more": "more: not expected here; csbp_jax evaluate --help lists all options",
+    "evaluate {run} more": "more: not expected here; csbp_jax evaluate --help-all lists all options",
     "evaluate {run} --splt test": "--splt: there is no such option; evaluate takes --weights-of, --trust",
     "evaluate {run} --split all": "--split: 'all' is not possible; allowed are test, validation, train",
     "evaluate {run} --weights-of best": "'best' is not possible; allowed are last, chosen",

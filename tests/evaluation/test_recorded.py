@@ -44,7 +44,7 @@ def test_columns_of_csv_files(tmp_path, text, column, values):
     ('a\n"1\n', "", "is not a CSV file (unexpected end of data)"),
     ("loss\n" + 200 * "1\n", "", "column loss: the series is constant"),
     ("loss\n1\n2\n", "", "column loss: the series is too short: it has 2 values, and 123 are needed"),
-    ("loss\n1\n2\n", "--skip -1", "--skip: -1 is not possible; allowed are whole numbers from 0"),
+    ("loss\n1\n2\n", "--skip -1", "--skip: -1 is not possible; allowed is from 0"),
 ])  # fmt: skip
 def test_what_cannot_be_measured_is_one_line(tmp_path, capsys, text, options, message):
     assert main.main(["series", str(write(tmp_path, text)), *options.split()]) == 2

@@ -304,8 +304,6 @@ def test_wrong_arguments_are_one_line(run, capsys, tmp_path):
     assert "has no metrics (metrics.jsonl); name a run's folder" in refusals(capsys)
     assert main(["track", str(run), "--to", "aim"]) == 2
     assert "--to: 'aim' is not possible; allowed are wandb, mlflow, trackio" in refusals(capsys)
-    with pytest.raises(ConfigError, match="'aim' is not possible"):
-        trackers.track([run], "aim")  # type: ignore[arg-type]
     assert main(["track"]) == 2
     assert "RUN: missing; write csbp_jax track RUN ..." in refusals(capsys)
     (run / "track").mkdir(exist_ok=True)

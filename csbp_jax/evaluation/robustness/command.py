@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from csbp_jax.config import ConfigError
-from csbp_jax.evaluation import compare, forward
+from csbp_jax.evaluation import compare
 from csbp_jax.evaluation.evaluate import data_changed
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.evaluation.robustness import battery, comparison
@@ -58,7 +58,6 @@ def robustness(
     console = make_console() if console is None else console
     if not runs:
         raise ConfigError("RUN: missing; write csbp_jax robustness RUN ...")
-    forward.check_split(plan.split)
     folders = [run.folder.resolve() for run in runs]
     for number, run in enumerate(runs):
         if folders[number] in folders[:number]:

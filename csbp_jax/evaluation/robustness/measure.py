@@ -147,7 +147,7 @@ def _example_keys(key: jax.Array, index: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _corrupt(name: str, key: jax.Array, batch: dict[str, jax.Array], severity: float) -> dict[str, jax.Array]:
+def _corrupt(name: str, key: jax.Array, batch: Batch, severity: float) -> Batch:
     keys = _example_keys(key, batch["index"])
     return batch | {"x": jax.vmap(battery.CORRUPTIONS[name], (0, 0, None))(keys, batch["x"], severity)}
 
