@@ -231,7 +231,8 @@ def write_arrays(file: pathlib.Path, arrays: Mapping[str, Any]) -> None:
 
 
 def save_figure(figure: Any, folder: pathlib.Path, name: str, dpi: int = 120) -> None:
-    """Write ``NAME.png`` and ``NAME.pdf``."""
+    """Write ``NAME.png`` and ``NAME.pdf``, and make their folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     for kind in ("png", "pdf"):
         figure.savefig(folder / f"{name}.{kind}", dpi=dpi)
 

@@ -38,9 +38,9 @@ _LONG = {
 """Commands that take long, and what the same command does after a stop."""
 
 _EXIT_CODES = """\
-Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 4 checkpoint unusable or disk full, 5 another process of
-the run has ended, 42 stopped by SIGTERM (the same command resumes), 130 interrupted by Ctrl-C (likewise);
-docs/running.md."""
+Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 4 checkpoint unusable or a file of a run not written, 5
+another process of the run has ended, 42 stopped by SIGTERM (the same command resumes), 130 interrupted by Ctrl-C
+(likewise); docs/running.md."""
 
 _DATA_SETS = (
     "DATASET is digits, which needs no download, or one of csbp_jax list presets: data sets, and presets of them."

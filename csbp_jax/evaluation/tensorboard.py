@@ -2,12 +2,16 @@
 
 import functools
 import pathlib
+import sys
 from collections.abc import Sequence
 
 from csbp_jax.config import extras
 from csbp_jax.evaluation import follow as following
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.training.metrics_log import Row
+
+PROGRESS_ROWS = 20_000
+"""Rows between two lines of progress: some ten seconds."""
 
 
 def write(runs: str | pathlib.Path | Sequence[str | pathlib.Path], follow: bool = False) -> list[pathlib.Path]:
@@ -51,7 +55,9 @@ def writer(targets: dict[pathlib.Path, pathlib.Path], folder: pathlib.Path) -> f
                 files += 1
                 options = {"flush_secs": 1, "filename_suffix": f".{files:03}", "purge_step": previous[written]["step"]}
                 events = SummaryWriter(str(target), **options)
-            for row in rows[written:]:
+            for number, row in enumerate(rows[written:], start=written + 1):
+                if number % PROGRESS_ROWS == 0:
+                    print(f"{folder}: {number:,} of {len(rows):,} rows", file=sys.stderr, flush=True)
                 for tag, value in following.scalars(row).items():
                     events.add_scalar(tag, value, row["step"], following.wall_time(folder, row))
             previous, written = rows, len(rows)

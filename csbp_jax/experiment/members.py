@@ -145,13 +145,16 @@ class Members:
 
     def hparams(self, configs: Sequence[Config]) -> dict[str, Any]:
         """Return members' traced values, stacked, with those in which members of this group differ."""
-        members = [learner.hyperparameters(config, self.steps_per_epoch) for config in configs]
-        if any(field.startswith("model.neuron.") for field in self.varying):
-            members = [h | {"neuron": models.neuron(c.model.neuron)} for h, c in zip(members, configs, strict=True)]
-        if "optimizer.weight_decay" in self.varying:
-            members = [h | {"weight_decay": c.optimizer.weight_decay} for h, c in zip(members, configs, strict=True)]
-        if "loss.smoothing" in self.varying:
-            members = [h | {"smoothing": c.loss.smoothing} for h, c in zip(members, configs, strict=True)]
+        read: dict[str, Callable[[Config], Any]] = {
+            "neuron": lambda config: models.neuron(config.model.neuron),
+            "weight_decay": lambda config: config.optimizer.weight_decay,
+            "smoothing": lambda config: config.loss.smoothing,
+        }
+        names = {"neuron" if field.startswith("model.neuron.") else field.split(".")[1] for field in self.varying}
+        members = [
+            learner.hyperparameters(config, self.steps_per_epoch) | {name: read[name](config) for name in names}
+            for config in configs
+        ]
         # As floats: a grid's 1 beside 0.5 would be another dtype, and another compilation.
         every = {"every": jnp.asarray([h["every"] for h in members])}
         stacked: dict[str, Any] = jax.tree.map(lambda *values: jnp.asarray(values, float), *members)
@@ -300,6 +303,17 @@ def train(
     tested = {"last": (present, last), "chosen": (present.replace(**selected["weights"]), chosen)}
     if config.optimizer.ema:
         tested["ema"] = (learner.with_ema_weights(present), last)
+    return _tested(members, tested, seeds, curves, diverged) | {"diverged": diverged} | curves
+
+
+def _tested(
+    members: Members,
+    tested: Mapping[str, tuple[State, NDArray[Any]]],
+    seeds: Sequence[int],
+    curves: Mapping[str, NDArray[Any]],
+    diverged: NDArray[Any],
+) -> dict[str, Any]:
+    """Return :data:`MEASURES` of each kind of weights, given as states with the epochs that they are of."""
     of_kind = {}
     for kind, (weights, at) in tested.items():
         test = members.evaluate(weights, seeds, "test")
@@ -307,8 +321,7 @@ def train(
         accuracy = np.take_along_axis(of_epochs, np.maximum(at, 1)[:, None] - 1, axis=1)[:, 0]
         values = dict(zip(MEASURES, (test["accuracy"], accuracy, test["loss"], at), strict=True))
         of_kind[kind] = {name: np.where(diverged | (at == 0), np.nan, value) for name, value in values.items()}
-    measures = {f"{kind}_{name}": of_kind[kind][name] for name in MEASURES for kind in of_kind}
-    return measures | {"diverged": diverged} | curves
+    return {f"{kind}_{name}": of_kind[kind][name] for name in MEASURES for kind in of_kind}
 
 
 def _where(running: jax.Array, new: State, old: State) -> State:

@@ -300,12 +300,15 @@ class RunTable(Shown):
         """Return the caption of :meth:`plot_curves`."""
         return f"{measure.replace('_', ' ').capitalize()} of each epoch: means over seeds, with 95 % intervals."
 
-    def weights(self, row: "Mapping[Any, Any] | pd.Series[Any]", weights_of: WeightsOf = "last") -> dict[str, Any]:
+    def weights(
+        self, row: "Mapping[Any, Any] | pd.Series[Any]", weights_of: WeightsOf = "last", **options: Any
+    ) -> dict[str, Any]:
         """Return the variables of a run, ``{"params": ..., "batch_stats": ...}`` (:func:`csbp_jax.load`).
 
         Args:
           row: of :attr:`frame`, such as ``table.frame.iloc[0]``.
           weights_of: of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
+          options: ``trust`` and ``own`` of :func:`csbp_jax.load`, of a run with own code.
 
         Raises:
           ValueError: the run is an experiment's, which keeps no weights by default.
@@ -315,7 +318,7 @@ class RunTable(Shown):
             raise ValueError("this experiment keeps no weights of the run; let it, in a new folder: run(weights=True)")
         from csbp_jax.runs import restore
 
-        return restore.restore((self.folder or pathlib.Path()) / run, weights_of).variables
+        return restore.restore((self.folder or pathlib.Path()) / run, weights_of, **options).variables
 
     def to_csv(self, file: str | pathlib.Path | None = None) -> str | None:
         """Write a row for each run to a file, or return it as text."""

@@ -107,7 +107,8 @@ def hdf5(path: pathlib.Path, extra: str) -> Iterator[Any]:
             # Values that were never written take no space, and deflate makes them at most 1032 times smaller.
             if sum(sizes.values()) > LARGE or item.nbytes > 2**20 + 1032 * stored:
                 raise ConfigError(
-                    f"{path}: {name}: states {item.nbytes:,} bytes, and holds {stored:,}; export it again"
+                    f"{path}: {name}: states {item.nbytes:,} bytes, and holds {stored:,}; allowed are {LARGE:,} of all "
+                    "arrays, and 1032 times what is held"
                 )
 
     with readable(path, "fetch or export it again"), h5py.File(path, "r") as file:

@@ -770,7 +770,7 @@ def test_values_in_another_file_are_not_read(tmp_path):
         (lambda file: file.update(x=h5py.ExternalLink("other.h5", "x")), "x: is in another file"),
         (soft, "y: is in another file, or has another name in this one"),
         (lambda file: file.create_dataset("x", 3, int, external=[("other.h5", 0, 24)]), "x: its values are in another"),
-        (vast, "x: states 4,000,000,000 bytes, and holds 0; export it again"),
+        (vast, "x: states 4,000,000,000 bytes, and holds 0; allowed are 4,294,967,296 of all arrays"),
     ):
         with h5py.File(tmp_path / "a.h5", "w") as file:
             file["t"] = np.arange(3)

@@ -120,3 +120,11 @@ def test_a_missing_package_is_reported(run, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     assert main(["tensorboard", str(run)]) == 2
     assert "pip install 'csbp_jax[tensorboard]'" in capsys.readouterr().err and not (run / "tensorboard").exists()
+
+
+def test_a_long_run_shows_progress(run, monkeypatch, capsys):
+    monkeypatch.setattr(tensorboard, "PROGRESS_ROWS", 4)
+    tensorboard.write(run)
+    count = len(follow.read_rows(run))
+    lines = [f"{run}: {number} of {count} rows" for number in range(4, count + 1, 4)]
+    assert lines and capsys.readouterr().err.splitlines() == lines

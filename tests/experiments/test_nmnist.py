@@ -137,8 +137,8 @@ def test_accuracy_of_a_fold_is_the_mean_over_its_seeds():
 
 @pytest.fixture
 def small(monkeypatch):
-    """The system of a small network, trained for two epochs on 240 recordings of three time steps in two folds."""
-    for name, value in {"EPOCHS": 2, "FEATURES": (2, 3), "TIME_STEPS": 3, "FOLDS": 2}.items():
+    """The system of a small network, trained for two epochs on 240 recordings of three time steps in three folds."""
+    for name, value in {"EPOCHS": 2, "FEATURES": (2, 3), "TIME_STEPS": 3, "FOLDS": 3}.items():
         monkeypatch.setattr(training, name, value)
     y = np.tile(np.arange(10, dtype=np.int32), 6).repeat(4)
     frames = np.random.default_rng(0).poisson(0.5, (240, 3, 34, 34, 2)).astype(np.uint8)
@@ -150,14 +150,19 @@ def small(monkeypatch):
 def test_the_runs_of_the_study_are_those_of_its_experiment(small, tmp_path, monkeypatch):
     """Bits of every fold's recordings, from the table of epochs; pilots are read from the runs of the study."""
     monkeypatch.setattr(study, "WORK", tmp_path)
-    monkeypatch.setattr(nmnist, "FOLDS", 2)
-    conditions = {"CSBP": Setting(z0=3.0), "plain": Setting()}
+    monkeypatch.setattr(nmnist, "FOLDS", 3)
+    conditions = {"CSBP": Setting(z0=3.0), "plain": Setting(), "drift": Setting("drift", 3.0)}
     monkeypatch.setattr(nmnist, "CONDITIONS", conditions)
     monkeypatch.setattr(nmnist, "PILOTS", {name: [setting] for name, setting in conditions.items()})
+    nmnist.main(["--seeds", "1", "--out", str(tmp_path / "out")])
+    content = json.loads((tmp_path / "out" / "nmnist.json").read_text())
+    monkeypatch.setattr(training, "train", None)  # all is finished
     table = nmnist.experiment(small, 1).run(tmp_path / "nmnist", chunk=1)
     runs = nmnist.runs_of(table)
+    assert content["runs"] == {name: {"0": of[0]} for name, of in runs.items()}
+    assert (tmp_path / "out" / "table.md").read_text() == nmnist.page(content) + "\n"
     assert {name: {seed: len(folds) for seed, folds in of.items()} for name, of in runs.items()} == {
-        name: {0: 2} for name in conditions
+        name: {0: 3} for name in conditions
     }
     for name in conditions:
         for fold, run in enumerate(runs[name][0]):
@@ -168,7 +173,6 @@ def test_the_runs_of_the_study_are_those_of_its_experiment(small, tmp_path, monk
             indices = training.split(small.y, fold)["test"]
             assert len(run["last"]["solved"]) == len(run["chosen"]["solved"]) == len(indices)
     row = table.where(arm="plain", case="fold 0").frame.iloc[0]
-    monkeypatch.setattr(training, "train", None)  # all is finished
     pilots = nmnist.pilots(small)["pilots"]
     assert pilots["plain"] == [{"setting": {}, "accuracy": row["validation_accuracy"], "loss": row["validation_loss"]}]
 

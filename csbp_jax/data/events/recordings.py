@@ -181,8 +181,7 @@ def _hdf5_recordings(path: pathlib.Path, data_set: EventDataSet, skipped: dict[s
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[Any]:
     """Open an HDF5 file."""
-    invalid = np.errstate(invalid="raise")  # NaN as an integer
-    with files.readable(path, "prepare the data set again"), files.hdf5(path, "events") as file, invalid:
+    with files.hdf5(path, "events") as file, np.errstate(invalid="raise"):  # NaN as an integer
         yield file
 
 

@@ -248,9 +248,9 @@ def test_a_directory_that_another_process_does_not_see_is_refused_and_removed(tm
 
 
 @pytest.mark.parametrize("kernel, reported", [
-    (jnp.zeros((3, 5)), r"params/kernel \(float32\[3, 4\] there, float32\[3, 5\] here\)"),
-    (jnp.zeros((3, 4), jnp.bfloat16), r"params/kernel \(float32\[3, 4\] there, bfloat16\[3, 4\] here\)"),
-    ({"a": jnp.zeros(1)}, r"params/kernel \(float32\[3, 4\] there, None here\); params/kernel/a \(None there"),
+    (jnp.zeros((3, 5)), r"params/kernel \('float32\[3, 4\]' there, 'float32\[3, 5\]' here\)"),
+    (jnp.zeros((3, 4), jnp.bfloat16), r"params/kernel \('float32\[3, 4\]' there, 'bfloat16\[3, 4\]' here\)"),
+    ({"a": jnp.zeros(1)}, r"params/kernel \('float32\[3, 4\]' there, None here\); params/kernel/a \(None there"),
 ])  # fmt: skip
 def test_another_shape_dtype_or_structure_is_an_error_that_names_it(saved, kernel, reported):
     with pytest.raises(
