@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax.config import Config, Diverged
@@ -41,6 +42,12 @@ class Outputs:
     write: Callable[[dict[str, Any]], None]
     show: Callable[[int, str], None]
     print: Callable[[str], None]
+
+
+@jax.jit
+def _in_one_array(metrics: Any) -> jax.Array:
+    """Stack the numbers of a step: one transfer takes half the time of the host that sixteen take."""
+    return jnp.stack([jnp.asarray(number, float) for number in jax.tree.leaves(metrics)])
 
 
 class TrainingMonitor:
@@ -86,7 +93,7 @@ class TrainingMonitor:
             too many (health.py).
         """
         self.catch_up()
-        self._dispatched = metrics
+        self._dispatched = jax.tree.structure(metrics), _in_one_array(metrics)
 
     @property
     def failing_since(self) -> int | None:
@@ -106,7 +113,8 @@ class TrainingMonitor:
         """Wait for the dispatched step, and read its metrics."""
         if self._dispatched is None:
             return
-        metrics, self._dispatched = jax.tree.map(float, jax.device_get(self._dispatched)), None
+        structure, values = self._dispatched
+        metrics, self._dispatched = jax.tree.unflatten(structure, jax.device_get(values).tolist()), None
         self.step += 1
         self.bad_steps = int(metrics.pop("bad_steps"))
         if self.bad_steps:
