@@ -153,7 +153,7 @@ def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
     shutil.rmtree("runs/digits")
     monkeypatch.setattr(csbp_jax, "load", load)
     exec(compile(notebook, "using.md", "exec"), names)
-    assert len(names["table"].frame) == 4 and len(list(pathlib.Path("figures").iterdir())) == 2
+    assert len(names["table"].frame) == 4 and len(list(pathlib.Path("figures").iterdir())) == 4
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         assert (ROOT / "docs" / target).exists(), target
 
