@@ -109,6 +109,7 @@ def _colors_by_depth(count: int) -> Sequence[Color]:
     return list(colormaps["viridis"](np.linspace(0, 0.95, count)))
 
 
+@fonts.with_fallbacks()
 def draw_lr_finder(file: pathlib.Path, result: dict[str, Any]) -> None:
     """Draw the loss over rising learning rates, from the result of ``lr_finder.find``."""
     figure, (axes,) = plots.panels(1, 6, 3.6)

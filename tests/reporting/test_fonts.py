@@ -18,10 +18,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 DRAW = """
 import pathlib
 from csbp_jax.config import ConfigError
-from csbp_jax.reporting import plots
+from csbp_jax.reporting import plots_training
 result = {"rates": [1, 2], "losses": [1, 2], "smoothed": [1, 2], "suggested": 1, "steepest": 2}
 try:
-    plots.draw_lr_finder(pathlib.Path("a.png"), result)
+    plots_training.draw_lr_finder(pathlib.Path("a.png"), result)
 except ConfigError as error:
     print(error)
 """
