@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import jax
+import jax.experimental
 
 from csbp_jax.config import ConfigError
 from csbp_jax.runtime import private
@@ -134,14 +135,15 @@ def require(platform: str | None) -> None:
 
 
 def float64() -> contextlib.AbstractContextManager[None]:
-    """Return ``jax.enable_x64(True)``, for a ``with`` in which JAX computes in float64.
+    """Return ``jax.enable_x64(True)`` of any version of JAX, for a ``with`` in which JAX computes in float64.
 
     Raises:
       ConfigError: JAX computes on a TPU, where float64 is at best a pair of float32.
     """
     if jax.default_backend() == "tpu":
         raise ConfigError("JAX_PLATFORMS: TPUs have no float64, which this needs; set it to cpu")
-    context: contextlib.AbstractContextManager[None] = jax.enable_x64(True)
+    home: Any = jax if hasattr(jax, "enable_x64") else jax.experimental  # where JAX 0.7 has it
+    context: contextlib.AbstractContextManager[None] = home.enable_x64(True)
     return context
 
 

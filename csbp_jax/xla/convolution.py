@@ -88,7 +88,8 @@ def _kernel_gradient_first(convolve: _Convolution, mesh: AbstractMesh) -> _Convo
 
     def backward(residuals: tuple[jax.Array, jax.Array], bar: jax.Array) -> tuple[jax.Array, jax.Array]:
         x, kernel = residuals
-        kernel = lax.pcast(kernel, mesh.axis_names, to="varying")
+        axes, jax_0_7 = mesh.axis_names, not hasattr(lax, "pcast")
+        kernel = lax.pvary(kernel, axes) if jax_0_7 else lax.pcast(kernel, axes, to="varying")  # type: ignore[attr-defined]
         (kernel_bar,) = jax.linear_transpose(lambda kernel: convolve(x, kernel), kernel)(bar)
         kernel, kernel_bar = lax.optimization_barrier((kernel, kernel_bar))
         (x_bar,) = jax.linear_transpose(lambda x: convolve(x, kernel), x)(bar)

@@ -137,7 +137,7 @@ def test_every_page_is_built_and_its_links_have_targets(built):
             assert other.exists(), f"{path}: {target}"
             assert not anchor or anchor in pages[other].ids or anchor.startswith("__"), f"{path}: {target}"
     assert '<span class="kn">import' in (site / "source" / "csbp_jax" / "models" / "precision.py.html").read_text()
-    assert "tour" in (site / "source" / "experiments" / "tour.ipynb.html").read_text()
+    assert "chaos" in (site / "source" / "examples" / "notebooks" / "ablation.ipynb.html").read_text()
     assert "make train" in (site / "index.html").read_text()
 
 
@@ -146,7 +146,7 @@ def test_formulas_are_rendered_and_nothing_is_loaded_from_elsewhere(built):
     site = built / "site"
     pages = {path: path.read_text() for path in site.rglob("*.html")}
     rendered = [path.relative_to(site).as_posix() for path, text in pages.items() if 'class="katex"' in text]
-    assert "source/experiments/tour.ipynb.html" in rendered
+    assert "source/examples/notebooks/ablation.ipynb.html" in rendered
     assert [path for path, text in pages.items() if 'class="arithmatex"' in text] == []
     assert not {file for text in pages.values() for file in Page(text).loaded if re.match("([a-z]+:)?//", file)}
     style = (site / "katex" / "katex.min.css").read_text()

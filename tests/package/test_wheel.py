@@ -16,7 +16,10 @@ import pytest
 
 from tests.support.checkout import ROOT, checkout
 
-TOUR = json.loads((ROOT / "experiments" / "tour.ipynb").read_text())["cells"]
+NOTEBOOKS = {
+    file.stem: ["".join(c["source"]) for c in json.loads(file.read_text())["cells"] if c["cell_type"] == "code"]
+    for file in (ROOT / "examples" / "notebooks").glob("*.ipynb")
+}
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 TRAINING_STEP = """
@@ -149,15 +152,15 @@ def test_the_python_of_the_readme_runs_there(alone, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_imports_of_the_tour_work_there(alone, tmp_path):
-    code = "".join(line for cell in TOUR if cell["cell_type"] == "code" for line in [*cell["source"], "\n"])
+def test_the_imports_of_the_notebooks_work_there(alone, tmp_path):
+    code = "\n".join(cell for name, cells in NOTEBOOKS.items() if "torch" not in name for cell in cells)
     lines = re.findall(r"^(?:import|from) .+$", code, re.MULTILINE)
     assert any("from csbp_jax import chaos" in line for line in lines)
     run([alone / "python", "-c", "\n".join(lines)], tmp_path)
 
 
 @pytest.mark.slow
-def test_the_tour_installs_a_wheel_beside_it(wheel, tmp_path):
+def test_a_notebook_installs_a_wheel_beside_it(wheel, tmp_path):
     """In an environment with IPython alone, whose ``%pip`` its first cell calls."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     programs = tmp_path / "venv" / "bin"
@@ -165,10 +168,9 @@ def test_the_tour_installs_a_wheel_beside_it(wheel, tmp_path):
     if done.returncode:
         pytest.skip(f"IPython cannot be installed: {done.stderr.strip().splitlines()[-1]}")
     shutil.copy(wheel, tmp_path)
-    cells = ["".join(cell["source"]) for cell in TOUR if cell["cell_type"] == "code"]
-    (tmp_path / "tour.ipy").write_text("\n\n".join([*cells[:3], "print('drawn by', csbp_jax.__file__)"]))
-    printed = run([programs / "ipython", "--matplotlib=agg", "tour.ipy"], tmp_path)
-    assert f"drawn by {tmp_path / 'venv'}" in printed
+    cells = [*NOTEBOOKS["first_network"][:2], "print('trained by', csbp_jax.__file__)"]
+    (tmp_path / "first.ipy").write_text("\n\n".join(cells))
+    assert f"trained by {tmp_path / 'venv'}" in run([programs / "ipython", "first.ipy"], tmp_path)
 
 
 @pytest.mark.slow
