@@ -38,6 +38,7 @@ collect_ignore_glob = ["support/*"]
 
 # A shell's job in the background ignores Ctrl-C, as would the processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
 
 # Hundreds of thousands of objects of modules, tests and cached programs live until the end: each full collection walks
 # them all and takes up to a second, and with Python's thresholds there are dozens.

@@ -7,6 +7,7 @@ tests on another split than ``fsdd``.
 
 import dataclasses
 import importlib
+import os
 import pkgutil
 
 from csbp_jax.config import Config, ConfigError, suggestion
@@ -58,6 +59,8 @@ def load(name: str) -> Config:
         csbp = load(name.removesuffix("_bp"))
         return dataclasses.replace(csbp, chaos=dataclasses.replace(csbp.chaos, z0=(0.0,)))
     if name not in NAMES:
+        if "/" in name and not os.path.exists(name):
+            raise ConfigError(f"{name}: there is no such run, nor a preset of this name (csbp_jax list presets)")
         raise ConfigError(f"DATASET: there is no config {name!r}; {suggestion(name, NAMES)} (csbp_jax list)")
     config: Config = importlib.import_module(f"csbp_jax.configs.{RENAMED.get(name, name)}").config
     return config

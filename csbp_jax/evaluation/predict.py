@@ -101,6 +101,8 @@ def _groups(
     waiting: dict[Any, tuple[list[int], list[NDArray[Any]]]] = {}
     for i, path in enumerate(files):
         try:
+            if path.is_dir():
+                raise ConfigError(f"{path}: is a folder; name its files ({path}/*)")
             record = read(path)
             _check_fit(run, events, record, path)
         except (ConfigError, OSError) as error:

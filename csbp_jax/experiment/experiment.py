@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from csbp_jax import configs
 from csbp_jax.config import Config
 from csbp_jax.experiment.fields import Fields, key
 from csbp_jax.experiment.plan import Arm, Cell, Plan, Tuned, settings_of
@@ -26,7 +27,8 @@ class Experiment:
     """Runs of several arms, on the same cases, tries and seeds.
 
     Attributes:
-      base: a config, its training with more than its fields (:class:`Training`), or a system of one's own.
+      base: a config or the name of one, its training with more than its fields (:class:`Training`), or a system of
+        one's own.
       arms: changes of fields by name, which win over tuned values, or :class:`Arm`.
       cases: such as data sets, folds or speakers, each some fields; crossed with the arms, and never pooled silently.
       tuned: a grid, a list or a joint draw of fields, the same for all arms; a strength of 0 may be among its values.
@@ -43,7 +45,7 @@ class Experiment:
       ValueError: arms have different numbers of tries, or seeds test that also choose, or there are none.
     """
 
-    base: Config | Training | System
+    base: str | Config | Training | System
     arms: Mapping[str, Fields | Arm]
     _: dataclasses.KW_ONLY
     seeds: Sequence[int]
@@ -153,8 +155,9 @@ class Experiment:
 
     @functools.cached_property
     def _system(self) -> Training | Adapted:
-        if isinstance(self.base, Config):
-            return Training(self.base, draw=self.draw)
+        if isinstance(self.base, str | Config):
+            config = configs.load(self.base) if isinstance(self.base, str) else self.base
+            return Training(config, draw=self.draw)
         if isinstance(self.base, Training):
             return dataclasses.replace(self.base, draw=self.draw or self.base.draw)
         return Adapted(self.base)

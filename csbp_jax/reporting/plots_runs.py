@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from csbp_jax.reporting import fonts, plots
-from csbp_jax.reporting.statistics import student
+from csbp_jax.reporting.statistics import Interval, student, student_of_shares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,23 +18,24 @@ _MAX_CHARACTERS = 30  # of names side by side below a panel
 
 
 @fonts.with_fallbacks()
-def draw(panels: Mapping[str, pd.DataFrame], label: str) -> "Figure":
+def draw(panels: Mapping[str, pd.DataFrame], label: str, percent: bool = False) -> "Figure":
     """Draw a panel for each case.
 
     Args:
       panels: by their titles, values ``[pairs, arms]``, NaN where an arm has no run.
       label: of the values.
+      percent: whether they are shares in percent, whose intervals stay within 0 and 100.
     """
     widest = max((values.shape[1] for values in panels.values()), default=1)
     figure, all_axes = plots.panels(len(panels), 2.0 + 0.7 * min(widest, 12), 3.6)
     for axes, (title, values) in zip(all_axes, panels.items(), strict=True):
-        _pairs(axes, values)
+        _pairs(axes, values, percent)
         axes.set(title=fonts.printable(title))
     plots.label_rows(all_axes, label)
     return _shown(figure)
 
 
-def _pairs(axes: "Axes", values: pd.DataFrame) -> None:
+def _pairs(axes: "Axes", values: pd.DataFrame, percent: bool) -> None:
     positions = np.arange(values.shape[1])
     # Pairs spread around their arm, in the same order in each, so that equal values do not hide each other.
     shifts = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(len(values))
@@ -44,7 +45,7 @@ def _pairs(axes: "Axes", values: pd.DataFrame) -> None:
         color = plots.PALETTE[number % len(plots.PALETTE)]
         axes.plot(number + shifts, values[arm], ".", color=color, alpha=0.7, ms=5, zorder=2)
         if len(finite := values[arm].dropna()):
-            mean, low, high = student(finite)
+            mean, low, high = _interval(finite, percent)
             ends = None if low is None or high is None else [[mean - low], [high - mean]]
             axes.errorbar(number + 0.28, mean, ends, fmt="D", color=color, ms=4, capsize=3, zorder=3)
     labels = [fonts.printable(str(arm)) for arm in values]
@@ -69,7 +70,7 @@ def draw_curves(curves: pd.DataFrame, measure: str, label: str, scale: float = 1
         for arm, of_arm in of_case.groupby("arm", sort=False):
             rows = of_arm.dropna(subset=[measure])
             epochs = np.unique(rows["epoch"])
-            ends = [student(scale * rows[measure][rows["epoch"] == epoch]) for epoch in epochs]
+            ends = [_interval(scale * rows[measure][rows["epoch"] == epoch], scale == 100) for epoch in epochs]
             mean, low, high = np.array(ends, float).reshape(-1, 3).T
             style = plots.line_style(arms.index(arm)) | {"marker": "." if len(ends) <= 50 else None}
             axes.plot(epochs, mean, lw=1, label=fonts.printable(str(arm)), **style)
@@ -79,6 +80,14 @@ def draw_curves(curves: pd.DataFrame, measure: str, label: str, scale: float = 1
     plots.label_rows(all_axes, label)
     plots.legend_beside(figure, all_axes)
     return _shown(figure)
+
+
+def _interval(values: "pd.Series[float]", percent: bool) -> Interval:
+    """Return mean and 95 % interval as tables have them."""
+    if not percent:
+        return student(values)
+    mean, low, high = student_of_shares([float(value) / 100 for value in values])
+    return Interval(100 * mean, None if low is None else 100 * low, None if high is None else 100 * high)
 
 
 def _shown(figure: "Figure") -> "Figure":

@@ -190,7 +190,7 @@ def print_result(
         ("metrics", run / "metrics.jsonl"),
         ("config", run / "config.json"),
         ("checkpoints", checkpoints),
-        ("next", f"{_program()} evaluate {shlex.quote(str(run))}"),
+        ("next", f"{_program()} evaluate {shlex.quote(str(run))}{' --trust' * (run / 'experiment.py').exists()}"),
     ):
         console.print(f"{label:12} {path}", soft_wrap=True)
 

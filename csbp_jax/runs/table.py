@@ -252,7 +252,7 @@ class RunTable(Shown):
         for case, of_case in runs.groupby("case", sort=False):
             values = of_case.pivot_table(measure, ["draw", "seed"], "arm", sort=False) * scale
             panels[str(case)] = values[[arm for arm in self.arms if arm in values]]
-        figure = plots_runs.draw(panels, _label(measure))
+        figure = plots_runs.draw(panels, _label(measure), is_accuracy(measure))
         if file is not None:
             plots.save(figure, pathlib.Path(file), self.caption(measure), dpi=150)
         return figure
@@ -343,6 +343,9 @@ class RunTable(Shown):
         settings = dataclasses.replace(self, frame=self._shown()).settings()
         columns = [name for name in COLUMNS[:-1] if name == "arm" or settings[name].nunique() > 1]
         cells = settings[columns].astype(str)
+        of_fields = [fields_text(dict(row)) for _, row in settings[list(self.fields)].iterrows()]
+        if self.folder and self.fields and list(settings["arm"]) == of_fields:
+            cells = cells.drop(columns="arm")  # it says what the fields say
         for field in self.fields:
             # Runs that were read are named by their fields.
             if self.folder or "run" not in self.frame:

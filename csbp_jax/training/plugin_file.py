@@ -4,6 +4,7 @@ It defines ``config``, a :class:`csbp_jax.config.Config`, whose fields the comma
 the functions of :class:`csbp_jax.training.plugins.Own`.
 """
 
+import difflib
 import os
 import pathlib
 import sys
@@ -116,6 +117,10 @@ def _run(code: bytes, filename: str, file: str) -> tuple[Config, Own]:
     if not isinstance(config, Config):
         actual = "defines no config" if config is None else f"config is a {type(config).__name__}"
         raise ConfigError(f"{filename}: {actual}; write config = Config(...), from csbp_jax.config")
+    for name, value in vars(module).items():
+        near = difflib.get_close_matches(name, PLUGINS, 1, 0.8)
+        if near and name not in PLUGINS and getattr(value, "__module__", "") == module.__name__:
+            raise ConfigError(f"{filename}: {name} is not used; perhaps you meant {near[0]} (docs/own.md)")
     plugins = {name: getattr(module, name, None) for name in PLUGINS}
     for name, value in plugins.items():
         if isinstance(value, type(sys)):  # from csbp_jax import data

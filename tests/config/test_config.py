@@ -250,3 +250,5 @@ def test_json_round_trip():
 def test_unknown_data_set():
     with pytest.raises(ConfigError, match=r"DATASET: there is no config 'mnits'; perhaps you meant mnist"):
         configs.load("mnits")
+    with pytest.raises(ConfigError, match=r"runs/nope: there is no such run, nor a preset"):
+        configs.load("runs/nope")

@@ -91,10 +91,10 @@ def test_the_command_omits_files_that_it_cannot_read(digits, tmp_path, capsys):
     bad["notes.txt"].write_text("")
     missing = tmp_path / "missing.png"
     out = tmp_path / "out.csv"
-    order = [paths[0], *bad.values(), paths[1], missing, paths[2]]
+    order = [paths[0], *bad.values(), paths[1], missing, tmp_path, paths[2]]
     assert main.main(["predict", str(run), *map(str, order), "--out", str(out), "--top", "3"]) == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 7 and all(line.startswith("csbp_jax: ") for line in errors)
+    assert len(errors) == 8 and all(line.startswith("csbp_jax: ") for line in errors)
     for line, (path, reason) in zip(errors, {
         "wide.npy": "is 1x8x9x1, but this run's pictures with a time axis are 1x8x8x1",
         "broken.npy": "cannot be read",
@@ -102,9 +102,10 @@ def test_the_command_omits_files_that_it_cannot_read(digits, tmp_path, capsys):
         "colour.png": "is coloured, but this run was trained on grey pictures",
         "notes.txt": "unsupported file format; allowed are .png",
         "missing.png": "there is no such file",
+        str(tmp_path): "is a folder; name its files",
     }.items(), strict=False):  # fmt: skip
         assert path in line and reason in line
-    assert errors[-1] == "csbp_jax: 6 of 9 files could not be read; the others are predicted"
+    assert errors[-1] == "csbp_jax: 7 of 10 files could not be read; the others are predicted"
     rows = list(csv.DictReader(io.StringIO(out.read_text())))
     assert [row["file"] for row in rows] == [str(path) for path in paths[:3]]
     answers = predict.predict(run, paths[:3], top=3)

@@ -251,3 +251,9 @@ def test_a_damaged_result_is_refused_and_trained_again_once_it_is_deleted(tmp_pa
     file.unlink()
     run(tuned(), tmp_path / "e")
     assert content(tmp_path / "e") == before
+
+
+def test_a_base_may_be_the_name_of_a_config():
+    digits = csbp_jax.configs.load("digits")
+    named: Any = Experiment("digits", {"": {}}, seeds=(0,))._system
+    assert named.config == digits

@@ -295,3 +295,18 @@ def test_runs_that_make_no_table(trained, tmp_path):
         RunTable.read([trained, copy])
     with pytest.raises(ConfigError, match="RUN: missing"):
         RunTable.read([])
+
+
+def test_a_figure_has_the_intervals_of_the_table():
+    (axes,) = THREE.plot().axes
+    drawn = [bars.lines[2][0].get_segments()[0][:, 1] for bars in axes.containers]
+    settings = THREE.settings()
+    ends = 100 * settings[[f"{ACCURACY}_low", f"{ACCURACY}_high"]].to_numpy()
+    np.testing.assert_allclose(drawn, ends)
+
+
+def test_arms_that_are_named_by_their_fields_are_not_named_twice(tmp_path):
+    rows = [row(f"chaos.z0 {z0}", seed, 0.9, **{"chaos.z0": z0}) for z0 in (0.0, 3.0) for seed in (0, 1)]
+    cells = dataclasses.replace(table(rows), folder=tmp_path).cells()
+    assert "arm" not in cells and cells["chaos.z0"].tolist() == ["0.0", "3.0"]
+    assert "arm" in dataclasses.replace(THREE, folder=tmp_path).cells()

@@ -96,7 +96,7 @@ def test_where_the_result_cannot_be_written_no_step_is_trained(tmp_path, monkeyp
 
 @pytest.mark.parametrize(("line", "reported"), [
     ("lr digits --low 0", "--low, --high, --steps: 0.0, 10.0, 100; give 0 < low < high and 10 to 1,000,000 steps"),
-    ("lr digits --high x",  "--high: could not convert string to float: 'x'; it is --high RATE"),
+    ("lr digits --high x",  "--high: 'x' is not possible; it is --high RATE"),
     ("lr digits --steps 3", "give 0 < low < high and 10 to 1,000,000 steps"),
     ("lr digits --steps 1000001", "give 0 < low < high and 10 to 1,000,000 steps"),
     (f"lr digits --steps 1{30 * '0'}", "is not possible; allowed is from 1 to 1,000,000,000"),

@@ -633,3 +633,17 @@ def test_changed_data_are_detected(trained_run, tmp_path):
     np.savez(tmp_path / "bursts.npz", **bursts)
     assert build.load_data(config, parts, tmp_path)[1] != first == build.load_data(config, parts, trained_run[0])[1]
     assert restore.restore(trained_run[0] / "r", trust=True).data == run_dir.fingerprint_digest(first)
+
+
+def test_a_function_whose_name_is_misspelt_is_refused(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from csbp_jax import configs\nconfig = configs.load('digits')\n\ndef nueron(config): ...\n"
+    )
+    with pytest.raises(ConfigError, match=r"mine.py: nueron is not used; perhaps you meant neuron"):
+        plugin_file.load_file(tmp_path / "mine.py")
+
+
+def test_what_comes_next_can_be_typed_for_a_run_with_own_code_too(trained_run, capsys):
+    folder, _, _, result = trained_run
+    terminal.print_result(terminal.make_console(), folder / "r", result, folder / "r" / "checkpoints")
+    assert f"evaluate {folder / 'r'} --trust\n" in capsys.readouterr().out

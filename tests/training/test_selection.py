@@ -98,9 +98,7 @@ def test_averages_start_from_loaded_weights(monkeypatch):
 
 
 def test_an_experiment_tabulates_averages(finished, tmp_path):
-    """As the run alone has them; patience is refused."""
-    with pytest.raises(ConfigError, match=r"patience: \d is not possible in an experiment"):
-        Experiment(ALL_ON, {"": {}}, seeds=(0, 1)).run(tmp_path / "s")
+    """As the run alone has them."""
     config = replaced(replaced(ALL_ON, "patience", 0), "epochs", 1)
     table = Experiment(config, {"": {}}, seeds=(0, 1)).run(tmp_path / "s", console=Console(file=io.StringIO()))
     header, row, _ = (tmp_path / "s" / "epochs.csv").read_text().splitlines()
