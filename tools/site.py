@@ -77,7 +77,8 @@ def commands_as_markdown():
     }
     classes = files["run_commands"] | files["record_commands"] | files["sweep_commands"] | files["commands"]
     option_types = files["option_types"]
-    arguments = {pair.elts[0].id: pair.elts[1].value for pair in option_types["ARGUMENTS"].value.elts}
+    table = option_types["ARGUMENTS"].value
+    arguments = {key.id: value.value for key, value in zip(table.keys, table.values, strict=True)}
     exit_codes = ast.literal_eval(files["main"]["_EXIT_CODES"].value)
     text = f"# Commands\n\n`csbp_jax COMMAND --help` lists the options of a command.\n\n{exit_codes}\n"
     for name, kind in commands_of(files, "commands"):
