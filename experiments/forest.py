@@ -5,6 +5,7 @@
 The numbers are those of tests/data/analyses.json, which were made from the committed runs.
 """
 
+import functools
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -54,11 +55,12 @@ class Interval(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of the figure; None where there is no such contrast."""
+    """A line of the figure; None where there is no such contrast. over_draws: the draw of settings counts as chance."""
 
     label: str
     plain: Interval | None = None
     drift: Interval | None = None
+    over_draws: bool = False
 
 
 def groups() -> dict[str, list[Row]]:
@@ -88,18 +90,28 @@ def groups() -> dict[str, list[Row]]:
 
 def recorded(label: str, study: str, measure: str, arm: str, *others: str) -> Row:
     """Return the contrasts of an arm with others of a family of the record."""
-    family = next(f for f in json.loads(RECORD.read_text()) if f["study"] == study and f["measure"] == measure)
+    family = next(f for f in families() if f["study"] == study and f["measure"] == measure)
     names = ["mean" if name == "difference" else name for name in family["numbers"]]
     rows = {tuple(row[:2]): dict(zip(names, row[2:], strict=True)) for row in family["rows"]}
     scale = 1 if "(points)" in measure else 100
-    return Row(label, *(Interval(*(scale * rows[arm, other][end] for end in Interval._fields)) for other in others))
+    of_others = [Interval(*(scale * rows[arm, other][end] for end in Interval._fields)) for other in others]
+    plain, drift, *_ = [*of_others, None]  # the last may be missing
+    return Row(label, plain, drift)
+
+
+@functools.cache
+def families() -> list[dict[str, Any]]:
+    """Return the families of contrasts of the record."""
+    content: list[dict[str, Any]] = json.loads(RECORD.read_text())
+    return content
 
 
 def over_draws(label: str) -> Row:
     """Return the contrasts of the best of 24 tries on XOR, whose intervals are over draws of settings."""
     best = json.loads(DRAWS.read_text())["analysis"]["all"]["best of"]["24"]
     shares = (best[f"minus {other}"] for other in ("plain backpropagation", "drift"))
-    return Row(label, *(Interval(*(100 * share[end] for end in Interval._fields)) for share in shares))
+    plain, drift = (Interval(*(100 * share[end] for end in Interval._fields)) for share in shares)
+    return Row(label, plain, drift, over_draws=True)
 
 
 def draw(rows_of: dict[str, list[Row]], out: pathlib.Path) -> None:
@@ -110,7 +122,7 @@ def draw(rows_of: dict[str, list[Row]], out: pathlib.Path) -> None:
         axis.axvline(0, color="0.7", linewidth=0.8)
         for y, line in enumerate(lines):
             if interval := (line.plain, line.drift)[column]:
-                _draw_interval(axis, y, interval, counted="draws" in line.label)
+                _draw_interval(axis, y, interval, line.over_draws)
         axis.set(xlim=(-WIDEST - 0.3, WIDEST + 0.3), title=title, xlabel="points of test accuracy; on XOR, of starts")
         axis.tick_params(axis="y", length=0)
     axes[0].set_yticks(range(len(lines)), [line.label for line in lines])
@@ -123,8 +135,8 @@ def draw(rows_of: dict[str, list[Row]], out: pathlib.Path) -> None:
     plots.save(figure, out, CAPTION)
 
 
-def _draw_interval(axis: Any, y: int, interval: Interval, counted: bool) -> None:
-    colour, face = (BLUE, BLUE) if counted else (GREY, "white")
+def _draw_interval(axis: Any, y: int, interval: Interval, over_draws: bool) -> None:
+    colour, face = (BLUE, BLUE) if over_draws else (GREY, "white")
     low, high = np.clip((interval.low, interval.high), -WIDEST, WIDEST)
     axis.plot([low, high], [y, y], color=colour, linewidth=1.6)
     if abs(interval.mean) <= WIDEST:

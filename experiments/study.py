@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from csbp_jax import configs, data
 from csbp_jax.cli.options import parse
 from csbp_jax.config import Config, ConfigError, Diverged
+from csbp_jax.reporting import plots
 from csbp_jax.runtime import files, hardware, preemption
 from csbp_jax.training import run_dir
 
@@ -232,9 +233,7 @@ def write_arrays(file: pathlib.Path, arrays: Mapping[str, Any]) -> None:
 
 def save_figure(figure: Any, folder: pathlib.Path, name: str, dpi: int = 120) -> None:
     """Write ``NAME.png`` and ``NAME.pdf``, and make their folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for kind in ("png", "pdf"):
-        figure.savefig(folder / f"{name}.{kind}", dpi=dpi)
+    plots.save(figure, folder / f"{name}.png", dpi=dpi)
 
 
 def rule(verdict: str) -> str:

@@ -115,5 +115,5 @@ def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
     """Move a batch from the host to the devices, split over all of them; each process passes its :func:`rows_of`."""
     over_devices = batch_sharding(mesh)
     if jax.process_count() == 1:
-        return jax.device_put(batch, over_devices)  # all arrays at once: half the work of the host
+        return jax.device_put(batch, over_devices)  # all arrays at once: two thirds of the work of the host
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(over_devices, rows), batch)

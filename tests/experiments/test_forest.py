@@ -8,7 +8,7 @@ from csbp_jax.reporting import plots
 from experiments import forest
 
 RESULTS = forest.ROOT / "docs" / "results"
-ROWS = {row[0]: row[1:] for rows in forest.groups().values() for row in rows}
+ROWS = {row.label: (row.plain, row.drift) for rows in forest.groups().values() for row in rows}
 
 
 @pytest.mark.parametrize("label, column, page", [
@@ -34,6 +34,8 @@ def test_the_regime_of_the_paper_comes_first_and_is_empty_until_it_is_tested():
 def test_a_difference_beyond_the_axis_is_an_arrow_with_its_number(tmp_path):
     interval = forest.Interval(39.0, 36.0, 42.0)
     within = forest.Interval(1.0, 0.0, 2.0)
-    forest.draw({"XOR": [forest.Row("beyond", interval), forest.Row("over draws", within)]}, tmp_path / "a.png")
+    forest.draw(
+        {"XOR": [forest.Row("beyond", interval), forest.Row("over draws", within, over_draws=True)]}, tmp_path / "a.png"
+    )
     assert plots.caption_of((tmp_path / "a.png").read_bytes()).startswith("differences")
     assert pathlib.Path(tmp_path / "a.pdf").stat().st_size > 1000
