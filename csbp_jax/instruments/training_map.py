@@ -253,7 +253,8 @@ def at_flip_ratio(config: Config, ratio: float, probe: Batch, steps_per_epoch: i
     measured = run.flip_ratio("chaos", run.start(config.seed, True), probe)
     if not measured > 0:
         raise ConfigError(
-            "chaos.z0: the term has no flip at the first step (no positive curvature, or optimizer.layer_decay or SAM)"
+            "chaos.z0: the term has no flip at the first step; --optimizer.name sgd has one, Adam, layer decay and SAM "
+            "have none"
         )
     return replaced(config, "chaos.z0", (ratio / measured,))
 
@@ -276,7 +277,7 @@ def flips_text(config: Config, ratio: float, data_dir: str | pathlib.Path, own: 
 
 
 def strength(start: State) -> Callable[[State, jax.Array], State]:
-    """Return a knob ``knob(state, factor)`` that sets z of all taps to ``factor`` times its value in ``start``."""
+    """Return ``f(state, factor)``, which sets z of all taps to ``factor`` times its value in ``start``."""
     base = start.hparams["z0"]
     return lambda state, factor: dataclasses.replace(
         state, hparams=state.hparams | {"z0": {tap: (z * factor).astype(z.dtype) for tap, z in base.items()}}
