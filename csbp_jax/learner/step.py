@@ -100,6 +100,7 @@ def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[
     direction, opt_state = recipe.tx.update(
         gradient, state.opt_state, state.params, value=loss, **_update_arguments(state)
     )
+    # The minus sign of descent is in the direction already, as in every optax transformation.
     updates = jax.tree.map(lambda u: state.hparams["lr"].astype(u.dtype) * u, direction)
     params = optax.apply_updates(state.params, updates)
     weights = {"params": params, "batch_stats": outcome.batch_stats}
@@ -115,6 +116,8 @@ def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[
     metrics = outcome.metrics | {"loss": loss, "grad_norm": norm, "bad_steps": bad_steps}
     if recipe.config.optimizer.clip is not None:
         metrics["clipped"] = (norm > recipe.config.optimizer.clip).astype(jnp.float32)
+    # A refused batch counts: z, the keys and the order of the data go on, while the schedule's count, which is in
+    # opt_state, waits with the moments.
     return dataclasses.replace(state, step=state.step + 1, bad_steps=bad_steps, **accepted), metrics
 
 

@@ -134,6 +134,7 @@ def start(job: Job, stack: contextlib.ExitStack) -> tuple[Session, Tools]:
 
     def save(session: Session) -> None:
         nonlocal last_saved
+        # With epochs: a stop during validation saves the step of the epoch's end, before that epoch has ended.
         position = (monitor.step, monitor.epochs)
         if monitor.step and (position != last_saved or store.failed()):
             store.save(monitor.step, session, before=sync if host0 else lambda: None)
@@ -158,6 +159,7 @@ def epoch(job: Job, tools: Tools, session: Session) -> Session:
                 break
             state, metrics = tools.train_step(state, monitor.timed_next(tools.batches))
             monitor(metrics)
+        # The monitor is a step behind, and a checkpoint counts every step that its state has done.
         monitor.catch_up()
         job.stop.raise_if_requested()
         for averaged in [state, *([learner.with_ema_weights(state)] if config.optimizer.ema else [])]:
@@ -168,6 +170,7 @@ def epoch(job: Job, tools: Tools, session: Session) -> Session:
     monitor.end_epoch(validation[0], validation[1] if config.optimizer.ema else {})
     chosen = selection.update(session.chosen, state, monitor.epochs, validation[0])
     session = Session(state, chosen, monitor.progress())
+    # Two checkpoints are kept: those of a failing stretch would push out the last good one.
     is_due = monitor.epochs % config.checkpoint_every == 0 and monitor.failing_since is None
     if is_due or session.is_over(config):
         tools.save(session)
