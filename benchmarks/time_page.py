@@ -125,8 +125,8 @@ How long does training take to a validation accuracy, against SpikingJelly?
 {_ratios(content)}
 
 Geometric mean over pairs of runs [{level} % interval of Student's t]. Target: at least
-{TARGETS[COMPILED]} under `torch.compile`, {TARGETS["spikingjelly"]} eagerly. A pair has a ratio if both runs reached the
-accuracy. "Between epochs": to where a line between the accuracies at the ends of two epochs crosses it; planned after
+{TARGETS[COMPILED]} under `torch.compile`, {TARGETS["spikingjelly"]} eagerly. A pair has a ratio if both runs reached
+the accuracy. "Between epochs": to where a line between the accuracies at the ends of two epochs crosses it; planned after
 the runs of `large`.{added}
 
 {" ".join(_accuracy_difference(content, name) for name in run_here(content))}
@@ -168,7 +168,10 @@ def _pairs(content: Mapping[str, Any], name: str) -> int:
 def _answer(content: Mapping[str, Any], name: str) -> str:
     """The ratios by wall time that every pair has, in words."""
     level, pairs = confidence(content), _pairs(content, name)
-    rows = {"to 70 %": functools.partial(seconds_to, THRESHOLDS[0]), "an epoch": per_epoch}
+    rows: dict[str, Callable[[Run, str], float | None]] = {
+        "to 70 %": functools.partial(seconds_to, THRESHOLDS[0]),
+        "an epoch": per_epoch,
+    }
     values_of = {label: ratios(content, value, "wall", name) for label, value in rows.items()}
     texts = [f"{_cell(values, level)} {label}" for label, values in values_of.items() if 0 < len(values) == pairs]
     return f"{PEERS[name]} {', '.join(texts) or 'not reached in every run'}"
