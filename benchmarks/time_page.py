@@ -126,8 +126,8 @@ How long does training take to a validation accuracy, against SpikingJelly?
 
 Geometric mean over pairs of runs [{level} % interval of Student's t]. Target: at least
 {TARGETS[COMPILED]} under `torch.compile`, {TARGETS["spikingjelly"]} eagerly. A pair has a ratio if both runs reached
-the accuracy. "Between epochs": to where a line between the accuracies at the ends of two epochs crosses it; planned after
-the runs of `large`.{added}
+the accuracy. "Between epochs": to where a line between the accuracies at the ends of two epochs crosses it; planned
+after the runs of `large`.{added}
 
 {" ".join(_accuracy_difference(content, name) for name in run_here(content))}
 
