@@ -20,7 +20,7 @@ from csbp_jax.reporting.format import option_text
 from csbp_jax.runs.run import EPOCHS, Run
 from csbp_jax.runs.table import TABLE, RunTable
 from csbp_jax.runtime import files
-from csbp_jax.training import metrics_log, run_json
+from csbp_jax.training import run_json
 
 Figure = tuple[str, str, str]
 """Name, caption, and PNG in base64."""
@@ -135,7 +135,7 @@ def _finished_run(run: Run) -> Section:
 
 
 def _unfinished_run(run: Run) -> Section:
-    rows = metrics_log.read_rows(run.folder / "metrics.jsonl")
+    rows = run.rows()
     ended = [row for row in rows if row["kind"] == "epoch"]
     so_far = f", validation accuracy {ended[-1]['validation_accuracy']:.2%}" if ended else ""
     note = f"not finished: {len(ended)} of {run.fields['epochs']} epochs{so_far}"

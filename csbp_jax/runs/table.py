@@ -14,11 +14,9 @@ from csbp_jax.reporting import plots, plots_runs
 from csbp_jax.reporting.format import fields_text, option_text, percent
 from csbp_jax.reporting.statistics import Interval, Test, student, student_of_shares
 from csbp_jax.runs.contrast import Contrast, Over, contrast, is_accuracy
-from csbp_jax.runs.published import WeightsOf
-from csbp_jax.runs.run import Run, differing_fields, plain, read_finished
+from csbp_jax.runs.run import Run, WeightsOf, differing_fields, plain, read_finished
 from csbp_jax.runs.shown import Shown
 from csbp_jax.runtime import files, seals
-from csbp_jax.training import metrics_log
 
 if TYPE_CHECKING:
     from csbp_jax.reporting.plots_runs import Figure
@@ -271,8 +269,7 @@ class RunTable(Shown):
         rows = []
         for _, run in self.frame.iterrows():
             of_run = dict(run[[*COLUMNS, *self.fields]])
-            metrics = metrics_log.read_rows(pathlib.Path(run["run"]) / "metrics.jsonl")
-            rows += [of_run | row for row in metrics if row["kind"] == "epoch"]
+            rows += [of_run | row for row in Run.read(run["run"]).rows() if row["kind"] == "epoch"]
         return pd.DataFrame(rows)
 
     def plot_curves(

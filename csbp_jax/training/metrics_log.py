@@ -27,27 +27,48 @@ _KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def read_rows(file: pathlib.Path) -> list[Row]:
-    """Read the rows of a ``metrics.jsonl``, without their seals and without a last line that a kill has cut short.
+class Rows:
+    """The rows of a ``metrics.jsonl`` to which a run may still add; each reading goes on where the last one ended."""
 
-    Raises:
-      ConfigError: a row cannot be read, or was changed after it was written, or it is not a regular file.
-    """
-    lines = files.read_bytes(file, files.LARGE).split(b"\n") if file.exists() else [b""]
-    last = lines.pop()  # empty, unless a kill has cut it short
-    # If only its line break is damaged, the row before that byte is complete.
-    if _row(last) is not None or _row(last[:-1]) is not None:
-        lines.append(last)
-    rows = []
-    for number, line in enumerate(lines, start=1):
+    def __init__(self, file: pathlib.Path):
+        self.file = file
+        self._rows, self._lines, self._size, self._last = list[Row](), 0, 0, b""
+
+    def read(self) -> list[Row]:
+        """Return all rows so far, without their seals and without a last line that a kill has cut short.
+
+        Raises:
+          ConfigError: a row cannot be read, or was changed after it was written, or it is not a regular file.
+        """
+        content = self._from(self._size - len(self._last))
+        if not content.startswith(self._last):  # a resumed run has dropped rows
+            self._rows, self._lines, self._size, self._last = [], 0, 0, b""
+            content = self._from(0)
+        *lines, tail = content[len(self._last) :].split(b"\n")
+        for line in lines:
+            self._rows += self._checked(line)
+            self._lines, self._size, self._last = self._lines + 1, self._size + len(line) + 1, line + b"\n"
+        # It is empty, unless a kill has cut it short. If only its line break is damaged, the row before it is complete.
+        is_complete = _row(tail) is not None or _row(tail[:-1]) is not None
+        return [*self._rows, *(self._checked(tail) if is_complete else [])]
+
+    def _from(self, start: int) -> bytes:
+        return files.read_bytes(self.file, files.LARGE, start) if self.file.exists() else b""
+
+    def _checked(self, line: bytes) -> list[Row]:
         if (row := _row(line)) is not None:
-            rows.append(row)
-        elif line.strip():
+            return [row]
+        if line.strip():
             raise ConfigError(
-                f"{file}:{number}: this row was damaged or edited; restore the file from a copy, or delete the row; "
-                f"or, if you edited it, delete its {seals.KEY}"
+                f"{self.file}:{self._lines + 1}: this row was damaged or edited; restore the file from a copy, or "
+                f"delete the row; or, if you edited it, delete its {seals.KEY}"
             )
-    return rows
+        return []
+
+
+def read_rows(file: pathlib.Path) -> list[Row]:
+    """Read the rows of a ``metrics.jsonl``; see :meth:`Rows.read`."""
+    return Rows(file).read()
 
 
 def _row(line: bytes) -> Row | None:

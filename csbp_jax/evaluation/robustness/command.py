@@ -71,7 +71,7 @@ def robustness(
         splits, fingerprint = restore.load_data(run, data_dir)
         data_changed(run, fingerprint)
         digest = run_dir.fingerprint_digest(fingerprint)
-        finished.append(Run(run.folder, {"config": run.config, "data": digest, "own": run.own.metadata()}, None))
+        finished.append(Run(run.folder, {"config": run.config, "data": digest, "own": run.own.metadata()}))
         sources.append(splits[plan.split])
     table = RunTable.of(finished)
     pairs = compare.controls(table, None if control is None else finished[list(runs).index(control)])
