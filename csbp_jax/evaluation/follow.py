@@ -19,12 +19,10 @@ FOLLOW_SECONDS = 5.0
 Writer = Generator[None, list[Row], None]
 """``writer.send(rows)`` brings a tracker up to date with all rows of a run so far; ``writer.close()`` ends it."""
 
-MakeWriter = Callable[[Run], Writer]
-
 
 def follow(
     runs: str | pathlib.Path | Sequence[str | pathlib.Path],
-    make_writer: MakeWriter,
+    make_writer: Callable[[Run], Writer],
     until_finished: bool,
 ) -> list[Run]:
     """Pass the rows of each run to its writer, once or until all runs are finished, and return the runs.
@@ -85,8 +83,3 @@ def _scalars(tag: str, values: dict[str, Any]) -> Iterator[tuple[str, float]]:
             yield from _scalars(f"{tag}/{name}", value)
         elif isinstance(value, bool) or run_json.fits(value, float):
             yield f"{tag}/{name}", value
-
-
-def wall_time(run: Run, row: Row) -> float:
-    """Return the time of a row in seconds since 1970: the start of the run, plus its ``seconds``, without pauses."""
-    return run.began + float(row["seconds"])

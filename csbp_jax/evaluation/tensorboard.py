@@ -60,7 +60,7 @@ def writer(targets: dict[pathlib.Path, pathlib.Path], run: Run) -> following.Wri
                 if number % PROGRESS_ROWS == 0:
                     print(f"{run.folder}: {number:,} of {len(rows):,} rows", file=sys.stderr, flush=True)
                 for tag, value in following.scalars(row).items():
-                    events.add_scalar(tag, value, row["step"], following.wall_time(run, row))
+                    events.add_scalar(tag, value, row["step"], run.time_of(row))
             previous, written = rows, len(rows)
     finally:
         events.close()

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from csbp_jax.config import ConfigError, extras, flatten, one_line
 from csbp_jax.evaluation import follow as following
 from csbp_jax.evaluation import tensorboard
-from csbp_jax.evaluation.follow import scalars, wall_time
+from csbp_jax.evaluation.follow import scalars
 from csbp_jax.runs import Run
 from csbp_jax.runtime import files, seals
 from csbp_jax.training import run_json
@@ -195,7 +195,7 @@ def _mlflow(to: Tracker, run: Run, project: str, known: str) -> Iterator[Tracked
 
     def log(rows: list[Row]) -> None:
         metrics = [
-            entities.Metric(name, value, round(1000 * wall_time(run, row)), row["step"])
+            entities.Metric(name, value, round(1000 * run.time_of(row)), row["step"])
             for row in rows
             for name, value in scalars(row).items()
         ]

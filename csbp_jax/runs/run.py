@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from csbp_jax.config import ConfigError, flatten
 from csbp_jax.training import run_json
-from csbp_jax.training.metrics_log import Row, Rows
+from csbp_jax.training.metrics_log import Row, follow_rows
 
 WITHOUT_EFFECT = {"log_every", "checkpoint_every", "data.workers", "data.threads"}
 """Fields of a config that change no result."""
@@ -52,16 +52,18 @@ class Run:
         Raises:
           ConfigError: one is damaged.
         """
-        return self._rows.read()
+        return next(self._rows)
 
     @functools.cached_property
-    def _rows(self) -> Rows:
-        return Rows(self.folder / "metrics.jsonl")
+    def _rows(self) -> Iterator[list[Row]]:
+        return follow_rows(self.folder / "metrics.jsonl")
 
-    @property
-    def began(self) -> float:
-        """Start of the run in seconds since 1970: when ``config.json`` was written, unless someone copies it."""
-        return (self.folder / "config.json").stat().st_mtime
+    def time_of(self, row: Row) -> float:
+        """Return the time of a row in seconds since 1970: the start of the run, plus its ``seconds``, without pauses.
+
+        The start is when ``config.json`` was last written: once, at the start, unless someone edits or copies the file.
+        """
+        return (self.folder / "config.json").stat().st_mtime + float(row["seconds"])
 
     @property
     def name(self) -> str:

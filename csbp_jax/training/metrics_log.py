@@ -27,48 +27,47 @@ _KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-class Rows:
-    """The rows of a ``metrics.jsonl`` to which a run may still add; each reading goes on where the last one ended."""
+def follow_rows(file: pathlib.Path) -> Iterator[list[Row]]:
+    """Yield the rows of a ``metrics.jsonl`` so far, again and again; each reading goes on where the last one ended.
 
-    def __init__(self, file: pathlib.Path):
-        self.file = file
-        self._rows, self._lines, self._size, self._last = list[Row](), 0, 0, b""
+    They are without their seals, and without a last line that a kill has cut short.
 
-    def read(self) -> list[Row]:
-        """Return all rows so far, without their seals and without a last line that a kill has cut short.
-
-        Raises:
-          ConfigError: a row cannot be read, or was changed after it was written, or it is not a regular file.
-        """
-        content = self._from(self._size - len(self._last))
-        if not content.startswith(self._last):  # a resumed run has dropped rows
-            self._rows, self._lines, self._size, self._last = [], 0, 0, b""
-            content = self._from(0)
-        *lines, tail = content[len(self._last) :].split(b"\n")
+    Raises:
+      ConfigError: a row cannot be read, or was changed after it was written, or it is not a regular file.
+    """
+    rows, number, size, last = list[Row](), 0, 0, b""
+    while True:
+        content = _read_from(file, size - len(last))
+        if not content.startswith(last):  # a resumed run has dropped rows
+            rows, number, size, last = [], 0, 0, b""
+            content = _read_from(file, 0)
+        *lines, tail = content[len(last) :].split(b"\n")
         for line in lines:
-            self._rows += self._checked(line)
-            self._lines, self._size, self._last = self._lines + 1, self._size + len(line) + 1, line + b"\n"
+            number += 1
+            rows += _rows_of(line, f"{file}:{number}")
+            size, last = size + len(line) + 1, line + b"\n"
         # It is empty, unless a kill has cut it short. If only its line break is damaged, the row before it is complete.
         is_complete = _row(tail) is not None or _row(tail[:-1]) is not None
-        return [*self._rows, *(self._checked(tail) if is_complete else [])]
-
-    def _from(self, start: int) -> bytes:
-        return files.read_bytes(self.file, files.LARGE, start) if self.file.exists() else b""
-
-    def _checked(self, line: bytes) -> list[Row]:
-        if (row := _row(line)) is not None:
-            return [row]
-        if line.strip():
-            raise ConfigError(
-                f"{self.file}:{self._lines + 1}: this row was damaged or edited; restore the file from a copy, or "
-                f"delete the row; or, if you edited it, delete its {seals.KEY}"
-            )
-        return []
+        yield [*rows, *(_rows_of(tail, f"{file}:{number + 1}") if is_complete else [])]
 
 
 def read_rows(file: pathlib.Path) -> list[Row]:
-    """Read the rows of a ``metrics.jsonl``; see :meth:`Rows.read`."""
-    return Rows(file).read()
+    """Read the rows of a ``metrics.jsonl`` so far; see :func:`follow_rows`."""
+    return next(follow_rows(file))
+
+
+def _read_from(file: pathlib.Path, start: int) -> bytes:
+    return files.read_bytes(file, files.LARGE, start) if file.exists() else b""
+
+
+def _rows_of(line: bytes, name: str) -> list[Row]:
+    row = _row(line)
+    if row is None and line.strip():
+        raise ConfigError(
+            f"{name}: this row was damaged or edited; restore the file from a copy, or delete the row; or, if you "
+            f"edited it, delete its {seals.KEY}"
+        )
+    return [] if row is None else [row]
 
 
 def _row(line: bytes) -> Row | None:

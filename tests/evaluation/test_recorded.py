@@ -88,7 +88,7 @@ def test_a_metric_of_a_run(tmp_path, capsys):
     with pytest.raises(ConfigError, match="no column 'los'"):
         recorded.read(tmp_path, "los")
     assert main.main(["series", str(tmp_path)]) == 2
-    remedy = "it has 3 values, and 123 are needed; train with --log-every 1 to record every step"
+    remedy = "it has 3 values, and 123 are needed; train a run of another name (--name) with --log-every 1"
     assert remedy in capsys.readouterr().err
 
 
