@@ -8,7 +8,7 @@ PUBLISH := .venv-publish
 TRACKERS := .venv-trackers
 
 typed = $(if $(filter command,$(origin $1)),$(value $1),$2)
-override CSBP_DATASET := $(call typed,DATASET,digits)
+override CSBP_DATASET := $(call typed,DATASET,$(if $(call typed,DIR),folder,digits))
 override CSBP_NAME := $(call typed,NAME)
 override CSBP_FRESH := $(call typed,FRESH)
 override CSBP_ARGS := $(call typed,ARGS)

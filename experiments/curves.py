@@ -11,7 +11,6 @@ added to a ``curves.json`` only if it records the same data.
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from csbp_jax import configs
 from csbp_jax.cli.options import parse
 from csbp_jax.config import Config, replaced, run_name, to_json
 from csbp_jax.reporting.plots import PALETTE, empty_figure
+from csbp_jax.runs import Run
 from csbp_jax.training.loop import train
 from experiments import accuracy, study
 from experiments.statistics import student_dict
@@ -53,7 +53,7 @@ def condition(config: Config, name: str) -> Config:
 
 def curves_of(folder: pathlib.Path) -> list[Content]:
     """The epochs of a run: losses, accuracies, z and firing rates. There is none with a test accuracy."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = Run.read(folder).rows()
     return [{key: row[key] for key in EPOCH_KEYS if key in row} for row in rows if row["kind"] == "epoch"]
 
 

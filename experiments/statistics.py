@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
-from csbp_jax.reporting import statistics
 from csbp_jax.reporting.statistics import holm, paired, student
 
 EACH_SIDE = 20
@@ -21,8 +20,10 @@ def student_dict(values: ArrayLike) -> dict[str, float]:
 
 def half_widths(rows: ArrayLike) -> NDArray[np.float64]:
     """Half the 95 % interval (Student's t) of the mean over the first axis, ``[columns]``; 0 for a single row."""
-    intervals = [student_dict(column) for column in np.asarray(rows).T]
-    return np.array([(i["high"] - i["low"]) / 2 if "high" in i else 0.0 for i in intervals])
+    values = np.asarray(rows)
+    if len(values) == 1:
+        return np.zeros(values.shape[1])
+    return np.asarray(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
 def group_means(values: ArrayLike, groups: Sequence[int]) -> list[NDArray[Any]]:
@@ -33,8 +34,8 @@ def group_means(values: ArrayLike, groups: Sequence[int]) -> list[NDArray[Any]]:
 
 def wilson(solved: NDArray[Any]) -> dict[str, float]:
     """``{share, low, high}``: the share of True and its 95 % Wilson interval."""
-    low, high = statistics.wilson(int(solved.sum()), len(solved))
-    return {"share": float(solved.mean()), "low": low, "high": high}
+    low, high = stats.binomtest(int(solved.sum()), len(solved)).proportion_ci(method="wilson")
+    return {"share": float(solved.mean()), "low": float(low), "high": float(high)}
 
 
 def bits(solved: NDArray[Any]) -> str:
@@ -110,18 +111,6 @@ def best_weights(total: int, n: int) -> NDArray[np.float64]:
     """
     weights: NDArray[np.float64] = special.comb(np.arange(total), n - 1) / special.comb(total, n)
     return weights
-
-
-def expected_best(values: ArrayLike) -> list[float]:
-    """Expected largest of n of the values, drawn without replacement, for n = 1 to their number."""
-    ordered = np.sort(np.asarray(values, float))
-    return [float(best_weights(len(ordered), n) @ ordered) for n in range(1, len(ordered) + 1)]
-
-
-def fisher(successes: tuple[int, int], trials: tuple[int, int]) -> float:
-    """p of Fisher's exact test between two counts of successes."""
-    rows = [[count, total - count] for count, total in zip(successes, trials, strict=True)]
-    return float(stats.fisher_exact(rows).pvalue)
 
 
 # --- text ---------------------------------------------------------------------------------------------------------

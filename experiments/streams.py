@@ -28,7 +28,7 @@ from csbp_jax.instruments.training_map import TrainingMap
 from csbp_jax.learner import Batch, Recipe, State
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from csbp_jax.reporting.statistics import paired
-from csbp_jax.training.compiled import resolve
+from csbp_jax.training.resolved import resolve
 from experiments import study
 from experiments.statistics import mean_text, student_dict
 from experiments.study import Content, finite_or_none

@@ -54,7 +54,10 @@ def train(argv: Sequence[str]) -> None:
     if run := named_run(argv[0]):
         folder = pathlib.Path(os.path.abspath(run))
         if (options.name, options.runs) != (None, "runs"):
-            raise ConfigError(f"--name, --runs: {argv[0]} is the run that goes on; leave them out")
+            raise ConfigError(
+                f"--name, --runs: {argv[0]} is the run that goes on; leave them out; or, for a run of another name, "
+                f"write its data set in place of {argv[0]}"
+            )
         options = dataclasses.replace(options, name=folder.name, runs=os.path.relpath(folder.parent))
     set_deterministic(config.deterministic)
     from csbp_jax.runtime import hardware, multihost, preemption

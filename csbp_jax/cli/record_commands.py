@@ -72,7 +72,7 @@ def series(argv: Sequence[str]) -> None:
         measured = recorded.measure(np.diff(values) if options.difference else values, options.seed)
     except ValueError as error:
         remedy = (
-            "; train with --log-every 1 to record every step"
+            "; train a run of another name (--name) with --log-every 1, which records every step"
             if os.path.isdir(options.source) and "short" in str(error)
             else ""
         )

@@ -12,8 +12,9 @@ from csbp_jax.reporting import terminal
 from csbp_jax.reporting.format import fields_text
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runs.contrast import Contrast
+from csbp_jax.runs.reading import CURVES, TABLE
 from csbp_jax.runs.run import Run, read_finished
-from csbp_jax.runs.table import CURVES, TABLE, TERM, RunTable, plain_controls
+from csbp_jax.runs.table import TERM, RunTable, plain_controls
 from csbp_jax.runtime import files
 
 EPOCHS = {"last_test_accuracy": "last epoch", "chosen_test_accuracy": "epoch chosen by validation"}

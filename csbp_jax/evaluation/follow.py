@@ -7,9 +7,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from csbp_jax.config import ConfigError
+from csbp_jax.runs import Run
 from csbp_jax.runtime import preemption
 from csbp_jax.runtime.files import as_paths
-from csbp_jax.training import metrics_log, run_json
+from csbp_jax.training import run_json
 from csbp_jax.training.metrics_log import Row
 
 FOLLOW_SECONDS = 5.0
@@ -21,43 +22,50 @@ Writer = Generator[None, list[Row], None]
 
 def follow(
     runs: str | pathlib.Path | Sequence[str | pathlib.Path],
-    make_writer: Callable[[pathlib.Path], Writer],
+    make_writer: Callable[[Run], Writer],
     until_finished: bool,
-) -> list[pathlib.Path]:
-    """Pass the rows of each run to its writer, once or until all runs are finished, and return the runs' folders.
+) -> list[Run]:
+    """Pass the rows of each run to its writer, once or until all runs are finished, and return the runs.
 
     Args:
       runs: folders of the runs, or one.
-      make_writer: from a folder to its writer.
+      make_writer: from a run to its writer.
       until_finished: keep passing the rows, every :data:`FOLLOW_SECONDS`.
 
     Raises:
       ConfigError: not a run's folder, or one without metrics.
     """
-    folders = as_paths(runs)
-    for folder in folders:
-        file = folder / "metrics.jsonl"
-        if not file.exists() or not file.stat().st_size:
-            raise ConfigError(f"{folder}: has no metrics (metrics.jsonl); name a run's folder, such as runs/NAME")
+    followed = [read_run(folder) for folder in as_paths(runs)]
     with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(contextlib.closing(make_writer(folder))) for folder in folders]
+        writers = [stack.enter_context(contextlib.closing(make_writer(run))) for run in followed]
         for writer in writers:
             next(writer)
         finished = False
         while not finished:
             # Checked before reading, so that rows written before the result are read in this pass.
-            finished = not until_finished or all((folder / "result.json").exists() for folder in folders)
-            for folder, writer in zip(folders, writers, strict=True):
+            finished = not until_finished or all(run.result for run in followed)
+            for run, writer in zip(followed, writers, strict=True):
                 preemption.current().raise_if_requested()
-                writer.send(read_rows(folder))
+                writer.send(read_rows(run))
             time.sleep(0 if finished else FOLLOW_SECONDS)
-    return folders
+    return followed
 
 
-def read_rows(folder: pathlib.Path) -> list[Row]:
+def read_run(folder: pathlib.Path) -> Run:
+    """Read a run that has metrics.
+
+    Raises:
+      ConfigError: it has none, or as :meth:`csbp_jax.runs.Run.read`.
+    """
+    file = folder / "metrics.jsonl"
+    if not file.exists() or not file.stat().st_size:
+        raise ConfigError(f"{folder}: has no metrics (metrics.jsonl); name a run's folder, such as runs/NAME")
+    return Run.read(folder)
+
+
+def read_rows(run: Run) -> list[Row]:
     """Read the rows of a run so far; that of a finished run's ``result.json`` is last, of kind ``result``."""
-    result = run_json.read_result(folder) if (folder / "result.json").exists() else {}
-    rows = metrics_log.read_rows(folder / "metrics.jsonl")
+    result, rows = run.result or {}, run.rows()
     if result and rows:
         last = {"kind": "result", "step": rows[-1]["step"], "seconds": rows[-1]["seconds"]}
         rows.append(last | {weights: result[weights] for weights in ("last", "chosen", "ema") if weights in result})
@@ -75,12 +83,3 @@ def _scalars(tag: str, values: dict[str, Any]) -> Iterator[tuple[str, float]]:
             yield from _scalars(f"{tag}/{name}", value)
         elif isinstance(value, bool) or run_json.fits(value, float):
             yield f"{tag}/{name}", value
-
-
-def wall_time(folder: pathlib.Path, row: Row) -> float:
-    """Return the time of a row in seconds since 1970: the start of the run, plus its ``seconds``, without pauses.
-
-    The start is when ``config.json`` was last written: once, at the start, unless someone edits or copies the file.
-    """
-    began: float = (folder / "config.json").stat().st_mtime
-    return began + float(row["seconds"])

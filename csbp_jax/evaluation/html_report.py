@@ -5,7 +5,8 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jinja2
@@ -17,10 +18,11 @@ from csbp_jax.evaluation.compare import Table
 from csbp_jax.evaluation.outputs import check_file, output_folder
 from csbp_jax.reporting import plots, plots_training
 from csbp_jax.reporting.format import option_text
+from csbp_jax.runs.reading import TABLE
 from csbp_jax.runs.run import EPOCHS, Run
-from csbp_jax.runs.table import TABLE, RunTable
+from csbp_jax.runs.table import RunTable
 from csbp_jax.runtime import files
-from csbp_jax.training import metrics_log, run_json
+from csbp_jax.training import run_json
 
 Figure = tuple[str, str, str]
 """Name, caption, and PNG in base64."""
@@ -98,10 +100,11 @@ def _unbroken(cell: Any) -> str:
     return re.sub(r"\[[^]\[]*\]", lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), str(cell))
 
 
-def _figures(folder: pathlib.Path) -> Iterator[Figure]:
+def _figures(folder: pathlib.Path, result: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Figure]:
     """Yield the PNGs in the ``figures`` of a run or experiment, including subfolders, that of training first.
 
-    What is a link out of the folder is left out.
+    What is a link out of the folder is left out. The caption of a figure says if it is of another epoch than the
+    result of the run.
     """
     files_of_figures = (folder / "figures").rglob("*.png")
     for file in sorted(files_of_figures, key=lambda file: (len(file.parts), file.stem != "training", file.name)):
@@ -109,7 +112,22 @@ def _figures(folder: pathlib.Path) -> Iterator[Figure]:
         if file.is_file() and file.resolve().is_relative_to(folder.resolve()):
             name = file.relative_to(folder / "figures").with_suffix("").as_posix()
             png = files.read_bytes(file)
-            yield name, plots.caption_of(png) or name, base64.b64encode(png).decode()
+            caption = f"{plots.caption_of(png) or name}{_of_another_epoch(folder, name, result)}"
+            yield name, caption, base64.b64encode(png).decode()
+
+
+def _of_another_epoch(folder: pathlib.Path, name: str, result: Mapping[str, Any]) -> str:
+    """Return a sentence on a figure whose numbers are from before the run went on."""
+    file = folder / f"{name.partition('/')[0]}.json"
+    if not file.exists():
+        return ""
+    remedy = "repeat the command that wrote it, or delete it"
+    content = run_json.read_json(file, lambda content: run_json.fits(content.get("runs", []), [{"run": str}]), remedy)
+    measured = next((of for of in content.get("runs", []) if of["run"] == folder.resolve().name), content)
+    kind, epoch = measured.get("weights_of"), measured.get("epoch")
+    if kind not in result or epoch == result[kind]["epoch"]:
+        return ""
+    return f" This is of epoch {epoch}, before the run went on; repeat the command that drew it."
 
 
 def _drawn(name: str, figure: Any, caption: str) -> Figure:
@@ -131,11 +149,11 @@ def _finished_run(run: Run) -> Section:
     columns = ["weights of", "test accuracy", "validation accuracy", "epoch", "test loss", "test examples"]
     rows = [_accuracies(label, result[key]) for key, label in EPOCHS.items() if key in result]
     caption = f"seed {run.fields['seed']}, {result['seconds']:.0f} s of training"
-    return Section("", [], [(caption, columns, rows)], list(_figures(run.folder)), [])
+    return Section("", [], [(caption, columns, rows)], list(_figures(run.folder, result)), [])
 
 
 def _unfinished_run(run: Run) -> Section:
-    rows = metrics_log.read_rows(run.folder / "metrics.jsonl")
+    rows = run.rows()
     ended = [row for row in rows if row["kind"] == "epoch"]
     so_far = f", validation accuracy {ended[-1]['validation_accuracy']:.2%}" if ended else ""
     note = f"not finished: {len(ended)} of {run.fields['epochs']} epochs{so_far}"

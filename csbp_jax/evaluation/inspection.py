@@ -60,13 +60,9 @@ def inspect(
     console = make_console() if console is None else console
     restored = restore.restore(run)
     splits, _ = restore.load_data(restored, data_dir)
-    records = splits[split]
-    if not 0 <= example < len(records):
-        raise ConfigError(f"--example: {example} is not possible; allowed are 0 to {len(records) - 1}")
+    rows = _rows(len(splits[split]), examples, example)
     folder = output_folder(restored.folder, "figures", "figures/inspect")
-    rows = forward.spread(np.arange(len(records)), examples)
-    rows = np.insert(np.delete(rows, abs(rows - example).argmin()), 0, example)
-    source = data.Unaugmented(records, rows)
+    source = data.Unaugmented(splits[split], rows)
     size = min(len(rows), restored.config.eval_batch_size)
     smaller = restored._replace(config=dataclasses.replace(restored.config, eval_batch_size=size))
     neuron = None if restored.own.neuron or restored.own.model else restored.config.model.neuron
@@ -88,6 +84,14 @@ def inspect(
     files.write_json(folder / "inspect.json", result)
     _print(console, folder, result, [layer for layer, row in measured.items() if "membranes" not in row])
     return result
+
+
+def _rows(count: int, examples: int, first: int) -> NDArray[np.intp]:
+    """Return the numbers of examples that are spread over all, in which the first one replaces the nearest to it."""
+    if not 0 <= first < count:
+        raise ConfigError(f"--example: {first} is not possible; allowed are 0 to {count - 1}")
+    rows = forward.spread(np.arange(count), examples)
+    return np.insert(np.delete(rows, abs(rows - first).argmin()), 0, first)
 
 
 def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:

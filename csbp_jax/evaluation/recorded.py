@@ -73,13 +73,9 @@ def read(path: str | pathlib.Path, column: str | None = None, skip: int = 0) -> 
 
 def _columns_of_run(folder: pathlib.Path) -> Columns:
     columns: Columns = {}
-    for line, row in enumerate(follow.read_rows(folder), start=1):
+    for line, row in enumerate(follow.read_rows(follow.read_run(folder)), start=1):
         for name, value in follow.scalars(row).items():
             columns.setdefault(name, []).append((line, value))
-    if not columns:
-        raise ConfigError(
-            f"{folder}: has no metrics (metrics.jsonl); name a run's folder, such as runs/NAME, or a CSV file"
-        )
     return columns
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from csbp_jax.config import extras
 from csbp_jax.evaluation import follow as following
 from csbp_jax.evaluation.outputs import output_folder
+from csbp_jax.runs import Run
 from csbp_jax.training.metrics_log import Row
 
 PROGRESS_ROWS = 20_000
@@ -30,15 +31,15 @@ def write(runs: str | pathlib.Path | Sequence[str | pathlib.Path], follow: bool 
       ConfigError: not a run's folder, one without metrics, or tensorboardX is not installed.
     """
     targets: dict[pathlib.Path, pathlib.Path] = {}
-    return [targets[folder] for folder in following.follow(runs, functools.partial(writer, targets), follow)]
+    return [targets[run.folder] for run in following.follow(runs, functools.partial(writer, targets), follow)]
 
 
-def writer(targets: dict[pathlib.Path, pathlib.Path], folder: pathlib.Path) -> following.Writer:
+def writer(targets: dict[pathlib.Path, pathlib.Path], run: Run) -> following.Writer:
     """Write the rows of a run so far, and each time those added since; note the folder of its events in ``targets``."""
     extras.need("tensorboard", "TensorBoard's events")
     from tensorboardX import SummaryWriter
 
-    target = targets[folder] = output_folder(folder, "tensorboard") / "tensorboard"
+    target = targets[run.folder] = output_folder(run.folder, "tensorboard") / "tensorboard"
     for old in target.glob("events.out.tfevents.*"):
         old.unlink()
     previous: list[Row] = []
@@ -57,9 +58,9 @@ def writer(targets: dict[pathlib.Path, pathlib.Path], folder: pathlib.Path) -> f
                 events = SummaryWriter(str(target), **options)
             for number, row in enumerate(rows[written:], start=written + 1):
                 if number % PROGRESS_ROWS == 0:
-                    print(f"{folder}: {number:,} of {len(rows):,} rows", file=sys.stderr, flush=True)
+                    print(f"{run.folder}: {number:,} of {len(rows):,} rows", file=sys.stderr, flush=True)
                 for tag, value in following.scalars(row).items():
-                    events.add_scalar(tag, value, row["step"], following.wall_time(folder, row))
+                    events.add_scalar(tag, value, row["step"], run.time_of(row))
             previous, written = rows, len(rows)
     finally:
         events.close()

@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple
 from csbp_jax.config import ConfigError, extras, flatten, one_line
 from csbp_jax.evaluation import follow as following
 from csbp_jax.evaluation import tensorboard
-from csbp_jax.evaluation.follow import scalars, wall_time
+from csbp_jax.evaluation.follow import scalars
+from csbp_jax.runs import Run
 from csbp_jax.runtime import files, seals
 from csbp_jax.training import run_json
 from csbp_jax.training.metrics_log import Row
@@ -68,8 +69,8 @@ def track(
         the run, RUN/track is a link, or another process follows it.
     """
     addresses: dict[pathlib.Path, str] = {}
-    folders = following.follow(runs, functools.partial(_writer, to, project, addresses), follow)
-    return [addresses[folder] for folder in folders]
+    followed = following.follow(runs, functools.partial(_writer, to, project, addresses), follow)
+    return [addresses[run.folder] for run in followed]
 
 
 @contextlib.contextmanager
@@ -83,8 +84,8 @@ def alongside(
     Raises:
       ConfigError: as :func:`track`, before anything is logged.
     """
-    failed = False
-    writer = tensorboard.writer({}, folder) if to == "tensorboard" else _writer(to, project, {}, folder)
+    failed, run = False, Run.read(folder)
+    writer = tensorboard.writer({}, run) if to == "tensorboard" else _writer(to, project, {}, run)
     with contextlib.closing(writer):
         next(writer)
 
@@ -92,7 +93,7 @@ def alongside(
             nonlocal failed
             try:
                 if not failed:
-                    writer.send(following.read_rows(folder))
+                    writer.send(following.read_rows(run))
             except ConfigError as error:
                 failed = True
                 command = f"csbp_jax track {folder} --to {to}"
@@ -101,11 +102,12 @@ def alongside(
         yield report
 
 
-def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], folder: pathlib.Path) -> following.Writer:
+def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], run: Run) -> following.Writer:
+    folder = run.folder
+
     def refuse() -> None:
         raise ConfigError(f"{folder}: another process tracks this run (--to {to})") from None
 
-    config = flatten(run_json.read_config(folder, run_json.REPAIR)["config"])
     files.check_links(folder, "track")
     file = folder / "track" / f"{to}.json"
     file.parent.mkdir(exist_ok=True)
@@ -114,7 +116,7 @@ def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], folde
         if file.exists():
             state = run_json.read_json(file, _is_state, "delete it, and the run is tracked as a new one")
         open_run = _mlflow if to == "mlflow" else _wandb
-        with open_run(to, folder, project, config, state["id"]) as tracked:
+        with open_run(to, run, project, state["id"]) as tracked:
             addresses[folder] = tracked.address
             step, kinds = (state["step"], state["kinds"]) if tracked.resumed else (-1, [])
             while True:
@@ -142,18 +144,18 @@ def _package(to: Tracker) -> Any:
 
 
 @contextlib.contextmanager
-def _wandb(to: Tracker, folder: pathlib.Path, project: str, config: dict[str, Any], known: str) -> Iterator[TrackedRun]:
+def _wandb(to: Tracker, run: Run, project: str, known: str) -> Iterator[TrackedRun]:
     """Open a run of W&B or of trackio, or resume the ``known`` one; a row is a row of its history, with ``seconds``.
 
     Offline, W&B cannot resume: the run is written again from its first row, to a new folder.
     """
-    package, name, refusal = _package(to), folder.resolve().name, ValueError
+    package, name, refusal = _package(to), run.name, ValueError
     # Without what describes this process and machine: they may not be those that train.
     if to == "wandb":
         refusal = package.Error
         options = {
             "id": known or secrets.token_hex(8),
-            "dir": os.environ.get("WANDB_DIR", folder),
+            "dir": os.environ.get("WANDB_DIR", run.folder),
             "reinit": "create_new",
             "settings": package.Settings(console="off", disable_code=True, disable_git=True, x_disable_stats=True),
         }
@@ -161,6 +163,7 @@ def _wandb(to: Tracker, folder: pathlib.Path, project: str, config: dict[str, An
         name = known or f"{name}-{secrets.token_hex(4)}"
         options = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
     try:
+        config = flatten(run.content["config"])
         tracked = package.init(project=project, name=name, config=config, resume="allow", **options)
     except refusal as error:
         raise ConfigError(f"--to {to}: {one_line(error)}") from None
@@ -185,16 +188,14 @@ def _wandb(to: Tracker, folder: pathlib.Path, project: str, config: dict[str, An
 
 
 @contextlib.contextmanager
-def _mlflow(
-    to: Tracker, folder: pathlib.Path, project: str, config: dict[str, Any], known: str
-) -> Iterator[TrackedRun]:
+def _mlflow(to: Tracker, run: Run, project: str, known: str) -> Iterator[TrackedRun]:
     """Open a run of MLflow, or resume the ``known`` one; fields of the config are its parameters."""
     mlflow = _package(to)
     entities = mlflow.entities
 
     def log(rows: list[Row]) -> None:
         metrics = [
-            entities.Metric(name, value, round(1000 * wall_time(folder, row)), row["step"])
+            entities.Metric(name, value, round(1000 * run.time_of(row)), row["step"])
             for row in rows
             for name, value in scalars(row).items()
         ]
@@ -208,8 +209,9 @@ def _mlflow(
         if not known:
             experiment = client.get_experiment_by_name(project)
             experiment_id = experiment.experiment_id if experiment else client.create_experiment(project)
-            run_id = client.create_run(experiment_id, run_name=folder.resolve().name).info.run_id
-            client.log_batch(run_id, params=[entities.Param(name, str(value)) for name, value in config.items()])
+            run_id = client.create_run(experiment_id, run_name=run.name).info.run_id
+            params = [entities.Param(name, str(value)) for name, value in flatten(run.content["config"]).items()]
+            client.log_batch(run_id, params=params)
         yield TrackedRun(run_id, bool(known), f"{mlflow.get_tracking_uri()} run {run_id}", log)
     except mlflow.exceptions.MlflowException as error:
         raise ConfigError(f"--to mlflow: {one_line(error)}") from None

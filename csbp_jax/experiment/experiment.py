@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import operator
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -94,9 +95,12 @@ class Experiment:
           console: where progress is shown; the terminal by default.
 
         Raises:
+          ValueError: there is no such shard.
           ConfigError: a field or value is not possible, or the folder holds an experiment on another base, other data
             or own code, or another process runs this shard.
         """
+        if not 0 <= shard[0] < shard[1]:
+            raise ValueError(f"shard: {shard} is not possible; of n tasks, i is from 0 to n - 1")
         folder = pathlib.Path(folder)
         console = terminal.make_console() if console is None else console
         plan = self.plan(chunk)
@@ -123,7 +127,10 @@ class Experiment:
         span = max(*self.seeds, *self.tuning_seeds, 0) - min(*self.seeds, *self.tuning_seeds, 2**32) + 1
         shift = 10 ** len(str(span - 1))
         for draw in range(self.draws):
-            tests, tunes = (tuple(int(s) + draw * shift for s in seeds) for seeds in (self.seeds, self.tuning_seeds))
+            tests, tunes = (
+                tuple(operator.index(seed) + draw * shift for seed in seeds)
+                for seeds in (self.seeds, self.tuning_seeds)
+            )
             for case, of_case in self.cases.items():
                 for name, fields_of_tries in self._tries(draw, of_case).items():
                     canonical = [system.canonical(fields) for fields in fields_of_tries]

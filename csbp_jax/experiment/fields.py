@@ -6,7 +6,7 @@ from typing import Any
 
 from csbp_jax.config import Config, ConfigError, flatten, replaced, suggestion
 from csbp_jax.runs.run import plain
-from csbp_jax.training.build import TRACED
+from csbp_jax.training import build
 from csbp_jax.training.plugins import Own
 
 Fields = Mapping[str, Any]
@@ -62,15 +62,9 @@ def at(config: Config, fields: Fields) -> Config:
 
 
 def compile_group(config: Config, own: Own = Own()) -> Config:
-    """Return the compile group of a config: equal for two configs that can train in one compilation.
-
-    With a user's own function that does not take the traced values, only the seeds of a group may differ.
-    """
-    for field in TRACED if own.shares else ("seed",):
-        config = replaced(config, field, TRACED[field])
-    for field in traceable(config, own):
-        config = replaced(config, field, TRACED_BESIDE[field])
-    return config
+    """Return the compile group of a config: equal for two configs that can train in one compilation."""
+    beside = {field: TRACED_BESIDE[field] for field in traceable(config, own)}
+    return build.with_others(build.without_traced(config, own), beside)
 
 
 def traceable(config: Config, own: Own = Own()) -> tuple[str, ...]:

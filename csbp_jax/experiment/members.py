@@ -13,17 +13,18 @@ from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
 from csbp_jax import data, learner, models
-from csbp_jax.config import Config, replaced
+from csbp_jax.config import Config
 from csbp_jax.experiment import fields
 from csbp_jax.learner import Batch, State
 from csbp_jax.runs.run import MEASURES
 from csbp_jax.runtime import preemption, sharding
 from csbp_jax.runtime.hardware import compiler_options, run_once_options
-from csbp_jax.training import selection
-from csbp_jax.training.compiled import Splits, compile_run, eval_keys
+from csbp_jax.training import build, selection
+from csbp_jax.training.compiled import compile_run, eval_keys
 from csbp_jax.training.health import MemberLosses
 from csbp_jax.training.monitor import BAD_STEPS_STOP
 from csbp_jax.training.plugins import Own
+from csbp_jax.training.resolved import Splits
 
 MOST_RESIDENT = 2**28
 """Bytes of data, 256 MiB, up to which they stay on the devices."""
@@ -73,9 +74,8 @@ class Members:
     ):
         """Compile for the group of a resolved config, whose members differ in the fields ``varying``, too."""
         self.splits, self.mesh, self.varying = splits, mesh, frozenset(varying)
-        for field in self.varying:  # a stage that is left out at 0 must be there
-            config = replaced(config, field, fields.TRACED_BESIDE[field])
-        self.config = config
+        # A stage that is left out at 0 must be there.
+        self.config = config = build.with_others(config, {field: fields.TRACED_BESIDE[field] for field in self.varying})
         self.steps_per_epoch = len(splits["train"]) // config.batch_size
         self.original = splits["train"].source if isinstance(splits["train"], data.Drawn) else splits["train"]
         run = compile_run(config, self.original, self.steps_per_epoch, own)

@@ -12,7 +12,7 @@ from csbp_jax.experiment.store import Block, Store, name_of
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import RunTable
-from csbp_jax.runs.table import COLUMNS, CURVES, TABLE
+from csbp_jax.runs.reading import COLUMNS, CURVES, TABLE
 from csbp_jax.runtime import files, preemption, seals
 from csbp_jax.training.health import failed_layers
 
@@ -42,7 +42,7 @@ class Work:
         self.plan, self.folder, self.console, self.weights = plan, folder, console, weights
         self.choose = choose or plan.system.choose
         self.store = Store(folder, lambda line: console.print(line, soft_wrap=True))
-        self._done = 0
+        self._done = self._ended = self._runs = 0
 
     def run(self, shard: tuple[int, int]) -> None:
         """Train the runs of a shard that have no result yet, and write the tables if all runs have one.
@@ -53,7 +53,10 @@ class Work:
         for setting, group in self.plan.groups.items():
             self.store.check_how(setting, self.plan.system.how(group))
         units = self.plan.units()[shard[0] :: shard[1]]
-        total = sum(self._left(unit) for unit in units)
+        blocks = dict.fromkeys(block for unit in units for block in self._blocks(unit))
+        missing = list(map(self.store.missing, blocks))
+        self._runs, left = (sum(len(block.seeds) for block in of) for of in (blocks, missing))
+        self._ended, total = self._runs - left, sum(map(self._work, missing))
         with terminal.logged_progress(self.console, max(total, 1)) as show, files.closed_after(self.store.close):
             for unit in units:
                 for chunks in self._stages(unit):
@@ -62,15 +65,17 @@ class Work:
         self.store.refresh()
         if line := self._failed_layers():
             self.console.print(line, soft_wrap=True)
-        if shard[1] > 1 and any(map(self._left, self.plan.units())):
+        if shard[1] > 1 and not self._is_finished():
             self.console.print(f"shard {shard[0]} of {shard[1]} is finished, and others are not yet")
 
-    def _left(self, unit: Cell | Sequence[Block]) -> int:
-        """Return how much work a unit has left."""
-        blocks = list(unit) if not isinstance(unit, Cell) else [*_tuning(unit), Block(unit.tries[0], unit.seeds)]
-        if isinstance(unit, Cell) and (chosen := self.chosen(unit)) is not None:
-            blocks[-1] = Block(unit.tries[chosen], unit.seeds)
-        return sum(self._work(block) for block in dict.fromkeys(map(self.store.missing, blocks)))
+    def _blocks(self, unit: Cell | Sequence[Block]) -> Sequence[Block]:
+        """Return the blocks of a unit; until a try is chosen, the first stands for it."""
+        if not isinstance(unit, Cell):
+            return unit
+        return [*_tuning(unit), Block(unit.tries[self.chosen(unit) or 0], unit.seeds)]
+
+    def _is_finished(self) -> bool:
+        return not any(self.store.missing(block).seeds for unit in self.plan.units() for block in self._blocks(unit))
 
     def _work(self, block: Block) -> int:
         return self.plan.system.work(self.plan.settings[block.key]) * len(block.seeds)
@@ -98,23 +103,23 @@ class Work:
         copies = self.plan.sizes[group] - len(seeds)
         count, work, done = len(seeds), system.work(fields[0]), self._done
 
+        first, last = self._ended + 1, self._ended + count
+        label = f"run{f's {first} to' if count > 1 else ''} {last} of {self._runs}"
+
         def show_work(part: int) -> None:
-            show(
-                done + part * count,
-                f"{count} run{'s' * (count != 1)}" + (f", epoch {part} of {work}" if work > 1 else ""),
-            )
+            show(done + part * count, label + (f", epoch {part} of {work}" if work > 1 else ""))
 
         show_work(0)
         padded = [*fields, *[fields[-1]] * copies], [*seeds, *[seeds[-1]] * copies]
         runs = [self._weights(block.key, seed) for block in blocks for seed in block.seeds] if self.weights else []
         trained = system.train(group, *padded, show_work, [self.folder / name for name in runs])
         measures = {name: np.asarray(v)[:count] for name, v in trained.items()}
-        self._done += count * work
-        first = 0
+        self._done, self._ended = done + count * work, last
+        start = 0
         for block in blocks:
-            part = {name: values[first : first + len(block.seeds)] for name, values in measures.items()}
+            part = {name: values[start : start + len(block.seeds)] for name, values in measures.items()}
             self.store.write(block, settings[block.key], part, how)
-            first += len(block.seeds)
+            start += len(block.seeds)
         preemption.current().raise_if_requested()
 
     def _weights(self, setting: str, seed: int) -> str:
@@ -179,9 +184,9 @@ class Work:
                         {"epoch": n + 1, **{k: v[n] for k, v in lists.items() if n < len(v)}} for n in range(length)
                     )
                     curves += [row | of_epoch for of_epoch in epochs if not _is_after_the_end(of_epoch)]
-        frame = pandas.DataFrame(rows)
+        frame = pandas.DataFrame(rows, columns=None if rows else [*COLUMNS, *differing])
         measured = tuple(column for column in frame.columns if column not in (*COLUMNS, *differing, "run"))
-        if not any(map(self._left, self.plan.units())):
+        if self._is_finished():
             for name, content in ((TABLE, frame), (CURVES, pandas.DataFrame(curves))):
                 if len(content):
                     with files.replacing(self.folder / name, shared=True) as temporary:

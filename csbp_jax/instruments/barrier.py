@@ -101,10 +101,8 @@ def between(
 
     Raises:
       ConfigError: the two networks differ in shape.
-      ValueError: fewer than three points, or no batch.
+      ValueError: fewer than three points.
     """
-    if points < 3 or not batches:
-        raise ValueError(f"between: {points} points and {len(batches)} batches; pass at least three points and a batch")
     start, end = (to_default_precision(jax.tree.map(jnp.asarray, network["params"])) for network in (first, second))
     if jax.tree.map(jnp.shape, start) != jax.tree.map(jnp.shape, end):
         raise ConfigError("between: the two networks differ in their layers; pass two networks of the same config")

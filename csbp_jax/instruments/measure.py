@@ -70,55 +70,63 @@ def measure(run: TrainingMap, batches: Sequence[Batch], plan: Plan = Plan(), see
             f"model.precision: {precision} is not possible where small differences are measured, which it rounds; "
             "set it to float32"
         )
-    steps, warmup = plan.steps, plan.warmup
     with hardware.float64():
-        fixed, annealed = run.start(seed, True), run.start(seed, False)
-        all_leaves, signed_leaves = learner.dynamical_leaves(fixed), learner.without_second_moments(fixed)
-        pairs = jnp.asarray(_PAIRS)
-
-        exponents, errors, _ = dynamics.lyapunov(
-            run.step, fixed, repeated(batches, steps), plan.exponents, warmup=warmup, dynamical_leaves=all_leaves
-        )
-        of_state, of_readouts = dynamics.finite_size_readouts(
-            run.step,
-            fixed,
-            repeated(batches, steps),
-            jnp.asarray(plan.deltas),
-            run.readouts,
-            warmup=warmup,
-            dynamical_leaves=signed_leaves,
-        )
-        local = dynamics.lyapunov(run.step, annealed, repeated(batches, steps), 1, dynamical_leaves=all_leaves)[2]
-        distances = dynamics.separation(
-            run.step, annealed, repeated(batches, steps), pairs, run.readouts, dynamical_leaves=signed_leaves
-        )
-
-        step, warm, last = jax.jit(run.step), fixed, fixed
-        for done, batch in enumerate(repeated(batches, steps), start=1):
-            last = step(last, batch)
-            warm = last if done == warmup else warm
-        first_batch = next(iter(repeated(batches, 1)))
-        ratios = {
-            name: {part: run.flip_ratio(part, state, first_batch) for part in flip_meter.PARTS}
-            for name, state in (("start", fixed), ("warm", warm))
-        }
-        results = {
-            "tangent": {"exponents": exponents, "stderr": errors},
-            "neutral": jnp.sum(jnp.abs(exponents) < jnp.maximum(2 * errors, classify.NEUTRAL)),
-            "finite_size": {"deltas": np.asarray(plan.deltas), "exponents": of_state[0], "stderr": of_state[1]}
-            | {
-                name: {"exponents": of_readouts[name].exponents, "stderr": of_readouts[name].stderr}
-                for name in _GROWING
-            }
-            | {"spikes": jnp.mean(of_readouts["spikes"].distances ** 2, axis=0)},
-            "counted": steps - warmup,
-            "cumulated": jnp.cumsum(local[:, 0]),
-            "apart": {"deltas": pairs} | distances,
-            "flip_ratio": ratios,
-            "size": jnp.where(last.bad_steps > 0, jnp.nan, _parameter_norm(last) / _parameter_norm(fixed)),
-        }
-        plain: dict[str, Any] = jax.tree.map(lambda array: np.asarray(array).tolist(), results)
+        fixed = _of_fixed(run, run.start(seed, True), batches, plan)
+        annealed = _of_annealed(run, run.start(seed, False), batches, plan.steps)
+        plain: dict[str, Any] = jax.tree.map(lambda array: np.asarray(array).tolist(), fixed | annealed)
         return plain
+
+
+def _of_fixed(run: TrainingMap, start: State, batches: Sequence[Batch], plan: Plan) -> dict[str, Any]:
+    """Measure a start at fixed z and the peak learning rate."""
+    steps, warmup = plan.steps, plan.warmup
+    exponents, errors, _ = dynamics.lyapunov(
+        run.step,
+        start,
+        repeated(batches, steps),
+        plan.exponents,
+        warmup=warmup,
+        dynamical_leaves=learner.dynamical_leaves(start),
+    )
+    of_state, of_readouts = dynamics.finite_size_readouts(
+        run.step,
+        start,
+        repeated(batches, steps),
+        jnp.asarray(plan.deltas),
+        run.readouts,
+        warmup=warmup,
+        dynamical_leaves=learner.without_second_moments(start),
+    )
+    grown = {name: of_readouts[name] for name in _GROWING}
+    step, warm, last = jax.jit(run.step), start, start
+    for done, batch in enumerate(repeated(batches, steps), start=1):
+        last = step(last, batch)
+        warm = last if done == warmup else warm
+    first_batch = next(iter(repeated(batches, 1)))
+    return {
+        "tangent": {"exponents": exponents, "stderr": errors},
+        "neutral": jnp.sum(jnp.abs(exponents) < jnp.maximum(2 * errors, classify.NEUTRAL)),
+        "finite_size": {"deltas": np.asarray(plan.deltas), "exponents": of_state[0], "stderr": of_state[1]}
+        | {name: {"exponents": of.exponents, "stderr": of.stderr} for name, of in grown.items()}
+        | {"spikes": jnp.mean(of_readouts["spikes"].distances ** 2, axis=0)},
+        "counted": steps - warmup,
+        "flip_ratio": {
+            name: {part: run.flip_ratio(part, state, first_batch) for part in flip_meter.PARTS}
+            for name, state in (("start", start), ("warm", warm))
+        },
+        "size": jnp.where(last.bad_steps > 0, jnp.nan, _parameter_norm(last) / _parameter_norm(start)),
+    }
+
+
+def _of_annealed(run: TrainingMap, start: State, batches: Sequence[Batch], steps: int) -> dict[str, Any]:
+    """Measure a start of the annealed run."""
+    leaves = learner.dynamical_leaves(start), learner.without_second_moments(start)
+    local = dynamics.lyapunov(run.step, start, repeated(batches, steps), 1, dynamical_leaves=leaves[0])[2]
+    pairs = jnp.asarray(_PAIRS)
+    distances = dynamics.separation(
+        run.step, start, repeated(batches, steps), pairs, run.readouts, dynamical_leaves=leaves[1]
+    )
+    return {"cumulated": jnp.cumsum(local[:, 0]), "apart": {"deltas": pairs} | distances}
 
 
 def _parameter_norm(state: State) -> jax.Array:

@@ -45,12 +45,8 @@ def make(config: Config, source: DataSource, own: Own = Own()) -> CompiledRun:
     Raises:
       ConfigError: the config asks for what is not part of a step: weights of a file, an early stop.
     """
-    for field, asked_for in (
-        ("weights", config.weights),
-        ("patience", config.patience),
-    ):
-        if asked_for:
-            raise ConfigError(f"{field}: not possible in a run that is recorded or forced; leave it out")
+    if field := (config.weights and "weights") or (config.patience and "patience"):
+        raise ConfigError(f"{field}: not possible in a run that is recorded or forced; leave it out")
     return compile_run(config, source, len(source) // config.batch_size, own, sharding.data_parallel(1))
 
 

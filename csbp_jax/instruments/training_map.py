@@ -26,8 +26,8 @@ from csbp_jax.data.device import transform
 from csbp_jax.learner import Batch, Recipe, State, optimizer
 from csbp_jax.neurons import integer
 from csbp_jax.training import build, flip_meter
-from csbp_jax.training.compiled import resolve
 from csbp_jax.training.plugins import Own
+from csbp_jax.training.resolved import resolve
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 

@@ -115,7 +115,7 @@ def run_neuron(
 
     Raises:
       ConfigError: a tap or a term is of the membrane at every time step, and the neuron has no ``trace``.
-      TypeError: see :func:`apply_taps`.
+      TypeError: see :func:`apply_taps`, or the neuron gives something else than it should.
     """
     inspected = layer in probe.inspect
     current = time_outermost(current)
@@ -125,7 +125,7 @@ def run_neuron(
     required = probe.membrane_term or f"{layer}.membrane_pre" in probe.taps
     if (required or inspected) and hasattr(neuron, "trace"):
         with jax.named_scope("neuron"):  # its kernels have this name in a profile
-            spikes, state, u = neuron.trace(current, *start)
+            spikes, state, u = _checked(neuron.trace(current, *start), current, "(spikes, state, u)")
         before_reset["membrane_pre"] = u
         membranes = {layer: u} if inspected else {}
         membrane_terms = {layer: probe.membrane_term(u, spikes)} if probe.membrane_term else {}
@@ -133,7 +133,7 @@ def run_neuron(
         raise ConfigError(f"{layer}.membrane_pre: this neuron has no method trace(x, state=None)")
     else:
         with jax.named_scope("neuron"):
-            spikes, state = neuron(current, *start)
+            spikes, state = _checked(neuron(current, *start), current, "(spikes, state)")
     membrane = membrane_of(state)
     after_reset = {} if membrane is None else {"membrane": membrane}
     aux = apply_taps(layer, {**tensors, **after_reset, **before_reset}, probe)
@@ -146,6 +146,22 @@ def run_neuron(
         states={} if probe.states is None else {layer: state},
         names=tuple(dict.fromkeys([*aux.names, f"{layer}.membrane_pre"])),
     )
+
+
+def _checked(result: Any, current: jax.Array, form: str) -> Any:
+    shapes = [jnp.shape(part) for part in result[:1]] if isinstance(result, tuple) else []
+    if len(shapes) != 1 or len(result) != form.count(",") + 1 or shapes[0] != current.shape:
+        first = (
+            f"a tuple of {len(result)}, the first of shape {shapes[0]}"
+            if shapes
+            else "an array"
+            if hasattr(result, "shape")
+            else type(result).__name__
+        )
+        raise TypeError(
+            f"for x of shape {current.shape}, it gives {first}; expected is {form}, spikes of the shape of x"
+        )
+    return result
 
 
 def merge_aux(layers: Sequence[Aux], probe: Probe) -> Aux:
@@ -180,7 +196,8 @@ def merge_aux(layers: Sequence[Aux], probe: Probe) -> Aux:
     ):
         unknown = [name for name in requested if name not in known]
         if unknown:
-            raise ConfigError(f"{option}: this network has no {', '.join(unknown)}; it has {', '.join(known)}")
+            hint = "; separate names by blanks" if "," in unknown[0] else ""
+            raise ConfigError(f"{option}: this network has no {', '.join(unknown)}; it has {', '.join(known)}{hint}")
     return Aux(**merged, names=names)
 
 

@@ -166,9 +166,12 @@ def gradient_share(norms: dict[str, float]) -> str:
 
 
 def print_result(
-    console: Console, run: pathlib.Path, result: dict[str, Any], checkpoints: str | os.PathLike[str]
+    console: Console, run: pathlib.Path, result: dict[str, Any], checkpoints: str | os.PathLike[str], trust: bool
 ) -> None:
-    """Print the accuracies per kind of weights, the training time, and the paths of the run's files."""
+    """Print the accuracies per kind of weights, the training time, and the paths of the run's files.
+
+    ``trust``: the commands on the run need --trust, as it has code of its own.
+    """
     kinds = (("last epoch", "last"), ("validation-chosen", "chosen"), ("moving average", "ema"))
     rows = [
         [
@@ -190,7 +193,7 @@ def print_result(
         ("metrics", run / "metrics.jsonl"),
         ("config", run / "config.json"),
         ("checkpoints", checkpoints),
-        ("next", f"{_program()} evaluate {shlex.quote(str(run))}{' --trust' * (run / 'experiment.py').exists()}"),
+        ("next", f"{_program()} evaluate {shlex.quote(str(run))}{' --trust' * trust}"),
     ):
         console.print(f"{label:12} {path}", soft_wrap=True)
 

@@ -87,7 +87,7 @@ class Contrast(Shown):
             yield f"{row['seed_share']:.0%} of the variance is seeds"
 
     def _interval(self, row: "pd.Series[Any]") -> str:
-        digits = "+.2f" if self.unit else "+.3g"
+        digits = "+z.2f" if self.unit else "+z.3g"  # z: no -0.00
         mean, low, high = (f"{row[name]:{digits}}" for name in ("difference", "low", "high"))
         if math.isnan(row["low"]):
             return mean
@@ -112,7 +112,7 @@ class Contrast(Shown):
                 "p of equivalence": f"{row['equivalence']:.2g}",
                 "verdict": self._verdict(row),
                 "pairs": str(row["pairs"]),
-                "to decide": f"{row['to_decide']:.0f} for {row['effect']:.3g}",
+                "to decide": f"{row['to_decide']:.0f} for {row['effect']:.3g}" if row["to_decide"] > 0 else "",
             }
             for _, row in self.frame.iterrows()
         ]

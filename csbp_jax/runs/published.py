@@ -9,17 +9,15 @@ folder also takes such a folder.
 """
 
 import pathlib
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path, tree_map_with_path
 
 from csbp_jax.config import ConfigError, one_line
+from csbp_jax.runs.run import WeightsOf
 from csbp_jax.runtime import files
-
-WeightsOf = Literal["last", "chosen", "ema"]
-"""Weights of a run: of the last epoch, of the epoch chosen by validation, or their moving average (EMA) at the last."""
 
 WEIGHTS_LABELS = {
     "last": "weights of the last epoch",

@@ -18,7 +18,8 @@ from csbp_jax.data import DataSource
 from csbp_jax.models.base import Network
 from csbp_jax.models.taps import Aux
 from csbp_jax.runs import hub, published
-from csbp_jax.runs.published import WEIGHTS_LABELS, WeightsOf
+from csbp_jax.runs.published import WEIGHTS_LABELS
+from csbp_jax.runs.run import WeightsOf
 from csbp_jax.training import build, run_json
 from csbp_jax.training.checkpoint import checkpoint, location
 from csbp_jax.training.plugin_file import reload

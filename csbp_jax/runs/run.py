@@ -3,14 +3,18 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 from csbp_jax.config import ConfigError, flatten
 from csbp_jax.training import run_json
+from csbp_jax.training.metrics_log import Row, follow_rows
 
 WITHOUT_EFFECT = {"log_every", "checkpoint_every", "data.workers", "data.threads"}
 """Fields of a config that change no result."""
+
+WeightsOf = Literal["last", "chosen", "ema"]
+"""Weights of a run: of the last epoch, of the epoch chosen by validation, or their moving average (EMA) at the last."""
 
 EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation", "ema": "moving average"}
 """Kinds of weights whose measures a run reports, keys of ``result.json``, with their labels."""
@@ -21,26 +25,45 @@ MEASURES = ("test_accuracy", "validation_accuracy", "test_loss", "epoch")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """A run, finished or not.
-
-    content: of its ``config.json``. result: of its ``result.json``, None as long as the run is not finished.
-    """
+    """A run, finished or not; ``content`` is that of its ``config.json``."""
 
     folder: pathlib.Path
     content: dict[str, Any]
-    result: dict[str, Any] | None
 
     @classmethod
     def read(cls, folder: str | pathlib.Path) -> "Run":
-        """Read the files of a run, but not its weights.
+        """Read the config of a run.
 
         Raises:
-          ConfigError: not a run's folder, or a damaged file.
+          ConfigError: not a run's folder, or its config cannot be read.
         """
         folder = pathlib.Path(folder)
-        content = run_json.read_run(folder, f"whose arms are compared by csbp_jax report {folder}, once it is finished")
-        result = run_json.read_result(folder) if (folder / "result.json").exists() else None
-        return cls(folder, content, result)
+        of_experiment = f"whose arms are compared by csbp_jax report {folder}, once it is finished"
+        return cls(folder, run_json.read_run(folder, of_experiment))
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """Content of ``result.json``, None as long as the run is not finished; a ConfigError if it cannot be read."""
+        return run_json.read_result(self.folder) if (self.folder / "result.json").exists() else None
+
+    def rows(self) -> list[Row]:
+        """Return the rows of ``metrics.jsonl`` so far, of which each call reads those that were added since the last.
+
+        Raises:
+          ConfigError: one is damaged.
+        """
+        return next(self._rows)
+
+    @functools.cached_property
+    def _rows(self) -> Iterator[list[Row]]:
+        return follow_rows(self.folder / "metrics.jsonl")
+
+    def time_of(self, row: Row) -> float:
+        """Return the time of a row in seconds since 1970: the start of the run, plus its ``seconds``, without pauses.
+
+        The start is when ``config.json`` was last written: once, at the start, unless someone edits or copies the file.
+        """
+        return (self.folder / "config.json").stat().st_mtime + float(row["seconds"])
 
     @property
     def name(self) -> str:

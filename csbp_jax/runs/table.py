@@ -1,7 +1,6 @@
 """Runs as a table: a row for each run, with what differs between them and what was measured."""
 
 import dataclasses
-import glob
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,28 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from csbp_jax.config import ConfigError, one_line
 from csbp_jax.reporting import plots, plots_runs
 from csbp_jax.reporting.format import fields_text, option_text, percent
 from csbp_jax.reporting.statistics import Interval, Test, student, student_of_shares
+from csbp_jax.runs import reading
 from csbp_jax.runs.contrast import Contrast, Over, contrast, is_accuracy
-from csbp_jax.runs.published import WeightsOf
-from csbp_jax.runs.run import Run, differing_fields, plain, read_finished
+from csbp_jax.runs.reading import COLUMNS, CURVES, TABLE
+from csbp_jax.runs.run import Run, WeightsOf, plain, read_finished
 from csbp_jax.runs.shown import Shown
-from csbp_jax.runtime import files, seals
-from csbp_jax.training import metrics_log
 
 if TYPE_CHECKING:
     from csbp_jax.reporting.plots_runs import Figure
-
-COLUMNS = ("case", "arm", "draw", "try", "role", "seed")
-"""First columns of every table."""
-
-TABLE = "runs.csv"
-"""File of the table of a finished experiment, in its folder."""
-
-CURVES = "epochs.csv"
-"""File of the measures of each epoch of an experiment's runs, in its folder."""
 
 TERM = "chaos."
 """What the names of a chaos term's fields start with."""
@@ -61,21 +49,16 @@ class RunTable(Shown):
         single runs that differ in several fields are named by their folders.
 
         Args:
-          runs: folders, or patterns of them, such as ``"runs/*"``, of whose matches those with a config are read.
+          runs: folders of runs, or that hold runs, or patterns such as ``"runs/*"``, of which matches with a config are
+            read.
 
         Raises:
           ConfigError: there is no run, one is not finished, or two differ in nothing that can change a result; or the
             table of an experiment cannot be read.
         """
         if isinstance(runs, str | pathlib.Path) and (pathlib.Path(runs) / TABLE).exists():
-            return _of_experiment(pathlib.Path(runs))
-        folders = []
-        for path in [runs] if isinstance(runs, str | pathlib.Path) else runs:
-            matches = sorted(match for match in glob.glob(str(path)) if pathlib.Path(match, "config.json").exists())
-            if not matches and glob.has_magic(str(path)):
-                raise ConfigError(f"{path}: there is no run; name folders such as runs/NAME")
-            folders += matches or [str(path)]
-        return cls.of(read_finished(folders))
+            return cls(*reading.of_experiment(pathlib.Path(runs)), pathlib.Path(runs))
+        return cls.of(read_finished(reading.matches(runs)))
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> "RunTable":
@@ -84,36 +67,7 @@ class RunTable(Shown):
         Raises:
           ConfigError: no runs, or two differ in nothing that can change a result.
         """
-        if not runs:
-            raise ConfigError("RUN: missing; name folders of runs, such as runs/NAME")
-        cases: dict[str, list[Run]] = {}
-        for run in runs:
-            cases.setdefault(run.content.get("data", ""), []).append(run)
-        fields = list(dict.fromkeys(name for case in cases.values() for name in differing_fields(case)))
-        fields = [name for name in fields if name != "seed"]
-        # Settings of a single run each that differ in several fields.
-        settings = {(run.content.get("data"), *(run.fields.get(name) for name in fields)) for run in runs}
-        single = len(settings) == len({run.name for run in runs}) == len(runs)
-        by_name = single and len(fields) != 1
-        rows = []
-        for run in runs:
-            of_run = {name: run.fields.get(name) for name in fields}
-            data = f"{run.fields['data.name']} {run.content.get('data', '')[:6]}".rstrip()
-            case = data if len(cases) > 1 else ""
-            arm = run.name if by_name else fields_text(of_run) or "all"
-            names = dict(zip(COLUMNS, (case, arm, 0, 0, "test", run.fields["seed"]), strict=True))
-            rows.append(names | of_run | run.measures() | {"run": str(run.folder)})
-        frame = pd.DataFrame(rows)
-        if (twice := frame.duplicated(["case", "arm", "seed"])).any():
-            row = frame[twice].iloc[0]
-            like = frame[(frame[["case", "arm", "seed"]] == row[["case", "arm", "seed"]]).all(axis=1)].iloc[0]
-            raise ConfigError(
-                f"{row['run']}: has the seed of {like['run']}, and differs in no field that can change a result; name "
-                "one of them"
-            )
-        measures = dict.fromkeys(name for run in runs for name in run.measures())
-        order = [*COLUMNS, *fields, *measures, "run"]
-        return cls(frame[order], tuple(fields), tuple(measures))
+        return cls(*reading.of_runs(runs))
 
     @property
     def arms(self) -> list[str]:
@@ -266,13 +220,12 @@ class RunTable(Shown):
         """Return the measures of each epoch, a row for each epoch of each run; no rows where none were recorded."""
         if "run" not in self.frame:
             file = self.folder and self.folder / CURVES
-            curves = _read_csv(file) if file and file.exists() else pd.DataFrame(columns=[*COLUMNS, "epoch"])
+            curves = reading.read_csv(file) if file and file.exists() else pd.DataFrame(columns=[*COLUMNS, "epoch"])
             return curves.merge(self.frame[list(COLUMNS)])
         rows = []
         for _, run in self.frame.iterrows():
             of_run = dict(run[[*COLUMNS, *self.fields]])
-            metrics = metrics_log.read_rows(pathlib.Path(run["run"]) / "metrics.jsonl")
-            rows += [of_run | row for row in metrics if row["kind"] == "epoch"]
+            rows += [of_run | row for row in Run.read(run["run"]).rows() if row["kind"] == "epoch"]
         return pd.DataFrame(rows)
 
     def plot_curves(
@@ -341,15 +294,14 @@ class RunTable(Shown):
     def cells(self) -> pd.DataFrame:
         """Return the settings that are tested, with their first two measures, as text."""
         settings = dataclasses.replace(self, frame=self._shown()).settings()
+        if not len(settings):
+            return settings
         columns = [name for name in COLUMNS[:-1] if name == "arm" or settings[name].nunique() > 1]
         cells = settings[columns].astype(str)
-        of_fields = [fields_text(dict(row)) for _, row in settings[list(self.fields)].iterrows()]
-        if self.folder and self.fields and list(settings["arm"]) == of_fields:
-            cells = cells.drop(columns="arm")  # it says what the fields say
-        for field in self.fields:
-            # Runs that were read are named by their fields.
-            if self.folder or "run" not in self.frame:
-                cells[field] = settings[field].map(option_text)
+        if self.folder or "run" not in self.frame:  # arms of runs that were read have the names of their fields
+            cells[list(self.fields)] = settings[list(self.fields)].map(option_text)
+            of_fields = [fields_text(dict(row)) for _, row in settings[list(self.fields)].iterrows()]
+            cells = cells.drop(columns="arm") if self.fields and list(settings["arm"]) == of_fields else cells
         cells["n"] = settings["n"].astype(str)
         for measure in self._numbers()[:2]:
             ends = settings[[f"{measure}_{end}" for end in Interval._fields]].to_numpy(float)
@@ -358,31 +310,6 @@ class RunTable(Shown):
         if settings["diverged"].any():
             cells["diverged"] = settings["diverged"].astype(str)
         return cells
-
-
-def _of_experiment(folder: pathlib.Path) -> RunTable:
-    """Read the table of an experiment; its measures are those of its blocks of results."""
-    file = folder / TABLE
-    files.check(file)
-    try:
-        frame = _read_csv(file)
-        block = seals.parse(files.read_bytes(next((folder / "blocks").glob("*.json")), files.LARGE))
-        names = [name for name in frame.columns if name not in COLUMNS]
-        measures = tuple(name for name in names if name in block["measures"])
-        frame[list(COLUMNS)], frame[list(measures)].astype(float)  # what all that follows reads
-    except (LookupError, TypeError, ValueError, StopIteration) as error:
-        raise ConfigError(
-            f"{file}: cannot be read ({type(error).__name__}: {one_line(error)}); repeat the command of the "
-            "experiment, which writes it again"
-        ) from None
-    fields = tuple(name for name in names if name not in (*measures, "run"))
-    return RunTable(frame, fields, measures, folder)
-
-
-def _read_csv(file: pathlib.Path) -> pd.DataFrame:
-    frame = pd.read_csv(file, dtype={"case": str, "arm": str}, keep_default_na=False, na_values=[""])
-    frame["case"] = frame["case"].fillna("")
-    return frame
 
 
 def _label(measure: str) -> str:

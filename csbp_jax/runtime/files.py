@@ -66,15 +66,16 @@ def readable(
         raise ConfigError(f"{name}: {problem} ({one_line(error)}); {remedy}") from None
 
 
-def read_bytes(path: str | os.PathLike[str], most: int = SMALL) -> bytes:
-    """Read a file.
+def read_bytes(path: str | os.PathLike[str], most: int = SMALL, start: int = 0) -> bytes:
+    """Read a file, from byte ``start`` on.
 
     Raises:
       ConfigError: as :func:`check`, or it cannot be read.
     """
     check(path, most)
-    with readable(path, "check the file", OSError):
-        return pathlib.Path(path).read_bytes()
+    with readable(path, "check the file", OSError), open(path, "rb") as file:
+        file.seek(start)
+        return file.read()
 
 
 def read_json(file: pathlib.Path) -> Any:

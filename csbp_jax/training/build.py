@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from csbp_jax import controls, data, learner, losses, models
-from csbp_jax.config import Config, ConfigError, one_line
+from csbp_jax.config import Config, ConfigError, one_line, replaced
 from csbp_jax.data import DataSource
 from csbp_jax.data.source import UserSource
 from csbp_jax.data.user import arrays
@@ -24,6 +24,19 @@ TRACED: dict[str, Any] = {
     "optimizer.lr": 0.0,
 }
 """Fields that are traced, with a valid value for each: runs that differ in them share a compilation."""
+
+
+def with_others(config: Config, fields: Mapping[str, Any]) -> Config:
+    """Return a config with other values of some fields, by their names, which are not checked."""
+    return functools.reduce(lambda changed, field: replaced(changed, field, fields[field]), fields, config)
+
+
+def without_traced(config: Config, own: Own) -> Config:
+    """Return a config that is equal for two that differ in :data:`TRACED` alone.
+
+    With a user's own function that does not take the traced values, for two that differ in the seed alone.
+    """
+    return with_others(config, TRACED if own.shares else {"seed": TRACED["seed"]})
 
 
 def build_recipe(config: Config, own: Own, steps_per_epoch: int, hparams: dict[str, Any] | None = None) -> Recipe:
@@ -46,6 +59,8 @@ def build_recipe(config: Config, own: Own, steps_per_epoch: int, hparams: dict[s
     made = functools.partial(_call, own, config, hparams or learner.hyperparameters(config, steps_per_epoch))
     with blamed(own):
         neuron = made("neuron") if own.neuron else models.neuron(config.model.neuron, config.model.time_steps)
+        if not callable(neuron):
+            raise TypeError(f"it returns {neuron!r}; expected is a neuron, a function of (x, state=None)")
         model = made("model", neuron) if own.model else models.build(config.model, neuron)
         tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch, ordered_layers(config, model))
         tx = made("control", tx) if own.control else tx

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import operator
 from collections.abc import Callable, Generator, Hashable, Mapping
 from typing import Any, TypeVar
 
@@ -13,7 +12,7 @@ from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from csbp_jax import data, learner, weights
-from csbp_jax.config import Config, ConfigError, Rule, check_rules, flatten, replaced
+from csbp_jax.config import Config, ConfigError, flatten
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
 from csbp_jax.data.source import stack
@@ -25,11 +24,9 @@ from csbp_jax.training.plugins import Own
 from csbp_jax.xla.platform import traced_for
 
 Result = TypeVar("Result")
-Splits = Mapping[str, DataSource]
-"""``{"train": source, "validation": source, "test": source}``"""
 
-WITHOUT_PROGRAM = (
-    *("seed", "weights", "weights_table", "patience", "loss_limit", "log_every", "checkpoint_every"),
+WITHOUT_PROGRAM: tuple[str, ...] = (
+    *("weights", "weights_table", "patience", "loss_limit", "log_every", "checkpoint_every"),
     *("eval_batch_size", "data.dir", "data.workers", "data.threads", "deterministic"),
 )
 """Fields of a config that no compiled program depends on."""
@@ -318,11 +315,10 @@ def compile_run(
 
 def with_programs_of(config: Config, own: Own = Own()) -> Config:
     """Return a config that is equal for two configs whose training has the same programs."""
-    defaults = flatten(Config())
-    without = (*WITHOUT_PROGRAM, *(build.TRACED if own.shares else ()))
+    defaults, without = flatten(Config()), WITHOUT_PROGRAM
     if config.optimizer.schedule == "constant" and not config.data.mix_off_epochs:
         without = (*without, "epochs")
-    return functools.reduce(lambda c, field: replaced(c, field, defaults[field]), without, config)
+    return build.with_others(build.without_traced(config, own), {field: defaults[field] for field in without})
 
 
 @functools.lru_cache(maxsize=8)
@@ -366,71 +362,3 @@ def eval_keys(seed: int, source: DataSource, batch_size: int) -> jax.Array:
     of a batch.
     """
     return jax.random.split(jax.random.key(seed), -(-len(source) // batch_size))
-
-
-_BATCH_RULES = (
-    Rule("batch_size", ("training examples",), operator.le, "at most their number"),
-    Rule(
-        "batch_size",
-        ("devices of a batch", "optimizer.accumulate"),
-        lambda size, devices, count: size % (devices * count) == 0,
-        "multiples of their product",
-    ),
-)
-_DATA_RULES = (
-    Rule("model.classes", ("classes of the data",), operator.eq, "their number, or 0, which takes it from the data"),
-    Rule(
-        "model.input_shape",
-        ("frames of the data",),
-        operator.eq,
-        "their shape, or input_shape=() and classes=0, which take both from the data",
-    ),
-)
-
-
-def resolve(config: Config, splits: Splits, devices: int | None = None) -> Config:
-    """Fill in the fields that the model takes from the data, and check the training batch.
-
-    Args:
-      config: of the run.
-      splits: of its data.
-      devices: number of devices that share a batch; all by default.
-
-    Raises:
-      ConfigError: as :func:`resolve_model`, the data set is too small for a batch, or a batch cannot be divided over
-        devices and microbatches.
-    """
-    config = resolve_model(config, splits)
-    facts = {"training examples": len(splits["train"]), "devices of a batch": devices or jax.device_count()}
-    check_rules(_BATCH_RULES, flatten(config) | facts)
-    return config
-
-
-def resolve_model(config: Config, splits: Splits) -> Config:
-    """Fill in the fields that the model takes from the data (``input_shape``, ``classes``), and check the result.
-
-    Raises:
-      ConfigError: the model expects another input shape or number of classes, or a split is empty.
-    """
-    source, name = splits["train"], config.data.name
-    config = _with(config, classes=config.model.classes or source.classes)
-    shape = _frame_shape(config, source)
-    config = _with(config, input_shape=config.model.input_shape or shape)
-    check_rules(_DATA_RULES, flatten(config) | {"classes of the data": source.classes, "frames of the data": shape})
-    for split, records in splits.items():
-        if len(records) == 0:
-            raise ConfigError(f"{name}: its {split} split is empty; it needs more records of each class")
-    return config
-
-
-def _with(config: Config, **fields: Any) -> Config:
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, **fields))
-
-
-def _frame_shape(config: Config, source: DataSource) -> tuple[int, ...]:
-    """Return ``(H, W, C)`` as the network sees it."""
-    record = data.example_batch(source)
-    # The transform may change height and width; it reads from the config whether the input has them.
-    prepare, _ = transform.make(_with(config, input_shape=record["x"].shape[2:]), source.events)
-    shape: tuple[int, ...] = jax.eval_shape(prepare, jax.random.key(0), record)["x"].shape[2:]
-    return shape

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,8 +16,9 @@ from csbp_jax.runtime import files, multihost, profiling, seals
 from csbp_jax.runtime.preemption import Stop, current
 from csbp_jax.training import build, run_dir, run_json, selection, session
 from csbp_jax.training.checkpoint import checkpoint, location
-from csbp_jax.training.compiled import Splits, compile_run, resolve
+from csbp_jax.training.compiled import compile_run
 from csbp_jax.training.plugins import Own, plugin_run_name
+from csbp_jax.training.resolved import Splits, resolve
 from csbp_jax.training.session import Job
 
 
@@ -67,46 +68,60 @@ def train(
         run_dir.check_name(name)
     requested = (configs.load(config) if isinstance(config, str) else config).replace(**fields)
     stop = current() if stop is None else stop
-    console = make_console() if console is None else console
-    if not multihost.is_host0():
-        console = Console(quiet=True)
+    console = (console or make_console()) if multihost.is_host0() else Console(quiet=True)
     make_job, config, fingerprint, classes = _prepare(requested, own, data_dir, profile, checkpoints, console)
     name = plugin_run_name(config, own) if name is None else name
+    with contextlib.ExitStack() as stack:
+        opened = _opened(config, fingerprint, classes, own, pathlib.Path(root), name, fresh, checkpoints, console)
+        folder, of_folder, result = stack.enter_context(opened)
+        beside = alongside(folder) if alongside and multihost.is_host0() else None
+        report = stack.enter_context(beside or contextlib.nullcontext(lambda: None))
+        if result is None:
+            result = _trained(make_job(folder=folder, **of_folder, stop=stop, console=console, report=report))
+        report()
+        terminal.print_result(console, folder, result, of_folder["store"], trust=bool(own.code))
+        return result
+
+
+def _trained(job: Job) -> dict[str, Any]:
+    with job.stop.deferred():
+        trained = session.train(job)
+    job.stop.raise_if_requested()
+    return session.finish(job, trained)
+
+
+@contextlib.contextmanager
+def _opened(
+    config: Config,
+    fingerprint: str,
+    classes: list[str],
+    own: Own,
+    root: pathlib.Path,
+    name: str,
+    fresh: bool,
+    checkpoints: str | None,
+    console: Console,
+) -> Iterator[tuple[pathlib.Path, dict[str, Any], dict[str, Any] | None]]:
+    """Open the folder of a run on process 0; yield it on all, with what a job needs of it, and a finished result."""
     options = [to_json(config), name, str(root), own.metadata().get("sha256"), checkpoints]
     multihost.check_equal("options of train", [*options, run_dir.fingerprint_digest(fingerprint)])
-
     with contextlib.ExitStack() as stack:
 
-        def open_run() -> tuple[str, str, dict[str, Any], dict[str, Any] | None]:
-            store = location.checkpoint_dir(pathlib.Path(root, name), checkpoints, fresh)
+        def open_run() -> tuple[str, dict[str, Any], dict[str, Any] | None]:
+            store = location.checkpoint_dir(root / name, checkpoints, fresh)
             elsewhere = location.config_beside(store) if checkpoints else None
             if fresh and elsewhere:
                 raise ConfigError(f"--fresh: {store} has checkpoints; move them away, or give another NAME (--name)")
-            opened = (to_json(config), name, fresh, console, fingerprint, classes, own, elsewhere)
-            folder = stack.enter_context(run_dir.open_run(pathlib.Path(root), *opened, editable=run_json.EDITABLE))
+            content = (to_json(config), name, fresh, console, fingerprint, classes, own, elsewhere)
+            folder = stack.enter_context(run_dir.open_run(root, *content, editable=run_json.EDITABLE))
             result = run_json.read_result(folder) if _is_finished(folder, str(store), config, console) else None
             identity = run_json.identity(_with_new_values(folder, config, console))
-            return str(folder), str(store), identity, result
+            return str(folder), {"store": str(store), "identity": identity}, result
 
-        folder_name, store, identity, result = multihost.broadcast_from_host0(open_run)
-        folder = pathlib.Path(folder_name)
-        in_place = run_dir.in_place(folder) if multihost.is_host0() else contextlib.nullcontext(lambda: None)
-        check_in_place = stack.enter_context(in_place)
-        report = stack.enter_context(alongside(folder)) if alongside and multihost.is_host0() else lambda: None
-        if result is None:
-            of_folder: dict[str, Any] = {"folder": folder, "store": store, "identity": identity, "report": report}
-            job = make_job(**of_folder, stop=stop, console=console, check_in_place=check_in_place)
-            with stop.deferred():
-                trained = session.train(job)
-            stop.raise_if_requested()
-            result = session.finish(job, trained)
-        else:
-            epochs = result["last"]["epoch"]
-            of_epochs = f" after {epochs} epochs, not {config.epochs}" if epochs != config.epochs else ""
-            console.print(f"{folder} is finished{of_epochs}; FRESH=1 (--fresh) starts from scratch", soft_wrap=True)
-        report()
-        terminal.print_result(console, folder, result, store)
-        return result
+        folder, of_folder, result = multihost.broadcast_from_host0(open_run)
+        in_place = run_dir.in_place(pathlib.Path(folder)) if multihost.is_host0() else None
+        check_in_place = stack.enter_context(in_place or contextlib.nullcontext(lambda: None))
+        yield pathlib.Path(folder), of_folder | {"check_in_place": check_in_place}, result
 
 
 def load(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[Config, Splits, str, weights.Plan | None]:
@@ -169,6 +184,9 @@ def _is_finished(folder: pathlib.Path, store: str, config: Config, console: Cons
         result = run_json.read_result(folder)
         trained = result["last"]["epoch"]
         if selection.is_over(config, trained, result["chosen"]["epoch"]):
+            of_epochs = f" after {trained} epochs, not {config.epochs}" if trained != config.epochs else ""
+            text = f"{folder} is finished{of_epochs}; FRESH=1 (--fresh) starts from scratch"
+            console.print(text, soft_wrap=True)
             return True
         if newest is None:
             raise checkpoint.none_intact(store, damaged)

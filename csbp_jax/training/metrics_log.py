@@ -27,27 +27,47 @@ _KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def read_rows(file: pathlib.Path) -> list[Row]:
-    """Read the rows of a ``metrics.jsonl``, without their seals and without a last line that a kill has cut short.
+def follow_rows(file: pathlib.Path) -> Iterator[list[Row]]:
+    """Yield the rows of a ``metrics.jsonl`` so far, again and again; each reading goes on where the last one ended.
+
+    They are without their seals, and without a last line that a kill has cut short.
 
     Raises:
       ConfigError: a row cannot be read, or was changed after it was written, or it is not a regular file.
     """
-    lines = files.read_bytes(file, files.LARGE).split(b"\n") if file.exists() else [b""]
-    last = lines.pop()  # empty, unless a kill has cut it short
-    # If only its line break is damaged, the row before that byte is complete.
-    if _row(last) is not None or _row(last[:-1]) is not None:
-        lines.append(last)
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if (row := _row(line)) is not None:
-            rows.append(row)
-        elif line.strip():
-            raise ConfigError(
-                f"{file}:{number}: this row was damaged or edited; restore the file from a copy, or delete the row; "
-                f"or, if you edited it, delete its {seals.KEY}"
-            )
-    return rows
+    rows, number, size, last = list[Row](), 0, 0, b""
+    while True:
+        content = _read_from(file, size - len(last))
+        if not content.startswith(last):  # a resumed run has dropped rows
+            rows, number, size, last = [], 0, 0, b""
+            content = _read_from(file, 0)
+        *lines, tail = content[len(last) :].split(b"\n")
+        for line in lines:
+            number += 1
+            rows += _rows_of(line, f"{file}:{number}")
+            size, last = size + len(line) + 1, line + b"\n"
+        # It is empty, unless a kill has cut it short. If only its line break is damaged, the row before it is complete.
+        is_complete = _row(tail) is not None or _row(tail[:-1]) is not None
+        yield [*rows, *(_rows_of(tail, f"{file}:{number + 1}") if is_complete else [])]
+
+
+def read_rows(file: pathlib.Path) -> list[Row]:
+    """Read the rows of a ``metrics.jsonl`` so far; see :func:`follow_rows`."""
+    return next(follow_rows(file))
+
+
+def _read_from(file: pathlib.Path, start: int) -> bytes:
+    return files.read_bytes(file, files.LARGE, start) if file.exists() else b""
+
+
+def _rows_of(line: bytes, name: str) -> list[Row]:
+    row = _row(line)
+    if row is None and line.strip():
+        raise ConfigError(
+            f"{name}: this row was damaged or edited; restore the file from a copy, or delete the row; or, if you "
+            f"edited it, delete its {seals.KEY}"
+        )
+    return [] if row is None else [row]
 
 
 def _row(line: bytes) -> Row | None:

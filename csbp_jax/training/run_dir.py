@@ -156,9 +156,10 @@ def _check_or_write_config(
         stored = run_json.read_config(run)
         is_shorter = "epochs" in editable and config["epochs"] < stored["config"].get("epochs", 0)
         if differing := run_json.config_differences(stored["config"], config, () if is_shorter else editable):
+            more = "; a run goes on for more epochs, not for fewer" if is_shorter else ""
             raise ConfigError(
-                f"NAME: run {run.name!r} has another config; differing are {'; '.join(differing)}. Give another NAME "
-                "(--name), or start from scratch with FRESH=1 (--fresh)"
+                f"NAME: run {run.name!r} has another config; differing are {'; '.join(differing)}{more}. Give another "
+                "NAME (train DATASET --name NAME), or start from scratch with FRESH=1 (--fresh)"
             )
         if stored.get("data", data) != data:
             raise ConfigError(

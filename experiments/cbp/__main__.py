@@ -8,6 +8,8 @@ Finished runs are in ``runs/cbp`` and not repeated, nor are the exponents in ``c
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scipy import stats
+
 from csbp_jax import Experiment, RunTable
 from csbp_jax.reporting.statistics import holm
 from experiments import study
@@ -15,7 +17,7 @@ from experiments.cbp import exponents
 from experiments.cbp.conditions import AFTER, CHUNK, CONDITIONS, INITS, PUBLISHED, STRENGTHS, STRONG, WEAK, Cbp, arm
 from experiments.cbp.net import Setting
 from experiments.cbp.pages import draw, page
-from experiments.statistics import bits, compare_solved, fisher, wilson
+from experiments.statistics import bits, compare_solved, wilson
 from experiments.study import Content
 
 MODULE = "python -m experiments.cbp"
@@ -64,7 +66,8 @@ def published(results: Mapping[str, Content], starts: int) -> Content:
     for method, counts in PUBLISHED.items():
         for init, count in zip(INITS, counts, strict=True):
             ours = results[method]["inits"][f"{init:g}"]
-            p = fisher((count, ours["solved"].count("1")), (100, starts))
+            solved = ours["solved"].count("1")
+            p = float(stats.fisher_exact([[count, 100 - count], [solved, starts - solved]]).pvalue)
             cells[f"{method} {init:g}"] = {"published": count, "p": p, **{k: ours[k] for k in ("share", "low", "high")}}
     corrected = holm({key: cell["p"] for key, cell in cells.items()})
     return {key: cell | {"p_holm": corrected[key]} for key, cell in cells.items()}

@@ -19,10 +19,10 @@ from csbp_jax import Experiment, RunTable, chaos, dynamics
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from experiments import study
 from experiments.statistics import (
+    best_weights,
     bits,
     compare_solved,
     equivalence_of_shares,
-    expected_best,
     points_text,
     ranked_above,
     share_text,
@@ -168,7 +168,8 @@ def draw(results: Content, out: pathlib.Path) -> None:
     figure = empty_figure(7, 4)
     axes = figure.subplots()
     for i, (name, result) in enumerate(results.items()):
-        best = expected_best(result["tuning"])
+        ordered = np.sort(result["tuning"])
+        best = [best_weights(len(ordered), n) @ ordered for n in range(1, len(ordered) + 1)]
         style = "-" if name == "CSBP" or name in PRIMARY else ":"
         axes.plot(range(1, len(best) + 1), [100 * b for b in best], style, color=PALETTE[i % len(PALETTE)], label=name)
     axes.set(xlabel="settings tried", ylabel="expected share of the best (%)", ylim=(0, 101))

@@ -377,6 +377,11 @@ def test_make_says_what_to_fetch_where_data_are_missing(tmp_path, capsys, monkey
     assert "imagenet is not prepared" in error and "make data DATASET=imagenet FROM=" in error
 
 
+def test_make_trains_on_class_folders_where_only_their_directory_is_given(tmp_path):
+    for words, dataset in (((), "digits"), (("DIR=pictures",), "folder"), (("DIR=x", "DATASET=mnist"), "mnist")):
+        assert passed_by_make(tmp_path, *words)["CSBP_DATASET"] == dataset
+
+
 def test_make_fails_where_the_program_fails(tmp_path):
     done = make(tmp_path, "train", python="echo csbp_jax: wrong >&2; exit 2")
     assert done.returncode == 2 and done.stderr.startswith("csbp_jax: wrong\n")

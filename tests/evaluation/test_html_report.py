@@ -158,6 +158,14 @@ def test_a_page_has_the_accuracy_of_averaged_weights(trained, pages, tmp_path):
     assert "moving average" not in pages["one"]
 
 
+def test_a_figure_of_another_epoch_than_the_result_says_so(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    (run / "figures" / "evaluation-test-last.png").write_bytes((run / "figures" / "rates.png").read_bytes())
+    for epoch, is_older in ((1, True), (2, False)):
+        (run / "evaluation-test-last.json").write_text(json.dumps({"weights_of": "last", "epoch": epoch}))
+        assert ("This is of epoch 1, before the run went on" in html_report.write(run).read_text()) == is_older
+
+
 def test_a_page_compares_with_the_control_and_margin_of_its_command(runs, tmp_path, capsys):
     file = tmp_path / "page.html"
     for words, title, verdict in (

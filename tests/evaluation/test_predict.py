@@ -28,7 +28,7 @@ from csbp_jax.learner import optimizer
 from csbp_jax.runs import restore
 from csbp_jax.runtime import files
 from csbp_jax.training.checkpoint import checkpoint
-from csbp_jax.training.compiled import resolve
+from csbp_jax.training.resolved import resolve
 from tests.support import formats, hostile_files
 
 

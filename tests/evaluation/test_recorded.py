@@ -8,7 +8,8 @@ import pytest
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import recorded
-from csbp_jax.training import metrics_log
+from csbp_jax.runtime import seals
+from csbp_jax.training import metrics_log, run_json
 from tests.dynamics.test_series import draw
 
 
@@ -59,7 +60,7 @@ def test_files_that_are_no_csv_files_are_one_line(tmp_path, capsys):
     for name, message in (
         ("log.csv", "is not a CSV file ('utf-8' codec"),
         ("gone.csv", "gone.csv: there is no such file"),
-        ("run", "has no metrics (metrics.jsonl); name a run's folder, such as runs/NAME, or a CSV file"),
+        ("run", "has no metrics (metrics.jsonl); name a run's folder, such as runs/NAME"),
         ("metrics.jsonl", f"metrics.jsonl: is not CSV; of a run's metrics, name the folder: {tmp_path}"),
     ):
         assert main.main(["series", str(tmp_path / name)]) == 2
@@ -72,6 +73,7 @@ def test_values_that_are_not_finite_may_be_left_out(tmp_path):
 
 
 def test_a_metric_of_a_run(tmp_path, capsys):
+    seals.write_json(tmp_path / "config.json", {"schema": run_json.SCHEMA, "config": {"seed": 0}})
     with metrics_log.writer(tmp_path / "metrics.jsonl") as (append, _):
         for step in range(3):
             row = {"kind": "train", "step": step, "seconds": 0.1, "task_loss": 2.0 - step, "chaos_loss": 1.0, "z": {}}
@@ -86,7 +88,7 @@ def test_a_metric_of_a_run(tmp_path, capsys):
     with pytest.raises(ConfigError, match="no column 'los'"):
         recorded.read(tmp_path, "los")
     assert main.main(["series", str(tmp_path)]) == 2
-    remedy = "it has 3 values, and 123 are needed; train with --log-every 1 to record every step"
+    remedy = "it has 3 values, and 123 are needed; train a run of another name (--name) with --log-every 1"
     assert remedy in capsys.readouterr().err
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from csbp_jax.cli.main import main
 from csbp_jax.evaluation import follow, tensorboard
+from csbp_jax.runs import Run
 from csbp_jax.training.metrics_log import read_rows
 
 tensorboardX = pytest.importorskip("tensorboardX")
@@ -57,7 +58,7 @@ def expected(rows):
 
 
 def test_every_number_is_written_at_its_step(run, capsys):
-    rows = follow.read_rows(run)
+    rows = follow.read_rows(Run.read(run))
     for _ in range(2):  # a second time in place of the first
         assert main(["tensorboard", str(run)]) == 0
         assert capsys.readouterr().out == f"{run}/tensorboard\n"
@@ -105,7 +106,9 @@ def test_a_training_writes_its_events(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = "train digits --epochs 2 --batch-size 512 --model.features 2 2 --model.time-steps 2 --runs . --name live"
     assert main([*words.split(), "--track", "tensorboard"]) == 0
-    assert scalars(tmp_path / "live" / "tensorboard") == pytest.approx(expected(follow.read_rows(tmp_path / "live")))
+    assert scalars(tmp_path / "live" / "tensorboard") == pytest.approx(
+        expected(follow.read_rows(Run.read(tmp_path / "live")))
+    )
 
 
 def test_a_folder_without_metrics_is_an_error(tmp_path, capsys):
@@ -125,6 +128,6 @@ def test_a_missing_package_is_reported(run, capsys, monkeypatch):
 def test_a_long_run_shows_progress(run, monkeypatch, capsys):
     monkeypatch.setattr(tensorboard, "PROGRESS_ROWS", 4)
     tensorboard.write(run)
-    count = len(follow.read_rows(run))
+    count = len(follow.read_rows(Run.read(run)))
     lines = [f"{run}: {number} of {count} rows" for number in range(4, count + 1, 4)]
     assert lines and capsys.readouterr().err.splitlines() == lines

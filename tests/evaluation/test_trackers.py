@@ -20,6 +20,7 @@ import pytest
 from csbp_jax.cli.main import main
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import follow, trackers
+from csbp_jax.runs import Run
 from csbp_jax.training import run_json
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -146,7 +147,7 @@ def test_an_integer_that_no_tracker_holds_is_left_out():
 def test_rows_have_the_accuracy_of_averaged_weights(run):
     result = run_json.read_result(run)
     (run / "result.json").write_text(json.dumps(result | {"ema": result["last"] | {"test_accuracy": 0.1234}}))
-    assert follow.scalars(follow.read_rows(run)[-1])["result/ema/test_accuracy"] == 0.1234
+    assert follow.scalars(follow.read_rows(Run.read(run))[-1])["result/ema/test_accuracy"] == 0.1234
 
 
 def test_a_folder_that_is_a_link_is_refused(run, tmp_path):
@@ -161,7 +162,7 @@ def test_a_training_logs_its_rows_and_goes_on_where_the_tracker_fails(tracker, t
     words = "train digits --epochs 2 --batch-size 512 --model.features 2 2 --model.time-steps 2 --runs . --name live"
     assert main([*words.split(), "--track", tracker]) == 0
     if tracker != "trackio":  # whose project is not that of these tests
-        check_stored(tracker, tmp_path / "live", follow.read_rows(tmp_path / "live"))
+        check_stored(tracker, tmp_path / "live", follow.read_rows(Run.read(tmp_path / "live")))
 
     def refuse(*_):
         raise ConfigError("the server is gone")
@@ -172,7 +173,7 @@ def test_a_training_logs_its_rows_and_goes_on_where_the_tracker_fails(tracker, t
 
 
 def test_every_number_is_logged_once_at_its_step(tracker, run, capsys):
-    rows = follow.read_rows(run)
+    rows = follow.read_rows(Run.read(run))
     assert rows[-1]["kind"] == "result"
     for _ in range(2):  # a second time adds nothing
         assert track(run, tracker) == 0
@@ -186,7 +187,7 @@ def test_every_number_is_logged_once_at_its_step(tracker, run, capsys):
 
 def test_a_follower_stopped_and_repeated_logs_no_row_twice(tracker, run):
     """Real processes: one is interrupted while the run trains, the next one ends with the run."""
-    rows, result = follow.read_rows(run)[:-1], (run / "result.json").read_text()
+    rows, result = follow.read_rows(Run.read(run))[:-1], (run / "result.json").read_text()
     (run / "result.json").unlink()
     put(run, rows[:3])
     line = [sys.executable, "-m", "csbp_jax", "track", str(run), "--to", tracker, "--project", "p", "--follow"]
@@ -218,12 +219,12 @@ def test_a_follower_stopped_and_repeated_logs_no_row_twice(tracker, run):
     (run / "result.json").write_text(result)
     done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
-    check_stored(tracker, run, follow.read_rows(run))
+    check_stored(tracker, run, follow.read_rows(Run.read(run)))
 
 
 def test_rows_are_logged_while_the_run_trains(tracker, run, monkeypatch):
     monkeypatch.setattr(follow, "FOLLOW_SECONDS", 0.05)
-    rows, result = follow.read_rows(run)[:-1], (run / "result.json").read_text()
+    rows, result = follow.read_rows(Run.read(run))[:-1], (run / "result.json").read_text()
     (run / "result.json").unlink()
     put(run, rows[:1])
     done: list[str] = []
@@ -240,22 +241,22 @@ def test_rows_are_logged_while_the_run_trains(tracker, run, monkeypatch):
     (run / "result.json").write_text(result)
     following.join(timeout=60)
     assert not following.is_alive() and len(done) == 1
-    check_stored(tracker, run, follow.read_rows(run))
+    check_stored(tracker, run, follow.read_rows(Run.read(run)))
 
 
 def test_two_runs_at_once_and_a_run_from_scratch(tracker, run, tmp_path):
     other = shutil.copytree(run, tmp_path / "other")
-    put(other, follow.read_rows(run)[:2])
+    put(other, follow.read_rows(Run.read(run))[:2])
     assert main(["track", str(run), str(other), "--to", tracker, "--project", "p"]) == 0
     for folder in (run, other):
-        check_stored(tracker, folder, follow.read_rows(folder))
+        check_stored(tracker, folder, follow.read_rows(Run.read(folder)))
     ids = {json.loads((folder / "track" / f"{tracker}.json").read_text())["id"] for folder in (run, other)}
     # As --fresh does: the old folder is renamed, and the new one has the name.
     fresh = shutil.copytree(run.rename(tmp_path / "before"), run, ignore=shutil.ignore_patterns("track", "wandb"))
     assert track(fresh, tracker) == 0
     ids |= {json.loads((fresh / "track" / f"{tracker}.json").read_text())["id"]}
     assert len(ids) == 3
-    check_stored(tracker, fresh, follow.read_rows(fresh))
+    check_stored(tracker, fresh, follow.read_rows(Run.read(fresh)))
 
 
 def test_mlflow_keeps_wall_times_and_the_end_of_the_run(run):
@@ -266,7 +267,7 @@ def test_mlflow_keeps_wall_times_and_the_end_of_the_run(run):
     assert track(run, "mlflow") == 0
     identity, client = json.loads((run / "track" / "mlflow.json").read_text())["id"], MlflowClient()
     assert client.get_run(identity).info.status == "RUNNING"
-    last = follow.read_rows(run)[-1]
+    last = follow.read_rows(Run.read(run))[-1]
     began = (run / "config.json").stat().st_mtime
     history = client.get_metric_history(identity, "epoch/validation_accuracy")
     assert history[-1].timestamp == pytest.approx(1000 * (began + last["seconds"]), abs=1)

@@ -179,6 +179,15 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     assert system.trained == [], "after the last file nothing is left"
 
 
+def test_progress_counts_all_runs_also_those_that_were_finished_before(tmp_path):
+    lines = io.StringIO()
+    for seeds in (range(2), range(5)):
+        experiment = Experiment(Hill(), {"a": {"height": 1.0}}, seeds=seeds)
+        experiment.run(tmp_path / "e", chunk=2, console=Console(file=lines))
+    named = dict.fromkeys(line.partition(",")[0] for line in lines.getvalue().splitlines() if line.startswith("run"))
+    assert list(named) == ["runs 1 to 2 of 2", "runs 3 to 4 of 5", "run 5 of 5"]
+
+
 @pytest.mark.parametrize("count", [2, 3, 20])
 def test_shards_are_the_whole_to_the_byte(tmp_path, count):
     run(tuned(), tmp_path / "whole" / "e", chunk=2)
@@ -188,6 +197,7 @@ def test_shards_are_the_whole_to_the_byte(tmp_path, count):
         table = run(tuned(system), tmp_path / "shards" / "e", chunk=2, shard=(number, count))
         trained += [row for row in system.trained]
         assert (tmp_path / "shards" / "e" / "runs.csv").exists() == (number == 0)
+        assert repr(table).startswith(f"{len(table.frame)} runs")
     assert len(table.frame) == 80 and content(tmp_path / "shards" / "e") == content(tmp_path / "whole" / "e")
     system = Hill()
     run(tuned(system), tmp_path / "again" / "e", chunk=2)
@@ -223,6 +233,13 @@ def test_a_try_that_diverges_is_chosen_last(tmp_path):
     grid = {"height": [0.0, 2.0, 3.0]}
     frame = run(tuned(Cliff(), arms={"a": {}}, cases={"": {}}, tuned=grid, draws=1), tmp_path / "e").frame
     assert set(frame[frame["role"] == "test"]["height"]) == {2.0}
+
+
+def test_tasks_are_numbered_from_zero_and_seeds_are_integers(tmp_path):
+    with pytest.raises(ValueError, match=r"shard: \(2, 2\) is not possible; of n tasks, i is from 0 to n - 1"):
+        run(tuned(), tmp_path / "e", shard=(2, 2))
+    with pytest.raises(TypeError, match="float"):
+        run(Experiment(Hill(), {"a": {"height": 1.0}}, seeds=[0.5]), tmp_path / "e")
 
 
 def test_another_base_and_a_shard_in_training_are_refused(tmp_path):

@@ -221,7 +221,7 @@ def test_networks_that_cannot_be_compared_are_refused_in_one_line(run, learned):
             compare()
     with pytest.raises(ConfigError, match="match_units: the layers fc1, fc2, readout are not those of small_conv"):
         unit_matching.match_units(Model(name="small_conv"), learned, learned)
-    with pytest.raises(ValueError, match="2 points and 2 batches; pass at least three points and a batch"):
+    with pytest.raises(ValueError, match=r"losses are \[2\]; pass three or more, with both ends"):
         barrier.between(run, learned, learned, BATCHES, points=2)
     with pytest.raises(ValueError, match=r"times \[5\], 2 batches; pass times from 0 to 4 and a batch"):
         barrier.after_perturbation(run, BATCHES, barrier.Perturbations(steps=4, times=(0, 5)))

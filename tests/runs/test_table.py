@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -76,6 +77,8 @@ def test_runs_without_a_partner_and_those_that_diverged_make_no_pair():
     assert result["plain"]["left_out"] == 5 and "3 seeds (left out as diverged or without a partner: 5)" in repr(result)
     single = table(rows).where(seed=1).contrast("CSBP", "plain")
     assert repr(single).endswith("CSBP - plain: +3.00 points, not decided, 1 seed")
+    nearly = table([row(arm, seed, 0.5 - (arm == "a") * seed * 1e-6) for arm in "ab" for seed in range(3)])
+    assert "a - b: +0.00 [+0.00, +0.00] points" in repr(nearly.contrast("a", "b"))
     equal = table([row(arm, seed, 0.5 + (arm == "a") / 100) for arm in "ab" for seed in range(6)])
     assert "+1.00 (all equal) points, p 0.031, better" in repr(equal.contrast("a", "b"))
 
@@ -258,6 +261,8 @@ def test_folders_of_runs_are_arms_by_the_fields_that_differ(trained, tmp_path):
     assert list(read.frame["seed"]) == [0, 1, 0, 1] and set(read.frame["case"]) == {""}
     assert read.contrast("chaos.z0 30.0")["chaos.z0 0.0"]["difference"] == pytest.approx(2.5)
     assert str(tmp_path / "z0-1") == read.frame["run"][1]
+    odd = shutil.copytree(tmp_path, tmp_path.parent / "runs [1]")  # a name, though it looks like a pattern
+    assert all(len(RunTable.read(runs).frame) == len(read.frame) for runs in (tmp_path, odd, [odd]))
     one = RunTable.read([tmp_path / "z0-0"])
     assert one.arms == ["z0-0"] and one.fields == ()
 

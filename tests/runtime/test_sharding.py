@@ -25,7 +25,7 @@ from csbp_jax.learner import optimizer
 from csbp_jax.models import base, layers, norms
 from csbp_jax.runtime import sharding
 from csbp_jax.runtime.sharding import shardings
-from csbp_jax.training import compiled
+from csbp_jax.training import compiled, resolved
 from csbp_jax.training.checkpoint import checkpoint
 from tests.support import processes
 
@@ -258,7 +258,7 @@ def test_batches_that_cannot_be_split_are_refused():
         ),
     ):
         with pytest.raises(ConfigError, match=reported):
-            compiled.resolve(check(dataclasses.replace(SMALL, **changes)), SPLITS)
+            resolved.resolve(check(dataclasses.replace(SMALL, **changes)), SPLITS)
 
 
 class NoNorm(base.Network):

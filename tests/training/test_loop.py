@@ -26,11 +26,13 @@ from csbp_jax.config import CheckpointError, ConfigError, Diverged, replaced, to
 from csbp_jax.evaluation import follow
 from csbp_jax.reporting import plots_training
 from csbp_jax.reporting.terminal import Console
+from csbp_jax.runs import Run
 from csbp_jax.runtime import hardware, multihost, profiling, sharding
 from csbp_jax.training import metrics_log, run_json
 from csbp_jax.training.checkpoint import layout, manifest
-from csbp_jax.training.compiled import compile_run, resolve
+from csbp_jax.training.compiled import compile_run
 from csbp_jax.training.metrics_log import read_rows
+from csbp_jax.training.resolved import resolve
 from csbp_jax.training.run_dir import open_run
 from tests.support import shared_programs
 from tests.support.inverted import Inverted
@@ -76,7 +78,7 @@ def test_what_runs_alongside_is_called_after_each_epoch_and_at_the_end(tmp_path)
 
     @contextlib.contextmanager
     def alongside(folder):
-        yield lambda: seen.append([row["kind"] for row in follow.read_rows(folder)])
+        yield lambda: seen.append([row["kind"] for row in follow.read_rows(Run.read(folder))])
         seen.append(["closed"])
 
     for _ in range(2):  # the second time, the run is finished

@@ -31,7 +31,7 @@ from csbp_jax.reporting import terminal
 from csbp_jax.runs import restore
 from csbp_jax.runtime import sharding
 from csbp_jax.runtime.preemption import Stop, Stopped
-from csbp_jax.training import build, compiled, loop, plugin_file, run_dir, run_json
+from csbp_jax.training import build, compiled, loop, plugin_file, resolved, run_dir, run_json
 from csbp_jax.training.plugins import PLUGINS, plugin_run_name, without
 from tests.support import shared_programs
 from tests.support.small_runs import of_grid
@@ -430,7 +430,7 @@ def test_the_plugins_of_the_page_are_those_that_run(page, tmp_path):
     assert plugin_file.load_file(tmp_path / "page.py")[1].plugins == PLUGINS
     parts, config = page[1]["own"], page[1]["config"]
     splits, _ = build.load_data(config, parts, tmp_path)
-    config, source = compiled.resolve(config, splits), splits["train"]
+    config, source = resolved.resolve(config, splits), splits["train"]
     run = shared_programs.compile_run(config, source, 4, parts)
     state = run.init(jax.random.key(0))
     batch = source.take(np.arange(64), np.zeros((64, 0)))
@@ -500,7 +500,10 @@ WRONG = {
     "def neuron(config):\n    def cell(x, membrane=None):\n        return x @ jnp.ones(9), x\n    return cell":
         "{}:9: in cell: TypeError: ",
     "def neuron(config): return lambda x, membrane=None: x":
-        "{}: neuron: ValueError: not enough values to unpack (expected 2, got 1)",
+        "{}: neuron: TypeError: for x of shape (1, 2, 4), it gives an array; expected is (spikes, state), spikes",
+    "def neuron(config): return lambda x, membrane=None: (x[0], None)":
+        "{}: neuron: TypeError: for x of shape (1, 2, 4), it gives a tuple of 2, the first of shape (2, 4)",
+    "def neuron(config): return 3": "{}: neuron: TypeError: it returns 3; expected is a neuron, a function of (x, ",
     "def loss(config): return config.optimizer.lr * 2": "{}: loss: TypeError: 'float' object is not callable",
     "def loss(config): return lambda logits, labels, where=None: logits":
         "{}: loss: TypeError: Gradient only defined for scalar-output functions. Output had shape: (8, 2, 2).",
@@ -622,7 +625,7 @@ def test_a_source_may_cut_its_records_and_count_classes_with_numpy(tmp_path):
     (tmp_path / "s.py").write_text(HEAD + SOURCE)
     config, parts = plugin_file.load_file(tmp_path / "s.py")
     splits, _ = build.load_data(config, parts, tmp_path)
-    assert to_json(compiled.resolve_model(config, splits))["model"]["classes"] == 2
+    assert to_json(resolved.resolve_model(config, splits))["model"]["classes"] == 2
 
 
 def test_changed_data_are_detected(trained_run, tmp_path):
@@ -644,6 +647,7 @@ def test_a_function_whose_name_is_misspelt_is_refused(tmp_path):
 
 
 def test_what_comes_next_can_be_typed_for_a_run_with_own_code_too(trained_run, capsys):
-    folder, _, _, result = trained_run
-    terminal.print_result(terminal.make_console(), folder / "r", result, folder / "r" / "checkpoints")
+    folder, file, _, _ = trained_run
+    line = ["train", str(file), "--name", "r", "--epochs", "2", "--runs", str(folder), "--data-dir", str(folder)]
+    assert main.main(line) == 0
     assert f"evaluate {folder / 'r'} --trust\n" in capsys.readouterr().out

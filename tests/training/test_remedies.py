@@ -161,7 +161,7 @@ def test_a_run_goes_on_with_other_values_of_what_changes_no_step(copy):
     """By its folder, from the command line; fewer epochs and another seed are refused."""
     content = json.loads((copy / "config.json").read_text())
     for change, fields in (({"seed": 1}, r"seed \(0 there, 1 here\)"), ({"epochs": 1}, r"epochs \(2 there, 1 here\)")):
-        with pytest.raises(ConfigError, match=rf"{fields}\. Give another NAME \(--name\), or start from scratch"):
+        with pytest.raises(ConfigError, match=rf"{fields}.*\. Give another NAME \(train DATASET --name NAME\), or"):
             run(SMALL.replace(**change), copy.parent, name="r")
     assert json.loads((copy / "config.json").read_text()) == content
     result, text = run(SMALL.replace(epochs=3, loss_limit=0), copy.parent, name="r")
@@ -178,7 +178,10 @@ def test_train_takes_the_folder_of_a_run(copy, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "patience (0 there, 7 here)" in out and f"{folder} is finished" in out
     assert main.main(["train", folder, "--name", "other"]) == 2
-    assert "is the run that goes on; leave them out" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "is the run that goes on; leave them out; or, for a run of another name, write its data set in" in error
+    assert main.main(["train", folder, "--epochs", "1"]) == 2
+    assert "a run goes on for more epochs, not for fewer. Give another NAME (train DATASET" in capsys.readouterr().err
     assert main.main(["train", folder, "--optimizer.lr", "1"]) == 2 and "optimizer.lr" in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.experiment.store import Block, Store
 from csbp_jax.runtime import seals
 from csbp_jax.training import run_json
-from csbp_jax.training.metrics_log import read_rows, rewind, writer
+from csbp_jax.training.metrics_log import follow_rows, read_rows, rewind, writer
 
 BLOCK = Block('{"chaos.z0": 3.0}', (0, 1))
 
@@ -176,6 +176,18 @@ def test_rows_are_sealed_plain_lines_and_those_of_older_versions_are_read(tmp_pa
         write(bad)
     assert [json.loads(line) for line in file.read_text().splitlines()] == [start, seals.seal(bad)]
     assert read_rows(file) == [start, bad]
+
+
+def test_a_reading_goes_on_where_the_last_one_ended_and_begins_again_after_a_rewind(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    rows = follow_rows(file)
+    assert next(rows) == []
+    steps = [{"kind": "bad", "step": step, "seconds": float(step)} for step in range(4)]
+    for count in (2, 3, 4):
+        file.write_bytes("".join(map(seals.line, steps[:count])).encode().replace(b"0", b"x", count == 3))
+        assert next(rows) == steps[:count]  # of three, the first is damaged, and not read again
+    file.write_text("".join(map(seals.line, steps[1:3])))
+    assert next(rows) == read_rows(file) == steps[1:3]
 
 
 @pytest.mark.parametrize("bytes_cut", [1, 2, 10, 150])

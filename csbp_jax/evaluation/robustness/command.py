@@ -56,22 +56,14 @@ def robustness(
         other classes of them.
     """
     console = make_console() if console is None else console
-    if not runs:
-        raise ConfigError("RUN: missing; write csbp_jax robustness RUN ...")
-    folders = [run.folder.resolve() for run in runs]
-    for number, run in enumerate(runs):
-        if folders[number] in folders[:number]:
-            raise ConfigError(
-                f"{run.folder}: is the folder of two of these runs (one named twice, or two revisions of a network on "
-                "the hub); measure each by itself, with an --out of its own"
-            )
+    _check_folders(runs)
     folder = output_folder(runs[0].folder if out is None else pathlib.Path(out), "figures")
     finished, sources = [], []
     for run in runs:
         splits, fingerprint = restore.load_data(run, data_dir)
         data_changed(run, fingerprint)
         digest = run_dir.fingerprint_digest(fingerprint)
-        finished.append(Run(run.folder, {"config": run.config, "data": digest, "own": run.own.metadata()}, None))
+        finished.append(Run(run.folder, {"config": run.config, "data": digest, "own": run.own.metadata()}))
         sources.append(splits[plan.split])
     table = RunTable.of(finished)
     pairs = compare.controls(table, None if control is None else finished[list(runs).index(control)])
@@ -92,6 +84,18 @@ def robustness(
     console.print(f"numbers      {folder / 'robustness.json'}", soft_wrap=True)
     console.print(f"figure       {folder / 'figures' / 'robustness.png'}", soft_wrap=True)
     return content
+
+
+def _check_folders(runs: Sequence[RestoredRun]) -> None:
+    if not runs:
+        raise ConfigError("RUN: missing; write csbp_jax robustness RUN ...")
+    folders = [run.folder.resolve() for run in runs]
+    for number, run in enumerate(runs):
+        if folders[number] in folders[:number]:
+            raise ConfigError(
+                f"{run.folder}: is the folder of two of these runs (one named twice, or two revisions of a network on "
+                "the hub); measure each by itself, with an --out of its own"
+            )
 
 
 def _measure(runs: Sequence[RestoredRun], sources: Sequence[Any], plan: Plan, console: Console) -> list[Measured]:
@@ -241,3 +245,7 @@ def _print_difference(console: Console, difference: Difference) -> None:
         "points [95 % interval]"
     )
     terminal.print_table(console, title, ["perturbation", *columns.values()], rows)
+    if needed := ", ".join(
+        f"{of_name['to decide']} ({name})" for name, of_name in cells.items() if of_name["to decide"]
+    ):
+        console.print(f"pairs that would decide a difference in points: {needed}", soft_wrap=True)

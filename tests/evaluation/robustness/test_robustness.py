@@ -156,7 +156,7 @@ def runs_of(scores, tmp_path):
     """A table of runs ``{(z0, seed): scores}`` without files."""
     data = {"name": "digits"}
     contents = [{"config": {"seed": seed, "chaos": {"z0": [z0]}, "data": data}} for z0, seed in scores]
-    return RunTable.of([Run(tmp_path / str(number), content, None) for number, content in enumerate(contents)])
+    return RunTable.of([Run(tmp_path / str(number), content) for number, content in enumerate(contents)])
 
 
 def test_settings_are_compared_over_seeds_or_over_examples(tmp_path):

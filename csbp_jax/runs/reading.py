@@ -1,0 +1,112 @@
+"""The reading of runs as the frame of a table: from their folders, or from the table of an experiment."""
+
+import glob
+import pathlib
+from collections.abc import Sequence
+
+import pandas as pd
+
+from csbp_jax.config import ConfigError, one_line
+from csbp_jax.reporting.format import fields_text
+from csbp_jax.runs.run import Run, differing_fields
+from csbp_jax.runtime import files, seals
+
+COLUMNS = ("case", "arm", "draw", "try", "role", "seed")
+"""First columns of every table."""
+
+TABLE = "runs.csv"
+"""File of the table of a finished experiment, in its folder."""
+
+CURVES = "epochs.csv"
+"""File of the measures of each epoch of an experiment's runs, in its folder."""
+
+Read = tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...]]
+"""The frame of a :class:`csbp_jax.runs.RunTable`, its fields and its measures."""
+
+
+def matches(runs: str | pathlib.Path | Sequence[str | pathlib.Path]) -> list[str]:
+    """Return the folders of runs that are named, are in a folder that is named, or match a pattern.
+
+    Raises:
+      ConfigError: a pattern has no match.
+    """
+    folders = []
+    for path in map(str, [runs] if isinstance(runs, str | pathlib.Path) else runs):
+        is_folder = pathlib.Path(path).is_dir()  # whose name may look like a pattern
+        names = [path] if is_folder else glob.glob(path)
+        known = _runs(names) or _runs(glob.glob(f"{glob.escape(path)}/*"))
+        if not known and glob.has_magic(path) and not is_folder:
+            raise ConfigError(f"{path}: there is no run; name folders such as runs/NAME")
+        folders += known or [path]
+    return folders
+
+
+def _runs(names: Sequence[str]) -> list[str]:
+    return sorted(name for name in names if pathlib.Path(name, "config.json").exists())
+
+
+def of_runs(runs: Sequence[Run]) -> Read:
+    """Read runs, of which those without a result have no measures.
+
+    Raises:
+      ConfigError: no runs, or two differ in nothing that can change a result.
+    """
+    if not runs:
+        raise ConfigError("RUN: missing; name folders of runs, such as runs/NAME")
+    cases: dict[str, list[Run]] = {}
+    for run in runs:
+        cases.setdefault(run.content.get("data", ""), []).append(run)
+    fields = list(dict.fromkeys(name for case in cases.values() for name in differing_fields(case)))
+    fields = [name for name in fields if name != "seed"]
+    # Settings of a single run each that differ in several fields.
+    settings = {(run.content.get("data"), *(run.fields.get(name) for name in fields)) for run in runs}
+    single = len(settings) == len({run.name for run in runs}) == len(runs)
+    by_name = single and len(fields) != 1
+    rows = []
+    for run in runs:
+        of_run = {name: run.fields.get(name) for name in fields}
+        data = f"{run.fields['data.name']} {run.content.get('data', '')[:6]}".rstrip()
+        case = data if len(cases) > 1 else ""
+        arm = run.name if by_name else fields_text(of_run) or "all"
+        names = dict(zip(COLUMNS, (case, arm, 0, 0, "test", run.fields["seed"]), strict=True))
+        rows.append(names | of_run | run.measures() | {"run": str(run.folder)})
+    frame = pd.DataFrame(rows)
+    if (twice := frame.duplicated(["case", "arm", "seed"])).any():
+        row = frame[twice].iloc[0]
+        like = frame[(frame[["case", "arm", "seed"]] == row[["case", "arm", "seed"]]).all(axis=1)].iloc[0]
+        raise ConfigError(
+            f"{row['run']}: has the seed of {like['run']}, and differs in no field that can change a result; name "
+            "one of them"
+        )
+    measures = dict.fromkeys(name for run in runs for name in run.measures())
+    order = [*COLUMNS, *fields, *measures, "run"]
+    return frame[order], tuple(fields), tuple(measures)
+
+
+def of_experiment(folder: pathlib.Path) -> Read:
+    """Read the table of an experiment; its measures are those of its blocks of results.
+
+    Raises:
+      ConfigError: it cannot be read.
+    """
+    file = folder / TABLE
+    files.check(file)
+    try:
+        frame = read_csv(file)
+        block = seals.parse(files.read_bytes(next((folder / "blocks").glob("*.json")), files.LARGE))
+        names = [name for name in frame.columns if name not in COLUMNS]
+        measures = tuple(name for name in names if name in block["measures"])
+        frame[list(COLUMNS)], frame[list(measures)].astype(float)  # what all that follows reads
+    except (LookupError, TypeError, ValueError, StopIteration) as error:
+        raise ConfigError(
+            f"{file}: cannot be read ({type(error).__name__}: {one_line(error)}); repeat the command of the "
+            "experiment, which writes it again"
+        ) from None
+    return frame, tuple(name for name in names if name not in (*measures, "run")), measures
+
+
+def read_csv(file: pathlib.Path) -> pd.DataFrame:
+    """Read a table of an experiment, whose names are text."""
+    frame = pd.read_csv(file, dtype={"case": str, "arm": str}, keep_default_na=False, na_values=[""])
+    frame["case"] = frame["case"].fillna("")
+    return frame
