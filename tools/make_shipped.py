@@ -70,7 +70,7 @@ WORDS = {
     "cifar10_tiny": {
         "summary": "A small convolutional network of integer spiking neurons (0 to 4 spikes in its one time step) that "
         "classifies\n32x32 colour images: airplane, automobile, bird, cat, deer, dog, frog, horse, ship or truck.",
-        "input": "an RGB 32x32 image, bytes / 255, less the published mean of CIFAR-10's channels, over their deviation",
+        "input": "an RGB 32x32 image, bytes / 255, normalised by the published means and deviations of CIFAR-10",
         "data": """\
 the images of CIFAR-10, once re-encoded as JPEG and in another order; a tenth of the training split is the
   validation split. They are a little harder than the original: the numbers below are of these images, **and not to be
