@@ -25,6 +25,7 @@ def program(
     momentum: float,
     layout: str,
     mode: str | None = None,
+    device: str = "cpu",
 ) -> Program:
     """A step of SGD on the cross-entropy of time-averaged logits.
 
@@ -40,14 +41,15 @@ def program(
         x = x.flatten(0, 1).clone(memory_format=memory_format).unflatten(0, x.shape[:2])
         y = torch.from_numpy(arrays["y"]).long()
         _load(net, {name: arrays[name] for name in arrays if "/" in name})
-    called = torch_neuron.compiled(net, mode)
+    net, x, y = net.to(device), x.to(device), y.to(device)
+    forward = torch_neuron.compiled(net, mode)
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=momentum)
     losses: list[float] = []
 
     def step():
         optimizer.zero_grad()
         reset(net)
-        loss = F.cross_entropy(called(x).mean(0), y)
+        loss = F.cross_entropy(forward(x).mean(0), y)
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))

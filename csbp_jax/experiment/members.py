@@ -283,7 +283,8 @@ def train(
             present = members.freeze(jnp.asarray(running), states, stopped) if config.patience else states
             validation = members.evaluate(present, seeds, "validation")
             rank = (validation[name].astype(np.float32) for name in ("accuracy", "loss"))
-            selected = members.update_selection(present, selected, *rank, jnp.int32(epoch))
+            weights = learner.evaluated_weights(config, present)
+            selected = members.update_selection(weights, selected, *rank, jnp.int32(epoch))
             for task_loss, bad_steps in zip(measured["task_loss"], measured["bad_steps"], strict=True):
                 losses.update(task_loss, (bad_steps == 0) & running)
             row = _epoch_means(measured) | {f"validation_{name}": values for name, values in validation.items()}
@@ -297,10 +298,11 @@ def train(
             show(epoch if running.any() else config.epochs)
             if not running.any():
                 break
-    save(learner.weights_of(present), last)
+    save(learner.evaluated_weights(config, present), last)
     curves = {name: np.stack([row[name] for row in epochs], axis=1) for name in epochs[0]}
     diverged = losses.diverged | (np.nanmax(curves["bad_steps"], axis=1) >= BAD_STEPS_STOP)
-    tested = {"last": (present, last), "chosen": (present.replace(**selected["weights"]), chosen)}
+    of_chosen = learner.with_evaluated_weights(config, present, selected["weights"])
+    tested = {"last": (present, last), "chosen": (of_chosen, chosen)}
     if config.optimizer.ema:
         tested["ema"] = (learner.with_ema_weights(present), last)
     return _tested(members, tested, seeds, curves, diverged) | {"diverged": diverged} | curves
@@ -331,11 +333,11 @@ def _where(running: jax.Array, new: State, old: State) -> State:
 
 
 def update_selection(
-    state: State, selected: dict[str, Any], accuracy: jax.Array, loss: jax.Array, epoch: jax.Array
+    weights: dict[str, Any], selected: dict[str, Any], accuracy: jax.Array, loss: jax.Array, epoch: jax.Array
 ) -> dict[str, Any]:
     """Return a member's selection after an epoch: its weights, if they validated better."""
     better = selection.is_better(accuracy, loss, selected["accuracy"], selected["loss"])
-    new = {"weights": learner.weights_of(state), "accuracy": accuracy, "loss": loss, "epoch": epoch}
+    new = {"weights": weights, "accuracy": accuracy, "loss": loss, "epoch": epoch}
     updated: dict[str, Any] = jax.tree.map(lambda n, o: jnp.where(better, n, o), new, selected)
     return updated
 

@@ -168,7 +168,12 @@ def make(
       steps_per_epoch: for its schedule and its annealing.
       control: from the optimiser to its replacement, such as a chain of a force of controls.py and it; a force without
         a forcing of its own is to be :func:`forced`.
+
+    Raises:
+      ConfigError: the optimiser is lion.
     """
+    if config.optimizer.name == "lion":
+        raise ConfigError("optimizer.name: lion is not possible in a map, as a sign has no tangent; take another")
     model = models.build(config.model)
     layers = build.ordered_layers(config, model)
     tx = control(optimizer.build(config.optimizer, config.epochs, steps_per_epoch, layers))

@@ -93,7 +93,8 @@ def blamed(own: Own, parts: Collection[str] = ("neuron", "model", "loss", "term"
 
 def ordered_layers(config: Config, model: Any) -> tuple[str, ...]:
     """Return the layers of a network in their order if the config's optimiser needs them, else nothing."""
-    return models.layer_names(model, config.model.input_shape) if config.optimizer.layer_decay != 1 else ()
+    needs_order = config.optimizer.layer_decay != 1 or config.optimizer.name == "muon"
+    return models.layer_names(model, config.model.input_shape) if needs_order else ()
 
 
 def load_data(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[dict[str, DataSource], str]:

@@ -274,7 +274,10 @@ class CompiledRun:
         # Left to itself, the partitioner would split the products over channels and send activations.
         if self.config.layout != "fsdp":
             return state
-        return dataclasses.replace(state, params=_gathered(state.params, self.mesh))
+        gathered = dataclasses.replace(state, params=_gathered(state.params, self.mesh))
+        if self.config.optimizer.name != "schedule_free":
+            return gathered
+        return dataclasses.replace(gathered, ema=_gathered(state.ema, self.mesh))  # which is evaluated
 
     def _prepared(self, state: State, batch: Batch) -> Batch:
         # Independent of the network's own random stream (dropout), which also starts from (key, step).

@@ -1,6 +1,5 @@
 """Which weights a run reports: last epoch, best validation epoch, or EMA."""
 
-import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Mapping
@@ -36,9 +35,9 @@ def is_over(config: Config, epochs: int, selected: int) -> bool:
     return epochs >= config.epochs or (config.patience > 0 and epochs - selected >= config.patience)
 
 
-def select(state: State, epoch: int, validation: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of the weights, since the step donates the state's own, with the epoch and its validation."""
-    copies: dict[str, Any] = jax.tree.map(jnp.copy, learner.weights_of(state))
+def select(weights: dict[str, Any], epoch: int, validation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a state's weights, since the step donates its own, with the epoch and its validation."""
+    copies: dict[str, Any] = jax.tree.map(jnp.copy, weights)
     return summary(epoch, validation) | copies
 
 
@@ -48,11 +47,13 @@ def summary(epoch: ArrayLike, validation: Mapping[str, Any]) -> dict[str, np.nda
     return {name: np.asarray(value) for name, value in numbers.items()}
 
 
-def update(selected: dict[str, Any], state: State, epoch: int, validation: Mapping[str, Any]) -> dict[str, Any]:
+def update(
+    selected: dict[str, Any], weights: dict[str, Any], epoch: int, validation: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the selection after an epoch: its weights, if it validated better than the best before."""
     accuracy, loss = float(selected["accuracy"]), float(selected["loss"])
     better = is_better(validation["accuracy"], validation["loss"], accuracy, loss)
-    return select(state, epoch, validation) if better else selected
+    return select(weights, epoch, validation) if better else selected
 
 
 def test_results(
@@ -75,9 +76,10 @@ def test_results(
     """
     epoch_rows = {row["epoch"]: row for row in rows if row["kind"] == "epoch"}
     last_epoch, selected_epoch = int(state.step) // run.steps_per_epoch, int(chosen["epoch"])
-    selected_state = dataclasses.replace(state, params=chosen["params"], batch_stats=chosen["batch_stats"])
+    weights_chosen = {name: chosen[name] for name in ("params", "batch_stats")}
+    selected_state = learner.with_evaluated_weights(run.config, state, weights_chosen)
     kinds = [("last", state, last_epoch, ""), ("chosen", selected_state, selected_epoch, "")]
-    if state.ema:
+    if run.config.optimizer.ema:
         kinds.append(("ema", learner.with_ema_weights(state), last_epoch, "ema_"))
     result = {"seconds": rows[-1]["seconds"], "gradient_norms": rows[0]["gradient_norms"]}
     tested: dict[tuple[int, str], dict[str, float]] = {}

@@ -169,7 +169,8 @@ def epoch(job: Job, tools: Tools, session: Session) -> Session:
         tools.save(dataclasses.replace(session, state=state, progress=monitor.progress()))
         raise Stopped(stopped.code, monitor.step) from None
     monitor.end_epoch(validation[0], validation[1] if config.optimizer.ema else {})
-    chosen = selection.update(session.chosen, state, monitor.epochs, validation[0])
+    weights_now = learner.evaluated_weights(config, state)
+    chosen = selection.update(session.chosen, weights_now, monitor.epochs, validation[0])
     session = Session(state, chosen, monitor.progress())
     # Two checkpoints are kept: those of a failing stretch would push out the last good one.
     is_due = monitor.epochs % config.checkpoint_every == 0 and monitor.failing_since is None
@@ -204,7 +205,8 @@ def finish(job: Job, session: Session) -> dict[str, Any]:
 def _fresh(job: Job) -> Session:
     state = initial_state(job.run, job.plan, job.show)
     # A copy of the weights, as the step donates the state's own.
-    return dataclasses.replace(Session.fresh(state, job.metrics), chosen=selection.select(state, 0, selection.NO_EPOCH))
+    chosen = selection.select(learner.weights_of(state), 0, selection.NO_EPOCH)
+    return dataclasses.replace(Session.fresh(state, job.metrics), chosen=chosen)
 
 
 def _rows_up_to(job: Job, session: Session) -> list[Row]:
