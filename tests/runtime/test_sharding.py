@@ -356,7 +356,7 @@ def kept_and_gradient(model, taps):
     net, tx = models.build(config.model), optimizer.build(config.optimizer, 1, 1)
     init, _, _ = learner.make(net, tx, losses.rate_cross_entropy, config)
     state, random = jax.jit(lambda key: to_default_precision(init(key)))(jax.random.key(0)), np.random.default_rng(0)
-    x, y = jnp.asarray(random.normal(size=(64, 1, *model.input_shape))), jnp.arange(64) % 10
+    x, y = jnp.asarray(random.normal(size=(32, 1, *model.input_shape))), jnp.arange(32) % 10
     recipe = learner.make_recipe(net, tx, losses.rate_cross_entropy, config)
     gradients = jax.jit(functools.partial(learner.gradients, recipe))(state, {"x": x, "y": y})
 
@@ -370,7 +370,7 @@ def kept_and_gradient(model, taps):
 @pytest.mark.parametrize("learn", ["none", pytest.param("channel", marks=pytest.mark.slow)])
 def test_remat_keeps_less_for_the_reverse_pass_and_gives_the_same_gradient(learn, x64):
     """Not the compiled program's own temporaries: XLA on CPU computes nothing twice, and so undoes it there."""
-    model = Model(name="dense", input_shape=(32,), time_steps=16, features=(32,) * 3)
+    model = Model(name="dense", input_shape=(16,), time_steps=16, features=(16,) * 3)
     model = dataclasses.replace(model, neuron=dataclasses.replace(model.neuron, learn=learn, decay=0.5))
     kept, gradients = kept_and_gradient(model, ("fc2.membrane",))
     less, again = kept_and_gradient(dataclasses.replace(model, remat=True), ("fc2.membrane",))
