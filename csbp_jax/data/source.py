@@ -14,9 +14,9 @@ from csbp_jax.config import ConfigError
 
 Array = NDArray[Any]
 Record = dict[str, Array]
-"""``{"x": [T or 1, ...], "y": []}``: one example and its label."""
+"""``{"x": [T or 1, ...], "y": []}``: one example and its target, which may have axes."""
 Batch = dict[str, Array]
-"""``{"x": [B, T or 1, ...], "y": [B]}``, and possibly further arrays with one entry per example."""
+"""``{"x": [B, T or 1, ...], "y": [B, ...]}``, and possibly further arrays with one entry per example."""
 
 # Of the module and not of a source: several may share an open file, and a lock cannot be pickled for worker processes.
 _ONE_THREAD = threading.RLock()  # reentrant, since a user's source may read another
@@ -30,7 +30,11 @@ class DataSource(Protocol):
     """
 
     classes: int
-    """Number of classes."""
+    """Number of classes, or of labels or values of a target (``loss.task``)."""
+    lengths: Array | None = None
+    """Time steps of each record, ``[N]``; None if all have as many."""
+    per_step: bool = False
+    """Whether a target has a time axis, its first (``loss.per``)."""
     events: bool = False
     """Whether records are frames of events ``[T, ...]``; otherwise they are static inputs ``[1, ...]``."""
     num_uniforms: int = 0
@@ -51,23 +55,27 @@ class DataSource(Protocol):
           uniforms: ``[b, num_uniforms]``, random numbers in [0, 1).
         """
         del uniforms
-        return stack([self[int(i)] for i in indices])
+        return stack([self[int(i)] for i in indices], self.per_step)
 
 
 class ArraySource(DataSource):
     """Records in memory: static inputs if T is 1, otherwise frames.
 
     Args:
-      x: ``[N, T or 1, ...]``.
-      y: labels ``[N]``.
-      classes: number of classes.
+      x: ``[N, T or 1, ...]``, or a list of frames ``[T_i, ...]`` of several lengths.
+      y: targets ``[N, ...]``, or a list of those of every time step, ``[T_i, ...]``.
+      classes: number of classes, labels or values.
+      per_step: whether targets are those of every time step.
     """
 
-    def __init__(self, x: Array, y: Array, classes: int):
-        self.x, self.y, self.classes, self.events = x, y, classes, x.shape[1] > 1
+    def __init__(self, x: Array | Sequence[Array], y: Array | Sequence[Array], classes: int, per_step: bool = False):
+        self.x, self.y, self.classes, self.per_step = x, y, classes, per_step
+        self.lengths = None if isinstance(x, np.ndarray) else np.array([len(record) for record in x])
+        self.events = self.lengths is not None or np.shape(x)[1] > 1
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(x {self.x.dtype} {self.x.shape}, {self.classes} classes)"
+        x = self.x if isinstance(self.x, np.ndarray) else self.x[0]
+        return f"{type(self).__name__}(x {x.dtype} {x.shape}, {self.classes} classes)"
 
     def __len__(self) -> int:
         return len(self.y)
@@ -77,15 +85,18 @@ class ArraySource(DataSource):
 
     def take(self, indices: Array, uniforms: Array) -> Batch:
         """Stack the records ``indices [b]``; ``uniforms`` is ignored."""
-        del uniforms
-        return {"x": self.x[indices], "y": self.y[indices]}
+        if isinstance(self.x, np.ndarray) and isinstance(self.y, np.ndarray):
+            return {"x": self.x[indices], "y": self.y[indices]}
+        return super().take(indices, uniforms)
 
     @property
     def fingerprint(self) -> str:
         """A checksum of all records."""
-        digest = hashlib.sha256(f"{self.x.dtype} {self.x.shape}".encode())
-        for array in (self.x, self.y):
-            digest.update(np.ascontiguousarray(array).data)
+        first = self.x if isinstance(self.x, np.ndarray) else self.x[0]
+        digest = hashlib.sha256(f"{first.dtype} {first.shape}".encode())
+        for records in (self.x, self.y):
+            for array in [records] if isinstance(records, np.ndarray) else records:
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 
@@ -178,8 +189,10 @@ class Rows(DataSource):
     """Some records of a source, by their numbers ``rows [n]``; all by default."""
 
     def __init__(self, source: DataSource, rows: Array | None = None):
-        self.source, self.classes, self.events = source, source.classes, source.events
+        self.source, self.classes, self.events, self.per_step = source, source.classes, source.events, source.per_step
         self.rows = np.arange(len(source)) if rows is None else rows
+        lengths = lengths_of(source)
+        self.lengths = None if lengths is None else lengths[self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -222,6 +235,23 @@ def example_batch(source: DataSource) -> Batch:
     return source.take(np.zeros(1, int), np.zeros((1, source.num_uniforms), np.float32))
 
 
-def stack(records: Sequence[Record]) -> Batch:
-    """Stack ``x`` and ``y`` of records into a batch."""
-    return {key: np.stack([record[key] for record in records]) for key in ("x", "y")}
+def stack(records: Sequence[Record], per_step: bool = False) -> Batch:
+    """Stack ``x`` and ``y`` of records into a batch, padded to the longest; ``y`` too, if it is ``per_step``."""
+    longest = max(len(record["x"]) for record in records)
+    timed = ("x", "y") if per_step else ("x",)
+    return {
+        key: np.stack([pad(record[key], longest) if key in timed else record[key] for record in records])
+        for key in ("x", "y")
+    }
+
+
+def pad(array: Array, length: int, axis: int = 0) -> Array:
+    """Append zeros along the axis of time, up to a length."""
+    missing = length - array.shape[axis]
+    return np.pad(array, [(0, missing * (i == axis)) for i in range(array.ndim)]) if missing > 0 else array
+
+
+def lengths_of(source: DataSource) -> Array | None:
+    """Return the time steps of each record; None if all have as many, as those of a source that does not say."""
+    lengths: Array | None = getattr(source, "lengths", None)
+    return None if lengths is None or not np.ptp(lengths) else lengths
