@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, Loss
+from csbp_jax.data import targets
 
 Array = NDArray[Any]
 Record = dict[str, Array]
@@ -18,6 +19,7 @@ Record = dict[str, Array]
 Batch = dict[str, Array]
 """``{"x": [B, T or 1, ...], "y": [B, ...]}``, and possibly further arrays with one entry per example."""
 
+_CLASSES = Loss()  # whose targets are classes
 # Of the module and not of a source: several may share an open file, and a lock cannot be pickled for worker processes.
 _ONE_THREAD = threading.RLock()  # reentrant, since a user's source may read another
 
@@ -106,14 +108,17 @@ class UserSource(DataSource):
     Its records are checked as they are read, since there may be too many to read them all before training.
 
     Args:
-      source: has ``__len__``, ``__getitem__`` and ``classes``; may have ``events``, ``num_uniforms``, ``take``,
-        ``class_names`` and ``fingerprint``.
+      source: has ``__len__``, ``__getitem__`` and ``classes``; may have ``lengths``, ``events``, ``num_uniforms``,
+        ``take``, ``class_names`` and ``fingerprint``.
       name: what messages begin with.
       thread_safe: whether several threads may read it at once; otherwise they read all such sources in turn.
+      loss: what targets are; by default a class.
     """
 
-    def __init__(self, source: Any, name: str, thread_safe: bool = True):
-        self.source, self.name, self.thread_safe = source, name, thread_safe
+    def __init__(self, source: Any, name: str, thread_safe: bool = True, loss: Loss = _CLASSES):
+        self.source, self.name, self.thread_safe, self.loss = source, name, thread_safe, loss
+        self.per_step, lengths = loss.per == "step", getattr(source, "lengths", None)
+        self.lengths = None if lengths is None else np.asarray(lengths)
         self.classes = int(source.classes)  # NumPy's integers are not JSON
         self.events = bool(getattr(source, "events", False))
         self.num_uniforms = getattr(source, "num_uniforms", 0)
@@ -132,7 +137,7 @@ class UserSource(DataSource):
         """Read a record.
 
         Raises:
-          ConfigError: it has another form or shape than record 0, or a label that is no class.
+          ConfigError: it has another form or shape than record 0, another length than it should, or a wrong target.
         """
         with self._turn():
             record: Record = self.source[i]
@@ -142,12 +147,11 @@ class UserSource(DataSource):
             raise ConfigError(
                 f'{self.name}: record {i} is not a dict with x and y; expected is {{"x": [T or 1, ...], "y": []}}'
             ) from None
-        if shape != self._shape:
-            raise ConfigError(
-                f"{self.name}: x of record {i} is {shape}, but that of record 0 {self._shape}; expected is one shape"
-            )
-        self._check_labels(np.asarray(i), y)
-        return record
+        expected = self._shape if self.lengths is None else (int(self.lengths[i]), *self._shape[1:])
+        if shape != expected:
+            of = "that of record 0" if self.lengths is None else "by its length"
+            raise ConfigError(f"{self.name}: x of record {i} is {shape}, but {of} {expected}; expected is one shape")
+        return record | {"y": self._targets(np.asarray(i), y)}
 
     @functools.cached_property
     def _shape(self) -> tuple[int, ...]:
@@ -164,25 +168,29 @@ class UserSource(DataSource):
             return super().take(indices, uniforms)
         with self._turn():
             batch: Batch = self.source.take(indices, uniforms)
-        self._check_labels(indices, batch["y"])
-        return batch
+        return batch | {"y": self._targets(indices, batch["y"])}
 
     def _turn(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if self.thread_safe else _ONE_THREAD
 
-    def _check_labels(self, indices: Array, labels: Any) -> None:
-        y = np.asarray(labels)
-        if y.dtype.kind not in "iu" or y.shape != indices.shape:
+    def _targets(self, indices: Array, y: Any) -> Any:
+        """Return the targets of records ``indices``, labels and values as float32 ``[..., K]``."""
+        axes = indices.ndim + self.per_step
+        if self.loss.task != "class":
+            return targets.numbers(y, axes, self.loss, self.classes, f"{self.name}: record {indices.flat[0]}")
+        labels = np.asarray(y)
+        if labels.dtype.kind not in "iu" or labels.shape[: indices.ndim] != indices.shape or labels.ndim != axes:
             raise ConfigError(
-                f"{self.name}: y of record {indices.flat[0]} is {y.dtype} {y.shape}; expected is an integer "
-                f"{indices.shape}"
+                f"{self.name}: y of record {indices.flat[0]} is {labels.dtype} {labels.shape}; expected is an integer "
+                f"{indices.shape}{' for each time step' * self.per_step}"
             )
-        wrong = np.flatnonzero((y < 0) | (y >= self.classes))
+        wrong = np.argwhere((labels < 0) | (labels >= self.classes))
         if len(wrong):
             raise ConfigError(
-                f"{self.name}: record {indices.flat[wrong[0]]} has label {y.flat[wrong[0]]}; expected are 0 to "
-                f"{self.classes - 1}"
+                f"{self.name}: record {indices[tuple(wrong[0][: indices.ndim])]} has label {labels[tuple(wrong[0])]}; "
+                f"expected are 0 to {self.classes - 1}"
             )
+        return y
 
 
 class Rows(DataSource):

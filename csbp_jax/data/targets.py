@@ -1,0 +1,102 @@
+"""Targets of a user's records, checked: classes are integers, labels and values become float32 ``[..., K]``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csbp_jax.config import ConfigError, Loss
+
+Array = NDArray[Any]
+
+_NUMBERS = {"labels": "0 or 1 for each of K labels", "value": "finite numbers"}
+
+
+def numbers(y: Any, axes: int, loss: Loss, count: int, name: str) -> Array:
+    """Return labels or values as float32, with an axis of K, which a single value may lack.
+
+    Args:
+      y: ``[..., K]`` with ``axes`` axes before the last.
+      loss: whether they are labels or values.
+      count: K; 0 if it is not known.
+      name: what messages begin with.
+
+    Raises:
+      ConfigError: another shape or type, labels that are not 0 or 1, or values that are not finite in float32.
+    """
+    y, words = np.asarray(y), f"{_NUMBERS[loss.task]} (loss.task {loss.task}, loss.per {loss.per})"
+    if y.dtype.kind not in "buif" or y.ndim not in (axes, axes + 1):
+        raise ConfigError(f"{name}: y is {y.dtype} {y.shape}; expected are {words}, {'N, ' * (axes > 0)}K")
+    with np.errstate(over="ignore"):
+        y = (y if y.ndim > axes else y[..., None]).astype(np.float32)
+    if count and y.shape[-1] != count:
+        raise ConfigError(f"{name}: y has {y.shape[-1]} numbers for a target; expected are {count} (model.classes)")
+    wrong = np.argwhere(~np.isin(y, (0, 1)) if loss.task == "labels" else ~np.isfinite(y))
+    if len(wrong):
+        raise ConfigError(f"{name}: y{wrong[0].tolist()} is {y[tuple(wrong[0])]}; expected are {words}")
+    return y
+
+
+def classes(y: Any, count: int, most: int, name: str) -> Array:
+    """Return the numbers of classes ``[N]`` as int32.
+
+    Raises:
+      ConfigError: another shape or type, or a class from ``most`` on.
+    """
+    y = np.asarray(y)
+    if y.shape != (count,) or y.dtype.kind not in "ui" or y.min() < 0:
+        raise ConfigError(f"{name}: y is {y.dtype} {y.shape}; expected are labels from 0 on, integers [{count}]")
+    if y.max() >= most:  # before it is cast to int32, where it could become another label
+        raise ConfigError(f"{name}: y has a label {y.max()}; allowed are 0 to {most - 1} (model.classes)")
+    return y.astype(np.int32)
+
+
+def of_records(y: Any, steps: Sequence[int], loss: Loss, count: int, most: int, name: str) -> Array | list[Array]:
+    """Return the targets of all records, ``[N, ...]``, or of every time step, ``[N, T, ...]``, of several T a list.
+
+    Args:
+      y: a target for each record or, with ``loss.per`` step, ``[T_i]`` or ``[T_i, K]`` for each.
+      steps: T_i of the records.
+      loss: what targets are.
+      count: K, or 0.
+      most: number of classes that there may be.
+      name: what messages begin with.
+
+    Raises:
+      ConfigError: as :func:`numbers` and :func:`classes`, or they are not as many as records or time steps.
+    """
+    try:
+        if loss.per == "step":
+            targets = [np.asarray(target) for target in y]
+            _check_steps(targets, steps, name)
+            y = np.concatenate(targets)
+        y = np.asarray(y)
+    except ValueError:
+        raise ConfigError(
+            f"{name}: y holds targets of several shapes; expected is one for each record, or for each time step with "
+            "loss.per step"
+        ) from None
+    total = sum(steps) if loss.per == "step" else len(steps)
+    if loss.task == "class":
+        y = classes(y, total, most, name)
+    else:
+        y = numbers(y, 1, loss, count, name)
+        if len(y) != total:
+            raise ConfigError(f"{name}: y has {len(y)} targets, but x has {total} records; give a target for each")
+    if loss.per == "example":
+        return y
+    if len({*steps}) == 1:
+        return y.reshape(len(steps), steps[0], *y.shape[1:])
+    return np.split(y, np.cumsum(steps)[:-1])
+
+
+def _check_steps(targets: Sequence[Array], steps: Sequence[int], name: str) -> None:
+    if len(targets) != len(steps):
+        raise ConfigError(f"{name}: y has {len(targets)} targets, but x has {len(steps)} records; give one for each")
+    for i, (target, count) in enumerate(zip(targets, steps, strict=True)):
+        if target.shape[:1] != (count,):
+            raise ConfigError(
+                f"{name}: y of record {i} is {target.shape}, but it has {count} time steps; with loss.per step, give a "
+                "target for each"
+            )
