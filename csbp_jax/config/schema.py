@@ -94,6 +94,9 @@ class Data:
     spike per pixel with the brightness as latency."""
     bad: Literal["fail", "skip"] = "fail"
     """Treatment of unreadable records: stop, or skip them and report their number."""
+    buckets: Annotated[int, integers(1, 1024)] = 4
+    """Records of unequal length: most lengths to which batches are padded, each of records of similar length. More:
+    less padding, but more programs to compile."""
     workers: Annotated[int, integers(0, 1024)] = 0
     """Processes that load training data in the background; does not change results. In a sweep, the seeds that train at
     once share them, at least one each."""

@@ -43,7 +43,8 @@ class Buckets(NamedTuple):
                 chosen, waiting = [*chosen, int(end)], 0
         if waiting:
             chosen[-1:] = [int(proposed[proposed >= lengths.max()][0])]
-        chosen_ends = np.array(chosen, np.int64)
+        # One time step would be that of a still input.
+        chosen_ends = np.maximum(np.array(chosen, np.int64), 2)
         return cls(lengths, chosen_ends, np.searchsorted(chosen_ends, lengths), source.per_step)
 
     def steps(self, batch_size: int) -> int:
@@ -76,7 +77,7 @@ class Buckets(NamedTuple):
             return batch
         end = int(self.ends[self.bucket_of[indices[0]]])
         timed = ("x", "y") if self.per_step else ("x",)
-        batch = batch | {name: pad(batch[name], end, axis=1) for name in timed}
+        batch = batch | {name: pad(batch[name], end) for name in timed}
         return batch | {"lengths": self.lengths[indices[rows]].astype(np.int32)}
 
     def describe(self) -> str:

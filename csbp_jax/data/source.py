@@ -245,18 +245,24 @@ def example_batch(source: DataSource) -> Batch:
 
 def stack(records: Sequence[Record], per_step: bool = False) -> Batch:
     """Stack ``x`` and ``y`` of records into a batch, padded to the longest; ``y`` too, if it is ``per_step``."""
-    longest = max(len(record["x"]) for record in records)
+    batches = [{key: np.asarray(record[key])[None] for key in ("x", "y")} for record in records]
+    return {name: rows[:, 0] for name, rows in stack_batches(batches, per_step).items()}
+
+
+def stack_batches(batches: Sequence[Batch], per_step: bool) -> Batch:
+    """Stack batches along a new first axis, padded to the longest."""
+    longest = max(max(batch["x"].shape[1:2], default=0) for batch in batches)
     timed = ("x", "y") if per_step else ("x",)
     return {
-        key: np.stack([pad(record[key], longest) if key in timed else record[key] for record in records])
-        for key in ("x", "y")
+        name: np.stack([pad(batch[name], longest) if name in timed else batch[name] for batch in batches])
+        for name in batches[0]
     }
 
 
-def pad(array: Array, length: int, axis: int = 0) -> Array:
-    """Append zeros along the axis of time, up to a length."""
-    missing = length - array.shape[axis]
-    return np.pad(array, [(0, missing * (i == axis)) for i in range(array.ndim)]) if missing > 0 else array
+def pad(array: Array, length: int) -> Array:
+    """Append zeros along the axis of time, axis 1, up to a length."""
+    missing = length - max(array.shape[1:2], default=length)
+    return np.pad(array, [(0, missing * (axis == 1)) for axis in range(array.ndim)]) if missing > 0 else array
 
 
 def lengths_of(source: DataSource) -> Array | None:

@@ -3,10 +3,11 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from csbp_jax.config import ConfigError, flatten
+from csbp_jax.reporting.measures import names
 from csbp_jax.training import run_json
 
 WITHOUT_EFFECT = {"log_every", "checkpoint_every", "data.workers", "data.threads"}
@@ -15,8 +16,14 @@ WITHOUT_EFFECT = {"log_every", "checkpoint_every", "data.workers", "data.threads
 EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation", "ema": "moving average"}
 """Kinds of weights whose measures a run reports, keys of ``result.json``, with their labels."""
 
-MEASURES = ("test_accuracy", "validation_accuracy", "test_loss", "epoch")
-"""Measures of each kind of weights."""
+
+def tested_columns(tested: Collection[str]) -> list[str]:
+    """Return the measures of each kind of weights, the one that is compared first.
+
+    >>> tested_columns(["test_accuracy", "test_loss"])
+    ['test_accuracy', 'validation_accuracy', 'test_loss', 'epoch']
+    """
+    return [f"{split}_{name}" for name in names(tested) for split in ("test", "validation")] + ["test_loss", "epoch"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,7 +66,7 @@ class Run:
         result = self.result or {}
         return {
             f"{kind}_{name}": result[kind][name]
-            for name in MEASURES
+            for name in tested_columns(result.get("last", {}))
             for kind in EPOCHS
             if kind in result and name in result[kind]
         }

@@ -228,7 +228,6 @@ def _check_lengths(lengths: Array, config: Config, name: str) -> None:
         return
     wrong = [f"data.augment: {augmentation}" for augmentation in data.augment if augmentation not in _ANY_LENGTH]
     wrong += [f"data.frames: {data.frames}"] * (data.frames is not None)
-    wrong += [f"model.init_rate: {config.model.init_rate}"] * (config.model.init_rate is not None)
     if wrong:
         raise ConfigError(f"{wrong[0]} is not possible for {name}, records of several lengths; leave it out")
 
