@@ -6,10 +6,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.source import Array, Batch, DataSource, lengths_of, pad
 
 MOST = 4
 """Most buckets by default."""
+
+_ANY_LENGTH = ("flip", "crop", "roll", "rotate", "shear", "nda", "cutout", "batch_crop_flip")
+"""Augmentations that do not look across time."""
 
 
 class Buckets(NamedTuple):
@@ -92,3 +96,19 @@ class Buckets(NamedTuple):
 def steps_per_epoch(source: DataSource, batch_size: int, most: int = MOST) -> int:
     """Return the number of training batches of an epoch."""
     return Buckets.of(source, batch_size, most).steps(batch_size)
+
+
+def check_lengths(lengths: Array, config: Config, name: str) -> None:
+    """Check the lengths of records, and options that look at a record as a whole, where padding would count."""
+    steps, data = config.model.time_steps, config.data
+    if not 1 <= lengths.min() <= lengths.max() <= steps:
+        raise ConfigError(
+            f"{name}: x has records of {lengths.min()} to {lengths.max()} time steps; expected are 1 to "
+            f"model.time_steps ({steps})"
+        )
+    if not np.ptp(lengths):
+        return
+    wrong = [f"data.augment: {augmentation}" for augmentation in data.augment if augmentation not in _ANY_LENGTH]
+    wrong += [f"data.frames: {data.frames}"] * (data.frames is not None)
+    if wrong:
+        raise ConfigError(f"{wrong[0]} is not possible for {name}, records of several lengths; leave it out")

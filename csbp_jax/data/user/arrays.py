@@ -8,6 +8,7 @@ import numpy as np
 
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import targets
+from csbp_jax.data.buckets import check_lengths
 from csbp_jax.data.device import transform
 from csbp_jax.data.source import Array, ArraySource, DataSource, UserSource, example_batch, lengths_of
 from csbp_jax.data.splits import divided
@@ -22,8 +23,6 @@ MAX_CLASSES = 100_000
 
 _SPLITS = ("train", "validation", "test")
 _PAIR = "(x [N, T or 1, ...], y [N])"
-_ANY_LENGTH = ("flip", "crop", "roll", "rotate", "shear", "nda", "cutout", "batch_crop_flip")
-"""Augmentations that do not look across time."""
 
 
 def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]:
@@ -78,7 +77,8 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
 
 def _classes(pairs: Mapping[str, Pair], own: Mapping[str, UserSource], config: Config, origin: str) -> int:
     """Return the number of classes, that of the config or else of the labels."""
-    labels = np.unique(np.concatenate([np.concatenate([*y], None) for _, y in pairs.values()] or [np.zeros(1, int)]))
+    of_pairs = [y.ravel() if isinstance(y, np.ndarray) else np.concatenate(y) for _, y in pairs.values()]
+    labels = np.unique(np.concatenate(of_pairs or [np.zeros(1, int)]))
     if not config.model.classes and labels[0] > 0:
         raise ConfigError(
             f"{origin}: data: labels are from {labels[0]} to {labels[-1]}, but classes are numbered from 0; subtract "
@@ -105,14 +105,15 @@ def reader(source: DataSource) -> Callable[[pathlib.Path], Array]:
     something else in the source's type.
     """
     example = example_batch(source)["x"][0]
+    fixed = lengths_of(source) is None
     dtype = np.dtype(np.float32) if source.events else example.dtype  # counts are the same numbers in any type
 
     def read(path: pathlib.Path) -> Array:
         if path.suffix.lower() not in (".npy", ".npz"):
             raise ConfigError(f"{path}: unsupported file format; allowed are .npy, .npz, as the run has its own data")
         x = folder_files.read_array(path)
-        x = x[0] if x.shape[1:] == example.shape else x
-        if x.shape != example.shape:
+        x = x[0] if x.ndim > example.ndim and len(x) == 1 else x
+        if (x.shape[1:], len(x) * fixed) != (example.shape[1:], len(example) * fixed):
             raise ConfigError(f"{path}: is {x.shape} with its time steps, but this run's records are {example.shape}")
         # An integer's brightness is relative to its type, and floats and booleans are brightness in [0, 1].
         other = x.dtype == np.uint8 if dtype.kind == "f" else x.dtype.kind in "bf" or (x.astype(dtype) != x).any()
@@ -134,7 +135,7 @@ def _pair(pair: tuple[Any, ...], config: Config, name: str) -> Pair:
     if isinstance(x, np.ndarray):
         _check_records(x, config, name)
     else:
-        _check_lengths(np.array([len(record) for record in x]), config, name)
+        check_lengths(np.array([len(record) for record in x]), config, name)
     stills = isinstance(x, np.ndarray) and x.shape[1] == 1
     steps = [config.model.time_steps if stills else len(record) for record in x]
     most, count = config.model.classes or MAX_CLASSES, config.model.classes
@@ -184,7 +185,7 @@ def _source(source: Any, config: Config, name: str, augmented: bool) -> UserSour
     if not len(checked):
         raise ConfigError(f"{name}: is empty; expected is at least one record")
     if checked.lengths is not None:
-        _check_lengths(checked.lengths, config, name)
+        check_lengths(checked.lengths, config, name)
     plain = np.asarray(checked[0]["x"])  # so that data of another form are refused now, not after compilation
     # Of a batch, since a source's own take may choose time steps of its records.
     example = np.asarray(example_batch(checked)["x"])
@@ -214,22 +215,6 @@ def _check_records(x: Array, config: Config, name: str) -> None:
             f"{name}: x is from {x.min()} to {x.max()}, but data.encode {config.data.encode} needs brightness in "
             "[0, 1]; scale it, or give uint8 from 0 to 255"
         )
-
-
-def _check_lengths(lengths: Array, config: Config, name: str) -> None:
-    """Check the lengths of records, and options that look at a record as a whole, where padding would count."""
-    steps, data = config.model.time_steps, config.data
-    if not 1 <= lengths.min() <= lengths.max() <= steps:
-        raise ConfigError(
-            f"{name}: x has records of {lengths.min()} to {lengths.max()} time steps; expected are 1 to "
-            f"model.time_steps ({steps})"
-        )
-    if not np.ptp(lengths):
-        return
-    wrong = [f"data.augment: {augmentation}" for augmentation in data.augment if augmentation not in _ANY_LENGTH]
-    wrong += [f"data.frames: {data.frames}"] * (data.frames is not None)
-    if wrong:
-        raise ConfigError(f"{wrong[0]} is not possible for {name}, records of several lengths; leave it out")
 
 
 def _check_options(train: UserSource, config: Config) -> None:
