@@ -166,7 +166,7 @@ def summary_of_numbers(outcomes: dict[str, Any], names: list[str], task: str) ->
     output, target = (array if there is None else array[there] for array in (outcomes["output"], outcomes["target"]))
     counts = {"count": len(outcomes["target"])} | ({} if there is None else {"steps": len(target)})
     if task == "labels":
-        predicted, actual = output >= 0, target > 0
+        predicted, actual = output > 0, target > 0
         (together,) = scores.of_labels(predicted.reshape(-1, 1), actual.reshape(-1, 1), ["all"])
         measured = {"f1": together["f1"] or 0.0, "per_label": scores.of_labels(predicted, actual, names)}
     else:

@@ -112,7 +112,7 @@ def outcome(apply: Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Arr
     if label.ndim == 3:
         deciding, predicted, of_steps = logits, logits.argmax(axis=-1), {"there": there}
     else:
-        steps = jnp.arange(1, logits.shape[1] + 1, dtype=logits.dtype)
+        steps = jnp.arange(1, logits.shape[1] + 1, dtype=logits.dtype)[None]
         counted = jnp.minimum(steps, there.sum(axis=1, keepdims=True)).astype(logits.dtype)[..., None]
         deciding = logits.mean(axis=1, where=_where(batch, logits))  # as in training's evaluation, to the last bit
         so_far = jnp.cumsum(without_padding(batch.get("lengths"), logits), axis=1) / counted
@@ -154,7 +154,7 @@ def _outputs(
         for layer, s in aux.spikes.items()
     }
     lengths = batch.get("lengths", jnp.full(len(logits), logits.shape[1]))
-    return logits, rates, jnp.arange(logits.shape[1]) < lengths[:, None]
+    return logits, rates, jnp.arange(logits.shape[1])[None] < lengths[:, None]
 
 
 def _where(batch: dict[str, jax.Array], h: jax.Array) -> jax.Array | None:

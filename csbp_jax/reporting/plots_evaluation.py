@@ -41,7 +41,7 @@ def draw_numbers(run: pathlib.Path, result: dict[str, Any], outcomes: dict[str, 
         axes.set(ylabel="F1, precision, recall (%)", title=f"F1 {result['f1']:.2%}", ylim=PERCENT)
         axes.legend(fontsize="small")
         caption = (
-            f"{_start(result)}. F1, precision and recall of {first}the labels, predicted at a probability from 1/2 on."
+            f"{_start(result)}. F1, precision and recall of {first}the labels, predicted at a probability above 1/2."
         )
     else:
         figure, all_axes = plots.panels(len(rows), 3.6, 3.6)
