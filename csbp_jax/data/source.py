@@ -71,7 +71,9 @@ class ArraySource(DataSource):
     """
 
     def __init__(self, x: Array | Sequence[Array], y: Array | Sequence[Array], classes: int, per_step: bool = False):
-        self.x, self.y, self.classes, self.per_step = x, y, classes, per_step
+        self.x: Any = x
+        self.y: Any = y
+        self.classes, self.per_step = classes, per_step
         self.lengths = None if isinstance(x, np.ndarray) else np.array([len(record) for record in x])
         self.events = self.lengths is not None or np.shape(x)[1] > 1
 

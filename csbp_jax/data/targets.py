@@ -25,17 +25,18 @@ def numbers(y: Any, axes: int, loss: Loss, count: int, name: str) -> Array:
     Raises:
       ConfigError: another shape or type, labels that are not 0 or 1, or values that are not finite in float32.
     """
-    y, words = np.asarray(y), f"{_NUMBERS[loss.task]} (loss.task {loss.task}, loss.per {loss.per})"
-    if y.dtype.kind not in "buif" or y.ndim not in (axes, axes + 1):
-        raise ConfigError(f"{name}: y is {y.dtype} {y.shape}; expected are {words}, {'N, ' * (axes > 0)}K")
+    words = f"{_NUMBERS[loss.task]} (loss.task {loss.task}, loss.per {loss.per})"
+    array: Array = np.asarray(y)
+    if array.dtype.kind not in "buif" or array.ndim not in (axes, axes + 1):
+        raise ConfigError(f"{name}: y is {array.dtype} {array.shape}; expected are {words}")
     with np.errstate(over="ignore"):
-        y = (y if y.ndim > axes else y[..., None]).astype(np.float32)
-    if count and y.shape[-1] != count:
-        raise ConfigError(f"{name}: y has {y.shape[-1]} numbers for a target; expected are {count} (model.classes)")
-    wrong = np.argwhere(~np.isin(y, (0, 1)) if loss.task == "labels" else ~np.isfinite(y))
+        array = (array if array.ndim > axes else array[..., None]).astype(np.float32)
+    if count and array.shape[-1] != count:
+        raise ConfigError(f"{name}: y has {array.shape[-1]} numbers for a target; expected are {count} (model.classes)")
+    wrong = np.argwhere(~np.isin(array, (0, 1)) if loss.task == "labels" else ~np.isfinite(array))
     if len(wrong):
-        raise ConfigError(f"{name}: y{wrong[0].tolist()} is {y[tuple(wrong[0])]}; expected are {words}")
-    return y
+        raise ConfigError(f"{name}: y{wrong[0].tolist()} is {array[tuple(wrong[0])]}; expected are {words}")
+    return array
 
 
 def classes(y: Any, count: int, most: int, name: str) -> Array:
@@ -44,12 +45,14 @@ def classes(y: Any, count: int, most: int, name: str) -> Array:
     Raises:
       ConfigError: another shape or type, or a class from ``most`` on.
     """
-    y = np.asarray(y)
-    if y.shape != (count,) or y.dtype.kind not in "ui" or y.min() < 0:
-        raise ConfigError(f"{name}: y is {y.dtype} {y.shape}; expected are labels from 0 on, integers [{count}]")
-    if y.max() >= most:  # before it is cast to int32, where it could become another label
-        raise ConfigError(f"{name}: y has a label {y.max()}; allowed are 0 to {most - 1} (model.classes)")
-    return y.astype(np.int32)
+    array: Array = np.asarray(y)
+    if array.shape != (count,) or array.dtype.kind not in "ui" or array.min() < 0:
+        raise ConfigError(
+            f"{name}: y is {array.dtype} {array.shape}; expected are labels from 0 on, integers [{count}]"
+        )
+    if array.max() >= most:  # before it is cast to int32, where it could become another label
+        raise ConfigError(f"{name}: y has a label {array.max()}; allowed are 0 to {most - 1} (model.classes)")
+    return array.astype(np.int32)
 
 
 def of_records(y: Any, steps: Sequence[int], loss: Loss, count: int, most: int, name: str) -> Array | list[Array]:
@@ -78,17 +81,14 @@ def of_records(y: Any, steps: Sequence[int], loss: Loss, count: int, most: int, 
             "loss.per step"
         ) from None
     total = sum(steps) if loss.per == "step" else len(steps)
-    if loss.task == "class":
-        y = classes(y, total, most, name)
-    else:
-        y = numbers(y, 1, loss, count, name)
-        if len(y) != total:
-            raise ConfigError(f"{name}: y has {len(y)} targets, but x has {total} records; give a target for each")
+    flat = classes(y, total, most, name) if loss.task == "class" else numbers(y, 1, loss, count, name)
+    if len(flat) != total:
+        raise ConfigError(f"{name}: y has {len(flat)} targets, but x has {total} records; give a target for each")
     if loss.per == "example":
-        return y
+        return flat
     if len({*steps}) == 1:
-        return y.reshape(len(steps), steps[0], *y.shape[1:])
-    return np.split(y, np.cumsum(steps)[:-1])
+        return flat.reshape(len(steps), steps[0], *flat.shape[1:])
+    return np.split(flat, np.cumsum(steps)[:-1])
 
 
 def _check_steps(targets: Sequence[Array], steps: Sequence[int], name: str) -> None:

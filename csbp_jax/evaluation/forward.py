@@ -158,6 +158,7 @@ def _outputs(
 
 
 def _where(batch: dict[str, jax.Array], h: jax.Array) -> jax.Array | None:
+    """Return which time steps of ``h [B, T, ...]`` are no padding, for a mean; None if all are."""
     return valid(batch.get("lengths"), h)
 
 
