@@ -130,12 +130,12 @@ def summary(outcomes: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """Summarise ``forward.outcome`` of all records as the numbers of :func:`evaluate_run`."""
     labels: NDArray[np.int32] = outcomes["label"]
     count, of_steps = len(labels), dict[str, Any]()
-    if (there := outcomes.get("there")) is not None:
-        right = (outcomes["predicted"] == labels) & there
-        accuracy, by_time = (right.sum(axis=1) / there.sum(axis=1)).mean(), right.sum(axis=0) / there.sum(axis=0)
-        of_steps = {"steps": int(there.sum()), "count_by_time": there.sum(axis=0).tolist()}
-        outcomes = outcomes | {name: outcomes[name][there] for name in ("confidence", "nll", "among")}
-        labels, predicted = labels[there], outcomes["predicted"][there]
+    if (of_step := outcomes.get("valid")) is not None:
+        right = (outcomes["predicted"] == labels) & of_step
+        accuracy, by_time = (right.sum(axis=1) / of_step.sum(axis=1)).mean(), right.sum(axis=0) / of_step.sum(axis=0)
+        of_steps = {"steps": int(of_step.sum()), "count_by_time": of_step.sum(axis=0).tolist()}
+        outcomes = outcomes | {name: outcomes[name][of_step] for name in ("confidence", "nll", "among")}
+        labels, predicted = labels[of_step], outcomes["predicted"][of_step]
     else:
         predicted = outcomes["predicted"][:, -1]
         accuracy, by_time = (predicted == labels).mean(), (outcomes["predicted"] == labels[:, None]).mean(axis=0)
@@ -162,9 +162,9 @@ def summary(outcomes: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 def summary_of_numbers(outcomes: dict[str, Any], names: list[str], task: str) -> dict[str, Any]:
     """Summarise ``forward.numbers`` of all records as the numbers of :func:`evaluate_run`."""
-    there = outcomes.get("there")
-    output, target = (array if there is None else array[there] for array in (outcomes["output"], outcomes["target"]))
-    counts = {"count": len(outcomes["target"])} | ({} if there is None else {"steps": len(target)})
+    of_step = outcomes.get("valid")
+    output, target = (array if of_step is None else array[of_step] for array in (outcomes["output"], outcomes["target"]))
+    counts = {"count": len(outcomes["target"])} | ({} if of_step is None else {"steps": len(target)})
     if task == "labels":
         predicted, actual = output > 0, target > 0
         (together,) = scores.of_labels(predicted.reshape(-1, 1), actual.reshape(-1, 1), ["all"])

@@ -1,7 +1,7 @@
 """Forward passes of a restored run's network over a data source, without training."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -34,7 +34,7 @@ def spread(rows: NDArray[np.int64], count: int | None) -> NDArray[np.int64]:
 
 
 def apply_batched(
-    run: RestoredRun, events: bool, measure: Measure
+    run: RestoredRun, events: bool, measure: Measure, ends: Sequence[int] | None = None
 ) -> Callable[[data.DataSource], Iterator[tuple[NDArray[np.bool_], Any]]]:
     """Return ``function(source)``, which yields for each batch its mask (False where padded) and its measurements.
 
@@ -44,7 +44,9 @@ def apply_batched(
 
     Args:
       events: whether the source's records are frames of events (or features), else still inputs.
+      ends: lengths to which batches are padded instead.
     """
+    lengths = _ends(run) if ends is None else ends
     devices = sharding.data_parallel()
     variables = jax.device_put(run.variables, sharding.replicated(devices))
     _, prepare = transform.make(run.config, events)
@@ -54,9 +56,9 @@ def apply_batched(
         return measure(run.apply, variables, prepare(key, batch)["x"], batch)
 
     def function(source: data.DataSource) -> Iterator[tuple[NDArray[np.bool_], Any]]:
-        batch_size, ends = _batch_size(run, source), _ends(run)
-        keys = eval_keys(run.config.seed, source, batch_size, ends)
-        batches = data.eval_batches(source, batch_size, readers=data.configured_readers(run.config), ends=ends)
+        batch_size = _batch_size(run, source)
+        keys = eval_keys(run.config.seed, source, batch_size, lengths)
+        batches = data.eval_batches(source, batch_size, readers=data.configured_readers(run.config), ends=lengths)
         for number, batch in enumerate(batches):
             yield batch["mask"], step(variables, keys[number], sharding.shard_batch(batch, devices))
 
@@ -105,15 +107,15 @@ def outcome(apply: Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Arr
     rates: ``{layer: [B]}``, spikes per neuron per time step.
 
     Where labels are those of every time step, ``[B, T]``, all but the rates are of every time step, ``[B, T]``, and
-    ``there`` says which of them are no padding.
+    ``valid`` says which of them are no padding.
     """
-    logits, rates, there = _outputs(apply, variables, x, batch)
+    logits, rates = _outputs(apply, variables, x, batch)
     label = batch["y"][..., None]
     if label.ndim == 3:
-        deciding, predicted, of_steps = logits, logits.argmax(axis=-1), {"there": there}
+        deciding, predicted, of_steps = logits, logits.argmax(axis=-1), {"valid": valid_steps(batch, logits)}
     else:
         steps = jnp.arange(1, logits.shape[1] + 1, dtype=logits.dtype)[None]
-        counted = jnp.minimum(steps, there.sum(axis=1, keepdims=True)).astype(logits.dtype)[..., None]
+        counted = jnp.minimum(steps, valid_steps(batch, logits).sum(axis=1, keepdims=True)).astype(logits.dtype)[..., None]
         deciding = logits.mean(axis=1, where=_where(batch, logits))  # as in training's evaluation, to the last bit
         so_far = jnp.cumsum(without_padding(batch.get("lengths"), logits), axis=1) / counted
         predicted, of_steps = so_far.at[:, -1].set(deciding).argmax(axis=-1), {}
@@ -132,29 +134,35 @@ def outcome(apply: Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Arr
 def numbers(per_step: bool) -> Measure:
     """Return a :data:`Measure` of the outputs for labels (logits) or values, ``[B, K]``, beside their targets.
 
-    With ``per_step``, both are of every time step, ``[B, T, K]``, of which those ``there`` are no padding.
+    With ``per_step``, both are of every time step, ``[B, T, K]``, of which those ``valid`` are no padding.
     """
 
     def measure(apply: Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, Any]:
-        outputs, rates, there = _outputs(apply, variables, x, batch)
+        outputs, rates = _outputs(apply, variables, x, batch)
+        of_steps = {"valid": valid_steps(batch, outputs)} if per_step else {}
         outputs = outputs if per_step else outputs.mean(axis=1, where=_where(batch, outputs))
-        return {"output": outputs, "target": batch["y"], "rates": rates} | ({"there": there} if per_step else {})
+        return {"output": outputs, "target": batch["y"], "rates": rates} | of_steps
 
     return measure
 
 
 def _outputs(
     apply: Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]
-) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
-    """Return the outputs ``[B, T, C]``, the rates of layers ``{layer: [B]}``, and which time steps are there."""
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Return the outputs ``[B, T, C]``, and the rates of layers ``{layer: [B]}``."""
     # The spikes themselves: a layer's own rate is a mean over a batch, which may be padded.
     logits, aux = apply(variables, x, inspect=spiking_layers(apply, variables, x))
     rates = {
         layer: jnp.mean(s, range(1, s.ndim), dtype=jnp.float32, where=_where(batch, s))
         for layer, s in aux.spikes.items()
     }
-    lengths = batch.get("lengths", jnp.full(len(logits), logits.shape[1]))
-    return logits, rates, jnp.arange(logits.shape[1])[None] < lengths[:, None]
+    return logits, rates
+
+
+def valid_steps(batch: dict[str, jax.Array], h: jax.Array) -> jax.Array:
+    """Return which time steps of ``h [B, T, ...]`` are no padding, ``[B, T]`` bool."""
+    where = valid(batch.get("lengths"), h)
+    return jnp.ones(h.shape[:2], bool) if where is None else where.reshape(h.shape[:2])
 
 
 def _where(batch: dict[str, jax.Array], h: jax.Array) -> jax.Array | None:

@@ -55,7 +55,7 @@ def of_labels(predicted: NDArray[Any], actual: NDArray[Any], names: Sequence[str
     >>> of_labels(np.array([[True], [True]]), np.array([[True], [False]]), ["a"])[0]["precision"]
     0.5
     """
-    both, given, present = (array.sum(axis=0) for array in (predicted & actual, predicted, actual))
+    both, chosen, present = (array.sum(axis=0) for array in (predicted & actual, predicted, actual))
 
     def share(part: float, total: float) -> float | None:
         return float(part / total) if total else None
@@ -64,9 +64,9 @@ def of_labels(predicted: NDArray[Any], actual: NDArray[Any], names: Sequence[str
         {
             "label": name,
             "count": int(present[k]),
-            "precision": share(both[k], given[k]),
+            "precision": share(both[k], chosen[k]),
             "recall": share(both[k], present[k]),
-            "f1": share(2 * both[k], given[k] + present[k]),
+            "f1": share(2 * both[k], chosen[k] + present[k]),
         }
         for k, name in enumerate(names)
     ]

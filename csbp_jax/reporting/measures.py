@@ -21,7 +21,7 @@ class Measure(NamedTuple):
 
     @property
     def unit(self) -> str:
-        """What follows its name in a table or at an axis."""
+        """Text after its name in a table or at an axis."""
         return " (%)" * self.share
 
     def text(self, value: float, digits: int = 2) -> str:

@@ -45,8 +45,8 @@ def draw_numbers(run: pathlib.Path, result: dict[str, Any], outcomes: dict[str, 
         )
     else:
         figure, all_axes = plots.panels(len(rows), 3.6, 3.6)
-        there = outcomes.get("there", np.ones(outcomes["target"].shape[:1], bool))
-        points = np.stack([outcomes["target"][there], outcomes["output"][there]])
+        valid = outcomes.get("valid", np.ones(outcomes["target"].shape[:1], bool))
+        points = np.stack([outcomes["target"][valid], outcomes["output"][valid]])
         chosen = np.linspace(0, points.shape[1] - 1, min(points.shape[1], _MAX_POINTS)).round().astype(int)
         for k, (axes, row) in enumerate(zip(all_axes, rows, strict=True)):
             target, output = points[:, chosen, k]

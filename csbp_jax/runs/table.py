@@ -118,7 +118,7 @@ class RunTable(Shown):
 
     @property
     def primary(self) -> str:
-        """What the runs are compared by: "accuracy", "f1" or "r2", as their task is."""
+        """Name of the measure by which the runs are compared: "accuracy", "f1" or "r2"."""
         return measures.primary(self.measures, "last_test_")
 
     @property
