@@ -38,7 +38,7 @@ class Buckets(NamedTuple):
         lengths = lengths_of(source)
         if lengths is None or not len(lengths):
             return cls(None, np.zeros(1, np.int64), np.zeros(len(source), np.intp), False)
-        proposed = np.quantile(lengths, np.arange(1, most + 1) / most, method="higher") if not len(ends) else ends
+        proposed = np.quantile(lengths, np.arange(1, most + 1) / most, method="inverted_cdf") if not len(ends) else ends
         proposed = np.union1d(proposed, lengths.max()).astype(np.int64)
         chosen, waiting = list[int](), 0
         for end, count in zip(proposed, np.bincount(np.searchsorted(proposed, lengths)), strict=False):

@@ -71,10 +71,11 @@ def of_records(y: Any, steps: Sequence[int], loss: Loss, count: int, most: int, 
     """
     try:
         if loss.per == "step":
-            targets = [np.asarray(target) for target in y]
-            _check_steps(targets, steps, name)
-            y = np.concatenate(targets)
+            _check_steps(y, steps, name)
+            y = np.concatenate(y)
         y = np.asarray(y)
+    except ConfigError:
+        raise
     except ValueError:
         raise ConfigError(
             f"{name}: y holds targets of several shapes; expected is one for each record, or for each time step with "
@@ -91,12 +92,12 @@ def of_records(y: Any, steps: Sequence[int], loss: Loss, count: int, most: int, 
     return np.split(flat, np.cumsum(steps)[:-1])
 
 
-def _check_steps(targets: Sequence[Array], steps: Sequence[int], name: str) -> None:
-    if len(targets) != len(steps):
-        raise ConfigError(f"{name}: y has {len(targets)} targets, but x has {len(steps)} records; give one for each")
-    for i, (target, count) in enumerate(zip(targets, steps, strict=True)):
-        if target.shape[:1] != (count,):
+def _check_steps(y: Sequence[Any], steps: Sequence[int], name: str) -> None:
+    if len(y) != len(steps):
+        raise ConfigError(f"{name}: y has {len(y)} targets, but x has {len(steps)} records; give one for each")
+    for i, (target, count) in enumerate(zip(y, steps, strict=True)):
+        if np.shape(target)[:1] != (count,):
             raise ConfigError(
-                f"{name}: y of record {i} is {target.shape}, but it has {count} time steps; with loss.per step, give a "
-                "target for each"
+                f"{name}: y of record {i} is {np.shape(target)}, but it has {count} time steps; with loss.per step, give "
+                "a target for each"
             )

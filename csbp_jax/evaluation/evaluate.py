@@ -163,7 +163,9 @@ def summary(outcomes: dict[str, Any], names: list[str]) -> dict[str, Any]:
 def summary_of_numbers(outcomes: dict[str, Any], names: list[str], task: str) -> dict[str, Any]:
     """Summarise ``forward.numbers`` of all records as the numbers of :func:`evaluate_run`."""
     of_step = outcomes.get("valid")
-    output, target = (array if of_step is None else array[of_step] for array in (outcomes["output"], outcomes["target"]))
+    output, target = (
+        array if of_step is None else array[of_step] for array in (outcomes["output"], outcomes["target"])
+    )
     counts = {"count": len(outcomes["target"])} | ({} if of_step is None else {"steps": len(target)})
     if task == "labels":
         predicted, actual = output > 0, target > 0

@@ -57,15 +57,11 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
         x, y = pairs["train"]
         for split, rows in zip(("train", "validation"), parts, strict=True):
             pairs[split] = _rows(x, rows), _rows(y, rows)
-    if config.loss.task == "class":
-        classes = _classes(pairs, own, config, origin)
-    else:
-        classes = max([np.shape(y[0])[-1] for _, y in pairs.values()] + [source.classes for source in own.values()])
-    per_step = config.loss.per == "step"
-    own |= {
-        split: UserSource(ArraySource(*pair, classes, per_step), name(split), loss=config.loss)
-        for split, pair in pairs.items()
-    }
+    loss = config.loss
+    classes = _classes(pairs, own, config, origin) if loss.task == "class" else 0
+    for split, (x, y) in pairs.items():
+        source = ArraySource(x, y, classes or np.shape(y[0])[-1], loss.per == "step")
+        own[split] = UserSource(source, name(split), loss=loss)
     _check_options(own["train"], config)
     splits = {split: own[split] for split in _SPLITS}
     expected = _form(splits["train"], config)

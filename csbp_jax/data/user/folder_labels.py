@@ -101,7 +101,7 @@ def _rows(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
     for line, row in table:
         if len(row) != len(columns) or "" in row:
             raise ConfigError(
-                f"{path}:{line}: has {', '.join(row)}; expected is a value for each of {', '.join(columns)}"
+                f"{path}:{line}: is {', '.join(row)}; expected is a value for each of {', '.join(columns)}"
             )
         yield line, row
 
