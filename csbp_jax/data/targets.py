@@ -97,7 +97,7 @@ def _check_steps(y: Sequence[Any], steps: Sequence[int], name: str) -> None:
         raise ConfigError(f"{name}: y has {len(y)} targets, but x has {len(steps)} records; give one for each")
     for i, (target, count) in enumerate(zip(y, steps, strict=True)):
         if np.shape(target)[:1] != (count,):
+            shape = np.shape(target)
             raise ConfigError(
-                f"{name}: y of record {i} is {np.shape(target)}, but it has {count} time steps; with loss.per step, give "
-                "a target for each"
+                f"{name}: y of record {i} is {shape}, but it has {count} time steps; loss.per step needs a target each"
             )

@@ -162,11 +162,11 @@ def summary(outcomes: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 def summary_of_numbers(outcomes: dict[str, Any], names: list[str], task: str) -> dict[str, Any]:
     """Summarise ``forward.numbers`` of all records as the numbers of :func:`evaluate_run`."""
-    of_step = outcomes.get("valid")
-    output, target = (
-        array if of_step is None else array[of_step] for array in (outcomes["output"], outcomes["target"])
-    )
-    counts = {"count": len(outcomes["target"])} | ({} if of_step is None else {"steps": len(target)})
+    output, target = outcomes["output"], outcomes["target"]
+    counts = {"count": len(target)}
+    if (of_step := outcomes.get("valid")) is not None:
+        output, target = output[of_step], target[of_step]
+        counts["steps"] = len(target)
     if task == "labels":
         predicted, actual = output > 0, target > 0
         (together,) = scores.of_labels(predicted.reshape(-1, 1), actual.reshape(-1, 1), ["all"])

@@ -114,10 +114,7 @@ def outcome(apply: Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Arr
     if label.ndim == 3:
         deciding, predicted, of_steps = logits, logits.argmax(axis=-1), {"valid": valid_steps(batch, logits)}
     else:
-        steps = jnp.arange(1, logits.shape[1] + 1, dtype=logits.dtype)[None]
-        counted = jnp.minimum(steps, valid_steps(batch, logits).sum(axis=1, keepdims=True)).astype(logits.dtype)[
-            ..., None
-        ]
+        counted = jnp.cumsum(valid_steps(batch, logits), axis=1, dtype=logits.dtype)[..., None]
         deciding = logits.mean(axis=1, where=_where(batch, logits))  # as in training's evaluation, to the last bit
         so_far = jnp.cumsum(without_padding(batch.get("lengths"), logits), axis=1) / counted
         predicted, of_steps = so_far.at[:, -1].set(deciding).argmax(axis=-1), {}

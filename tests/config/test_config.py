@@ -62,6 +62,7 @@ WRONG = {
     "checkpoint_every": 0,
     "loss_limit": 0.5,
     "data.threads": 10**9,
+    "data.buckets": 0,
     "data.workers": 10**9,
     "batch_size": 1.5,
     "deterministic": 1,
