@@ -23,6 +23,7 @@ from csbp_jax import controls, data, learner, losses, models
 from csbp_jax.config import Config, ConfigError, check, replaced
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
+from csbp_jax.data.source import lengths_of
 from csbp_jax.learner import Batch, Recipe, State, optimizer
 from csbp_jax.neurons import integer
 from csbp_jax.training import build, flip_meter
@@ -235,7 +236,13 @@ def conditions(config: Config, substeps: int = 10) -> dict[str, Config]:
 
 
 def batches(config: Config, source: DataSource, count: int, seed: int = 0) -> list[Batch]:
-    """Return the first batches of a run of this (resolved) config, as its network sees them, unaugmented."""
+    """Return the first batches of a run of this (resolved) config, as its network sees them, unaugmented.
+
+    Raises:
+      ConfigError: records have lengths of their own, so that batches have several shapes, and a map has one.
+    """
+    if lengths_of(source) is not None:
+        raise ConfigError(f"{config.data.name}: has records of several lengths; a map needs batches of one shape")
     plain = dataclasses.replace(config.data, augment=())
     prepare = transform.make(dataclasses.replace(config, data=plain), source.events)[1]
     stream = itertools.islice(data.train_batches(data.Unaugmented(source), config.batch_size, seed), count)

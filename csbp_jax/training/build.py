@@ -117,7 +117,7 @@ def load_data(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[d
 
 
 def class_names(config: Config, splits: Mapping[str, DataSource], data_dir: str | pathlib.Path) -> list[str]:
-    """Return the classes' names in the order of their labels; of own data, as the training source names them."""
+    """Return the names of the classes, labels or values, in their order; of own data, as they name them."""
     train = splits["train"]
     if not isinstance(train, UserSource):
         return data.classes(config, data_dir)

@@ -124,7 +124,8 @@ def start(job: Job, stack: contextlib.ExitStack) -> tuple[Session, Tools]:
         job.show(terminal.gradient_share(norms))
 
     peak = hardware.peak_flops()
-    seconds = run.flops(session.state, job.first_batch) / peak if peak else 0.0
+    # Batches of several lengths differ in their operations.
+    seconds = run.flops(session.state, job.first_batch) / peak if peak and run.buckets.lengths is None else 0.0
     outputs = Outputs(write, bar, job.show)
     monitor = TrainingMonitor(config, run.steps_per_epoch, session.progress, (step, rows), outputs, seconds)
     host_batches = stack.enter_context(contextlib.closing(run.batches(config.seed, step)))
@@ -230,6 +231,8 @@ def _rows_up_to(job: Job, session: Session) -> list[Row]:
     rows = multihost.broadcast_from_host0(rows_up_to_start)
     devices, beginning = _devices(_hardware_row()), f"resumed after step {step}" if step else "a new run"
     job.show(f"{job.folder}: {beginning}, {run.total_steps} steps in all, on {devices}")
+    if lengths := run.buckets.describe():
+        job.show(lengths)
     if unused := hardware.unused_accelerator():
         job.show(unused)
     if rows and "device" in rows[0] and (former := _devices(rows[0])) != devices:
