@@ -76,7 +76,7 @@ class Members:
     ):
         """Compile for the group of a resolved config, whose members differ in the fields ``varying``, too."""
         self.splits, self.mesh, self.varying = splits, mesh, frozenset(varying)
-        # A stage that is left out at 0 must be there: a decay or smoothing of 0 would leave it out of the program of all.
+        # A decay or smoothing of 0 would leave its stage out of the program, which all members share.
         self.config = config = build.with_others(config, {field: fields.TRACED_BESIDE[field] for field in self.varying})
         self.steps_per_epoch = data.steps_per_epoch(splits["train"], config.batch_size, config.data.buckets)
         self.ends = data.Buckets.of(splits["train"], config.batch_size, config.data.buckets).ends.tolist()

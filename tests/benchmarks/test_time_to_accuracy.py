@@ -144,7 +144,11 @@ def test_pairs_follow_each_other_and_finished_runs_are_not_repeated():
     runs = list(time_to_accuracy.missing({}, seeds=8))
     assert [seed for seed, _ in runs] == [seed for seed in range(8) for _ in range(3)]
     assert {name for _, name in runs[::3]} == set(time_to_accuracy.LIBRARIES)  # each may be the first
-    done = {"csbp_jax": {"0": {}, "1": {}}, "spikingjelly": {"0": {}}, "spikingjelly_compiled": {"0": {}, "1": {}}}
+    done: dict[str, Any] = {
+        "csbp_jax": {"0": {}, "1": {}},
+        "spikingjelly": {"0": {}},
+        "spikingjelly_compiled": {"0": {}, "1": {}},
+    }
     assert list(time_to_accuracy.missing(done, seeds=2)) == [(1, "spikingjelly")]
 
 

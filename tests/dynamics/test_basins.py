@@ -1,5 +1,7 @@
 """Uncertainty exponent and basin entropies of grids whose boundary has a known dimension."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -104,6 +106,6 @@ UNFIT = {
 @pytest.mark.parametrize("message", UNFIT)
 def test_grids_that_cannot_be_measured(message):
     labels, size = UNFIT[message]
-    measure = dynamics.basin_entropy if isinstance(size, int) else dynamics.uncertainty_exponent
+    measure: Any = dynamics.basin_entropy if isinstance(size, int) else dynamics.uncertainty_exponent
     with pytest.raises(ValueError, match=message):
         measure(labels, size)
