@@ -285,7 +285,8 @@ def train(
     states = members.init(jnp.stack([jax.random.key(seed) for seed in seeds]), members.hparams(configs))
     selected, epochs = _no_selection(states), list[dict[str, NDArray[Any]]]()
     running, last = np.ones(len(seeds), bool), np.zeros(len(seeds), int)
-    present: Any = None  # the states, those of members that have stopped as they were
+    # One program steps all members, stopped ones too: ``present`` has those as they were when they stopped.
+    present: Any = None
     losses = MemberLosses((c.loss_limit for c in configs), members.steps_per_epoch)
     batches = _Batches(members, seeds, records)
     with contextlib.closing(batches):

@@ -37,6 +37,7 @@ class _shared(functools.cached_property[Result]):
 
     def __get__(self, run: Any, owner: Any = None) -> Any:
         if self.attrname not in run.programs:
+            # With an initial rate, examples of the source are constants in the program.
             needs_data = run.config.model.init_rate is not None
             run.programs[self.attrname] = self.func(run if needs_data else dataclasses.replace(run, source=()))
         return run.programs[self.attrname]

@@ -86,6 +86,7 @@ def train(
 def _trained(job: Job) -> dict[str, Any]:
     with job.stop.deferred():
         trained = session.train(job)
+    # All is saved, and finishing can be repeated: from here on a stop ends it at once.
     job.stop.raise_if_requested()
     return session.finish(job, trained)
 
