@@ -11,7 +11,8 @@ ROOT = pathlib.Path(__file__).parents[2] / "csbp_jax"
 LAYERS = (
     "ranges",
     "config",
-    "surrogate chaos losses xla runtime reporting",
+    "xla",
+    "surrogate chaos losses runtime reporting",
     "controls neurons dynamics",
     "models learner data",
     "configs weights",
