@@ -124,7 +124,7 @@ def _of_another_epoch(folder: pathlib.Path, name: str, result: Mapping[str, Any]
     remedy = "repeat the command that wrote it, or delete it"
     content = run_json.read_json(file, lambda content: run_json.fits(content.get("runs", []), [{"run": str}]), remedy)
     measured = next((of for of in content.get("runs", []) if of["run"] == folder.resolve().name), content)
-    kind, epoch = measured.get("weights_of"), measured.get("epoch")
+    kind, epoch = str(measured.get("weights_of")), measured.get("epoch")
     if kind not in result or epoch == result[kind]["epoch"]:
         return ""
     return f" This is of epoch {epoch}, before the run went on; repeat the command that drew it."
