@@ -29,7 +29,7 @@ override UNKNOWN := $(filter-out $(VARIABLES),$(foreach v,$(.VARIABLES),$(if $(f
 $(if $(UNKNOWN),$(error $(UNKNOWN): make has no such variable; it has $(VARIABLES); other options of the program go into ARGS: make train ARGS="--epochs 1 --seed 3"))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train sweep demo test test-slow test-trackers bench bench-data h100 tpu parity accuracy lint docs wheel lock clean
+.PHONY: help setup data train sweep demo test test-slow test-trackers bench bench-data device h100 tpu parity accuracy lint docs wheel lock clean
 
 help:  ## Show this list
 	@echo "csbp_jax: chaotic spiking backpropagation in JAX"
@@ -92,6 +92,9 @@ bench-data: setup  ## Measure the speed of the data pipeline, into docs/results/
 
 h100: setup  ## Compile the neuron and training steps for an H100, without one, into docs/results/bench
 	@$(RUN) -m benchmarks.h100
+
+device: setup  ## Check and measure a GPU or TPU in 40 minutes, into .bench/device: a page to send (ARGS="--small"; resumes)
+	@$(RUN) -m benchmarks.device --environment
 
 tpu: setup  ## Compile training steps for TPU slices, without one, into docs/results/bench (many hours; resumes)
 	@$(RUN) -m benchmarks.tpu

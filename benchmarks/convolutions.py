@@ -49,7 +49,7 @@ def measure(nets: Mapping[str, Config], python: str | None, rounds: int) -> dict
                 worker.ask(make="convolution", arguments={**dict(zip(KEYS, convolution, strict=True)), **extra})
             clocks = in_rounds({name: worker for name, (worker, _) in workers.items()}, rounds, warm=1)
             if python:
-                clocks["torch"] = clocks[peers.faster_layout(clocks)]
+                clocks["torch"] = clocks[peers.fastest(clocks, peers.LAYOUTS)]
             seconds[convolution] = {name: clock["cpu"] for name, clock in clocks.items() if name not in peers.LAYOUTS}
             differences[convolution] = _largest_difference([worker.check() for worker, _ in workers.values()])
     return {

@@ -24,8 +24,13 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "one sequence of zeros": ("zeros", {}),
     "memory copy": ("memory_copy", {"copies": 3}),
 }
-DONATED = {"spyx, arguments donated": "spyx"}
-"""Programs of other libraries that are timed with donated arguments too."""
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "spyx": ("spyx", {}),
+    "spyx, arguments donated": ("spyx", {"donated": True}),
+    **{name: (name, {}) for name in ("spikingjelly", "snntorch", "norse")},
+    **{f"{name}, compiled": (name, {"mode": "default"}) for name in ("spikingjelly", "snntorch", "norse")},
+}
+"""Programs of other libraries: ``{program: (library, arguments)}``; torch's run eagerly unless they are compiled."""
 STATES = {"lif": 1, "cuba": 2, "alif": 2, "clif": 2, "ilif": 1, "psn": 1, "masked_psn": 1, "sliding_psn": 1}
 """Neurons of ``model.neuron.name``, and their arrays of states per time step; of a PSN, its membrane alone."""
 SMALL = (4, 20, 500)  # for the comparison of values, which takes longer than timing on a large sequence
@@ -86,8 +91,7 @@ def chaos_term(rounds: int, elements: int = 2_000_000) -> dict[str, Any]:
 
 def _started(stack: contextlib.ExitStack, pythons: Mapping[str, str], report: Report) -> dict[str, Worker]:
     workers = {name: stack.enter_context(Worker(sys.executable, "benchmarks.ours")) for name in OURS}
-    donated = {name: peer for name, peer in DONATED.items() if peer in pythons}
-    for name, peer in {**{peer: peer for peer in pythons}, **donated}.items():
+    for name, peer in {name: peer for name, (peer, _) in OTHERS.items() if peer in pythons}.items():
         try:
             worker = stack.enter_context(Worker(pythons[peer], peers.MODULES[peer]))
             _make(worker, name, SMALL)
@@ -99,8 +103,7 @@ def _started(stack: contextlib.ExitStack, pythons: Mapping[str, str], report: Re
 
 
 def _make(worker: Worker, name: str, shape: Sequence[int]) -> None:
-    others = {"decay": DECAY, "donated": True} if name in DONATED else {"decay": DECAY}
-    program, arguments = OURS.get(name, ("neuron", others))
+    program, arguments = OURS[name] if name in OURS else ("neuron", {"decay": DECAY, **OTHERS[name][1]})
     worker.ask(make=program, arguments={"shape": list(shape), **arguments})
 
 
@@ -109,7 +112,7 @@ def _agreement(workers: Mapping[str, Worker]) -> dict[str, Any]:
     _make(workers["lif"], "lif", SMALL)
     ours, agreement = workers["lif"].check(), dict[str, dict[str, Any]]()
     for name in workers:
-        if name in peers.MODULES:
+        if name in OTHERS:
             other = workers[name].check()
             agreement[name] = {
                 "spikes_differ": float((other["spikes"] != ours["spikes"]).mean()),
@@ -119,6 +122,22 @@ def _agreement(workers: Mapping[str, Worker]) -> dict[str, Any]:
             }
             agreement[name]["same"] = _verdict(agreement[name])
     return agreement
+
+
+def faster(row: Mapping[str, Any], peer: str) -> str:
+    """The faster program of a library that need not donate, eagerly or compiled, in a row of ``measure``."""
+    names = [name for name in (peer, f"{peer}, compiled") if name in row]
+    return min(names, key=lambda name: row[name]["over_lif"]["median"])
+
+
+def how(rows: Mapping[str, Any]) -> str:
+    """How torch's libraries ran, in rows of ``measure``."""
+    compiled = any(name.endswith(", compiled") for row in rows.values() for name in row)
+    return (
+        "run eagerly and under `torch.compile`, and the faster counts"
+        if compiled
+        else "run eagerly (under `torch.compile`: not yet measured)"
+    )
 
 
 def _verdict(numbers: Mapping[str, float]) -> str:

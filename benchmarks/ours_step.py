@@ -25,20 +25,12 @@ def step(config: dict[str, Any], batch_file: str | None = None, precision: str |
     precision: JAX's default precision of products; "highest" has plain sums of products in convolutions on CPU.
     """
     settings = from_json(config)
-    model = models.build(settings.model)
-    tx = optimizer.build(settings.optimizer, settings.epochs, 10_000)
-    init, train_step, _ = learner.make(model, tx, losses.build(settings.loss), settings, 10_000)
-    state, batch = jax.jit(init)(jax.random.key(0)), batch_of(settings)
+    compiled, state, batch, seconds = compiled_step(settings, precision or "default")
     if batch_file:
         _write(batch_file, batch, state.params)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    began = time.perf_counter()
-    jitted = jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options())
-    with jax.default_matmul_precision(precision or "default"):
-        compiled: Any = jitted.lower(state, batch).compile()
     info = {
-        "parameters": parameters,
-        "compile_seconds": time.perf_counter() - began,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "compile_seconds": seconds,
         "temporary_MB": _temporary(compiled),
         "peak_MB": compiled.memory_analysis().peak_memory_in_bytes / 1e6,
     }
@@ -49,6 +41,17 @@ def step(config: dict[str, Any], batch_file: str | None = None, precision: str |
         values.append(float(metrics["loss"]))
 
     return Program([run], lambda: {"losses": np.array(values)}, info)
+
+
+def compiled_step(settings: Config, precision: str = "default") -> tuple[Any, Any, dict[str, np.ndarray], float]:
+    """The program of a step, which donates its state, the first state, a batch, and the seconds of compilation."""
+    init, train_step, batch = _made(settings)
+    state = jax.jit(init)(jax.random.key(0))
+    began = time.perf_counter()
+    jitted = jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options())
+    with jax.default_matmul_precision(precision):
+        compiled = jitted.lower(state, batch).compile()
+    return compiled, state, batch, time.perf_counter() - began
 
 
 def dispatch(config: dict[str, Any], steps: int) -> Program:

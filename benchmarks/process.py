@@ -29,9 +29,12 @@ class Failed(Exception):
 
 
 class Worker:
-    """A process of ``benchmarks.worker`` for a module, under a given Python and allocator; a context manager."""
+    """A process of ``benchmarks.worker`` for a module, under a given Python and allocator; a context manager.
 
-    def __init__(self, python: str, module: str, tunables: str = TUNABLES):
+    cache: folder of the programs that torch compiles; torch's own by default.
+    """
+
+    def __init__(self, python: str, module: str, tunables: str = TUNABLES, cache: str | None = None):
         self.module, self.errors = module, tempfile.TemporaryFile("w+")  # noqa: SIM115
         core = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
         self.process = subprocess.Popen(
@@ -41,7 +44,14 @@ class Worker:
             stderr=self.errors,
             text=True,
             cwd=ROOT,
-            env={**os.environ, **ENVIRONMENT, "GLIBC_TUNABLES": tunables},
+            # Compiled in this process and not in others, whose time would not be counted.
+            env={
+                **os.environ,
+                **ENVIRONMENT,
+                "GLIBC_TUNABLES": tunables,
+                "TORCHINDUCTOR_COMPILE_THREADS": "1",
+                **({"TORCHINDUCTOR_CACHE_DIR": cache} if cache else {}),
+            },
         )
         self.versions: dict[str, str] = self._answer()["versions"]
 

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from csbp_jax.config import Chaos, Config, Model, Neuron, Optimizer, to_json
 TEBN, TET = Neuron(decay=0.25), Neuron(decay=0.5)
 IF = Neuron(decay=1.0, surrogate="arctan", surrogate_param=2.0, detach_reset=True)
 EXACT = "ours at highest precision"
+OF_INFO = ("compile_seconds", "temporary_MB", "form", "graph_breaks")
 OPTIMIZER = Optimizer(name="sgd", lr=0.01, momentum=0.9, schedule="constant")
 
 
@@ -54,20 +55,25 @@ def plain(config: Config) -> Config:
     return dataclasses.replace(config, chaos=Chaos())
 
 
-def measure(config: Config, python: str | None, rounds: int, extras: bool = True) -> dict[str, Any]:
+def measure(
+    config: Config, python: str | None, rounds: int, extras: bool = True, modes: Iterable[str] = peers.MODES
+) -> dict[str, Any]:
     """Time a step of ours and of SpikingJelly, if its Python is given.
 
-    With extras, also of ours with the chaos term, and of ours at highest precision. SpikingJelly's is timed in both
-    layouts of ``peers.LAYOUTS``, and has the numbers of the faster.
+    With extras, also of ours with the chaos term, and of ours at highest precision. SpikingJelly's is timed in each of
+    the ``modes`` and ``peers.LAYOUTS``, and has the numbers of the fastest, and beside it those of the fastest that
+    runs eagerly. A form that does not compile is left out, and ``failed`` has its error.
     """
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         workers: dict[str, Worker] = {}
         info: dict[str, Any] = {}
+        failed: dict[str, str] = {}
 
         def start(name, python, module, **arguments):
-            workers[name] = stack.enter_context(Worker(python, module))
-            info[name] = workers[name].ask(make="step", arguments=arguments)
+            worker = stack.enter_context(Worker(python, module, cache=f"{folder}/{name}"))
+            info[name] = worker.ask(make="step", arguments=arguments)
+            workers[name] = worker
 
         file = f"{folder}/batch.npz"
         start("ours", sys.executable, "benchmarks.ours", config=to_json(plain(config)), batch_file=file)
@@ -75,18 +81,24 @@ def measure(config: Config, python: str | None, rounds: int, extras: bool = True
             start("ours with chaos", sys.executable, "benchmarks.ours", config=to_json(config))
             start(EXACT, sys.executable, "benchmarks.ours", config=to_json(plain(config)), precision="highest")
         if python:
-            options = {"model": to_json(config)["model"], "lr": OPTIMIZER.lr, "momentum": OPTIMIZER.momentum}
-            for layout in peers.LAYOUTS:
-                start(layout, python, peers.MODULES["spikingjelly"], batch_file=file, layout=layout, **options)
+            net = {"model": to_json(config)["model"], "lr": OPTIMIZER.lr, "momentum": OPTIMIZER.momentum}
+            for mode, layout in itertools.product(modes, peers.LAYOUTS):
+                form, options = f"{mode}, {layout}", {"batch_file": file, "layout": layout, "mode": peers.MODES[mode]}
+                try:
+                    start(form, python, peers.MODULES["spikingjelly"], **net, **options)
+                except Failed as problem:
+                    failed[form] = str(problem)
         clocks = in_rounds(workers, rounds)
-        chosen = {name: name for name in workers if name not in peers.LAYOUTS}
+        chosen = {name: name for name in workers if name.startswith("ours")}
         if python:
-            chosen["spikingjelly"] = peers.faster_layout(clocks)
+            forms = [name for name in workers if name not in chosen]
+            chosen["spikingjelly"] = peers.fastest(clocks, forms)
+            chosen["spikingjelly, eagerly"] = peers.fastest(clocks, [f for f in forms if f.startswith("eagerly")])
         memory = {name: workers[key].ask(memory=0) for name, key in chosen.items()}
         losses = {name: workers[key].check()["losses"] for name, key in chosen.items()}
     clocks = {name: clocks[key] for name, key in chosen.items()}
-    info = {name: info[key] for name, key in chosen.items()}
-    return _row(config, clocks, info, memory, losses)
+    info = {name: info[key] | ({} if key == name else {"form": key}) for name, key in chosen.items()}
+    return _row(config, clocks, info, memory, losses) | ({"failed": failed} if failed else {})
 
 
 def _row(
@@ -106,7 +118,7 @@ def _row(
             "parameters": info[name]["parameters"],
             # Until the first step is done; for ours, also the compilation alone, and what the step allocates.
             "ready_seconds": info[name]["ready_seconds"],
-            **{key: info[name][key] for key in ("compile_seconds", "temporary_MB", "layout") if key in info[name]},
+            **{key: info[name][key] for key in OF_INFO if key in info[name]},
             **memory[name],
             "losses": [float(loss) for loss in losses[name][:3]],
         }
@@ -131,7 +143,7 @@ def growth(python: str | None, rounds: int, steps: Sequence[int], batches: Seque
         for value in values:
             model = dataclasses.replace(base.model, time_steps=value if axis == "T" else 4)
             config = dataclasses.replace(base, model=model, batch_size=4 if axis == "T" else value)
-            points[axis][str(value)] = measure(config, python, rounds, extras=False)
+            points[axis][str(value)] = measure(config, python, rounds, extras=False, modes=["eagerly"])
     return points
 
 

@@ -6,6 +6,11 @@ from typing import Any
 from benchmarks.timing import cell
 
 Content = Mapping[str, Any]
+FORMS = """They were timed eagerly, under `torch.compile` (compiled), and under it with the mode
+max-autotune-no-cudagraphs (autotuned), each with channels first and with channels last in memory: the first row is the
+fastest of all, the second the fastest that runs eagerly."""
+EAGERLY = """They were timed eagerly (under `torch.compile`: not yet measured), with channels first and with
+channels last in memory; the row is the faster."""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -90,7 +95,7 @@ def training_steps(rows: Content) -> str:
         shape = f"{name}, B={sizes['batch']}, T={sizes['T']}, {'x'.join(map(str, sizes['input']))}"
         for program, n in row["programs"].items():
             compiled = [f"{n[key]:.1f}" if key in n else "" for key in ("compile_seconds", "temporary_MB")]
-            label = f"{program}, {n['layout']}" if "layout" in n else program
+            label = f"{program.partition(',')[0]}, {n['form']}" if "form" in n else program
             body.append(
                 [
                     *(shape, label, cell(n["ms"], 1), cell(n["over_ours"]), f"{n['parameters']:,}"),
@@ -103,16 +108,14 @@ def training_steps(rows: Content) -> str:
         + (agreement(row["same"]) if "same" in row else "not run")
         for name, row in rows.items()
     )
+    forms = FORMS if any("form" in n for row in rows.values() for n in row["programs"].values()) else EAGERLY
     return f"""## Training steps
 
 SGD with momentum; ours includes its metrics and its check for non-finite values. Peak: resident memory of the process,
 including compilation; before: after the imports. Ready: time from the end of the imports to the end of the first step.
 At highest precision (`JAX_DEFAULT_MATMUL_PRECISION=highest`), no convolution is in Winograd's form. SpikingJelly's are
-the networks of `experiments.parity`, plain PyTorch, with its neurons in them. They, and below torch's convolutions
-alone, were timed with channels first and with channels last in memory; the numbers are those of the faster. PyTorch
-runs eagerly (`torch.compile` was not tried on these steps; [on a small network](time_to_accuracy.md) it makes
-SpikingJelly level with ours). In ResNet-19 they convolve a still image at each time step, ours once: less than 1 % of
-the operations.
+the networks of `experiments.parity`, plain PyTorch, with its neurons in them. {forms}
+In ResNet-19 they convolve a still image at each time step, ours once: less than 1 % of the operations.
 
 {table(head, body)}
 
@@ -131,8 +134,8 @@ def convolutions(rows: Content) -> str:
 
 All convolutions of a training step, forward and both gradients, each timed alone and compiled as in the step:
 kernels of 3x3 in Winograd's form where it is faster, those on up to three channels as products with patches, others
-with Eigen's kernels. By default XLA uses YNNPACK's. The largest difference between values is {differ:.0e} of the
-largest value.
+with Eigen's kernels. By default XLA uses YNNPACK's. Of torch each is the faster of channels first and last. The
+largest difference between values is {differ:.0e} of the largest value.
 
 {table(head, body)}"""
 

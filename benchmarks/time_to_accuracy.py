@@ -1,12 +1,12 @@
-"""Time to an accuracy on CIFAR-10's images: a small network trained by this package and by SpikingJelly, eagerly.
+"""Time to an accuracy on CIFAR-10's images, of this package and of SpikingJelly, eagerly and compiled.
 
     python -m benchmarks.time_to_accuracy [--network small | large | longer] [--seeds 3] [--cores 0 1] [--data-dir data]
         [--peers .bench] [--out docs/results/bench]
 
-Both train a network of ``NETWORKS`` on the same images, with the same splits, batch size, loss, optimiser, schedule,
+All train a network of ``NETWORKS`` on the same images, with the same splits, batch size, loss, optimiser, schedule,
 augmentation and distribution of initial weights, pinned to the same cores. After each epoch both compute the accuracy
 on the validation split; the clocks of a process begin with its start, so that imports, reading of data and compilation
-are included (nothing is compiled before), and so is validation. The two runs of a seed follow each other, in an order
+are included (nothing is compiled before), and so is validation. The runs of a seed follow each other, in an order
 drawn from the seed. Ours is ``csbp_jax train``, with its checks, metrics and checkpoints, under the allocator of the
 Makefile, as is SpikingJelly's (peers/train_spikingjelly.py). In the end the convolutions of a step are timed alone, on
 one core.
@@ -29,11 +29,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 
 from benchmarks import convolutions, peers
 from benchmarks.process import ROOT, TUNABLES
 from benchmarks.run import machine
-from benchmarks.time_page import page
+from benchmarks.time_page import COMPILED, page
 from csbp_jax import configs, data
 from csbp_jax.cli.options import parse
 from csbp_jax.config import Config, to_json
@@ -64,7 +65,7 @@ NETWORKS["longer"] = NETWORKS["large"] | {"epochs": [14]}
 """Options of ``csbp_jax train``: small is to reach 70 %, large 80 %. One of large's six runs stopped short of that, at
 79.8 %, so that longer trains it for two more epochs."""
 CONVOLUTION_ROUNDS = 9
-LIBRARIES = ("csbp_jax", "spikingjelly")
+LIBRARIES = ("csbp_jax", "spikingjelly", COMPILED)
 NAMES = {"small": "time_to_accuracy", "large": "time_to_accuracy_large", "longer": "time_to_accuracy_longer"}
 
 Epochs = list[tuple[int, float]]
@@ -96,9 +97,9 @@ def ours(
 
 
 def spikingjelly(
-    network: str, folder: pathlib.Path, seed: int, data_dir: pathlib.Path, python: str
+    network: str, folder: pathlib.Path, seed: int, data_dir: pathlib.Path, python: str, how: str
 ) -> tuple[list[str], Callable[[], Epochs]]:
-    """The same for SpikingJelly, whose images and config are written to the folder first."""
+    """The same for SpikingJelly, "eagerly" or "compiled", whose images and config are written to the folder first."""
     splits = data.load(config(network), data_dir)
     arrays = {f"{split}_{key}": getattr(splits[split], key) for split in ("train", "validation") for key in "xy"}
     np.savez(folder / "data.npz", **{name: a.astype(np.int64) if a.ndim == 1 else a for name, a in arrays.items()})
@@ -110,7 +111,7 @@ def spikingjelly(
         return [(row["epoch"], row["accuracy"]) for row in rows]
 
     module = "benchmarks.peers.train_spikingjelly"
-    return [python, "-m", module, str(folder / "config.json"), str(folder / "data.npz"), str(seed)], ended
+    return [python, "-m", module, str(folder / "config.json"), str(folder / "data.npz"), str(seed), how], ended
 
 
 def run(
@@ -128,6 +129,7 @@ def run(
         "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
         "PYTHONPATH": str(ROOT),
         "XDG_CACHE_HOME": str(folder / "cache"),  # where compiled programs are kept
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "torch"),
     }
     epochs: list[dict[str, float]] = []
     with open(folder / "output.txt", "w") as output:
@@ -148,16 +150,20 @@ def run(
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of all threads of a process, as Linux counts it."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """CPU time of a process and of those that it started, such as compilers."""
+    process = psutil.Process(pid)
+    total = 0.0
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile: its parent's time now has it
+            total += sum(one.cpu_times()[:4])
+    return total
 
 
 def missing(runs: Mapping[str, Any], seeds: int) -> Iterator[tuple[int, str]]:
     """``(seed, library)`` of the runs to be made: those of a seed one after the other, in an order drawn from it."""
     for seed in range(seeds):
         for name in random.Random(seed).sample(LIBRARIES, len(LIBRARIES)):
-            if str(seed) not in runs[name]:
+            if str(seed) not in runs.get(name, {}):
                 yield seed, name
 
 
@@ -197,10 +203,11 @@ def measure(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Non
         print(f"{time.strftime('%H:%M:%S')} seed {seed}, {name}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             setting = options.network, pathlib.Path(folder), seed, pathlib.Path(options.data_dir)
-            line, ended = ours(*setting) if name == "csbp_jax" else spikingjelly(*setting, python)
+            how = "compiled" if name == COMPILED else "eagerly"
+            line, ended = ours(*setting) if name == "csbp_jax" else spikingjelly(*setting, python, how)
             load = os.getloadavg()[0]
             epochs = run(line, pathlib.Path(folder), ended, trained.epochs)
-        content["runs"][name][str(seed)] = {
+        content["runs"].setdefault(name, {})[str(seed)] = {
             "epochs": epochs,
             "load": round(load, 1),
             **study.provenance(command, ("jax", "jaxlib", "flax", "optax", "numpy")),

@@ -117,3 +117,12 @@ def publish(tmp_path_factory):
     if done.returncode:
         pytest.skip(f"requirements-publish.txt cannot be installed: {done.stderr.strip().splitlines()[0]}")
     return venv
+
+
+@pytest.fixture(scope="session")
+def tpu_compiler():
+    """The folder of TPU's compiler, where ``make tpu`` has installed it."""
+    folder = pathlib.Path(__file__).parent.parent / ".bench" / "tpu"
+    if not (folder / "installed.txt").exists():
+        pytest.skip("needs TPU's compiler: run make tpu once, and stop it when it compiles")
+    return folder

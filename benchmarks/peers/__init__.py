@@ -21,11 +21,13 @@ REQUIREMENTS = {
 MODULES = {name: f"benchmarks.peers.in_{name}" for name in REQUIREMENTS}
 LAYOUTS = ("channels first", "channels last")
 """In memory, of torch's images and kernels; which is faster depends on the shapes."""
+MODES = {"eagerly": None, "compiled": "default", "autotuned": "max-autotune-no-cudagraphs"}
+"""How torch runs a program: the ``mode`` of ``torch.compile``, None without it."""
 
 
-def faster_layout(clocks: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    """The layout whose program took less CPU time, by the median over rounds, in what ``in_rounds`` returns."""
-    return min(LAYOUTS, key=lambda layout: float(np.median(clocks[layout]["cpu"].sum(1))))
+def fastest(clocks: Mapping[str, Mapping[str, np.ndarray]], names: Iterable[str]) -> str:
+    """The program that took least CPU time, by the median over rounds, of some in what ``in_rounds`` returns."""
+    return min(names, key=lambda name: float(np.median(clocks[name]["cpu"].sum(1))))
 
 
 def pythons(

@@ -11,7 +11,7 @@ from benchmarks.worker import Program
 VERSIONS = torch_neuron.versions("norse")
 
 
-def neuron(shape: Sequence[int], decay: float) -> Program:
+def neuron(shape: Sequence[int], decay: float, mode: str | None = None) -> Program:
     parameters = lif_box.LIFBoxParameters(tau_mem_inv=torch.tensor((1 - decay) * 1000), method="triangle", alpha=1.0)
 
     def run(x):
@@ -21,7 +21,7 @@ def neuron(shape: Sequence[int], decay: float) -> Program:
             spikes.append(spike)
         return torch.stack(spikes)
 
-    return torch_neuron.program(run, shape, 1 / (1 - decay))
+    return torch_neuron.program(run, shape, 1 / (1 - decay), mode=mode)
 
 
 PROGRAMS = {"neuron": neuron}

@@ -16,7 +16,7 @@ def triangle(u: torch.Tensor, grad: torch.Tensor, _: object) -> torch.Tensor:
     return grad * torch.relu(1 - u.abs())
 
 
-def neuron(shape: Sequence[int], decay: float) -> Program:
+def neuron(shape: Sequence[int], decay: float, mode: str | None = None) -> Program:
     bump = snntorch.surrogate.custom_surrogate(triangle)
     layer = snntorch.Leaky(decay, reset_mechanism="zero", spike_grad=bump)
 
@@ -27,7 +27,7 @@ def neuron(shape: Sequence[int], decay: float) -> Program:
             spikes.append(spike)
         return torch.stack(spikes)
 
-    return torch_neuron.program(run, shape)
+    return torch_neuron.program(run, shape, mode=mode)
 
 
 PROGRAMS = {"neuron": neuron}

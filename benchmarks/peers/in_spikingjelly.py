@@ -1,4 +1,4 @@
-"""SpikingJelly's neuron, and training steps of plain PyTorch networks with it, in multi-step mode, run eagerly."""
+"""SpikingJelly's neuron, and training steps of plain PyTorch networks with it, in multi-step mode."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +31,7 @@ def node(
     return neuron.LIFNode(tau=1 / (1 - decay), decay_input=False, **options)
 
 
-def time_neuron(shape: Sequence[int], decay: float) -> Program:
+def time_neuron(shape: Sequence[int], decay: float, mode: str | None = None) -> Program:
     """The neuron over a sequence."""
     layer = node(decay)
 
@@ -39,7 +39,7 @@ def time_neuron(shape: Sequence[int], decay: float) -> Program:
         functional.reset_net(layer)
         return layer(x)
 
-    return torch_neuron.program(run, shape)
+    return torch_neuron.program(run, shape, mode=mode)
 
 
 def step(**arguments: Any) -> Program:

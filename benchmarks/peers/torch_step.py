@@ -24,12 +24,15 @@ def program(
     lr: float,
     momentum: float,
     layout: str,
+    mode: str | None = None,
+    device: str = "cpu",
 ) -> Program:
     """A step of SGD on the cross-entropy of time-averaged logits.
 
     node: makes a module ``[T, ...] -> spikes`` of decay, threshold, surrogate, its parameter and detach_reset.
     batch_file: an archive of ``x [B, T or 1, H, W, C]``, ``y [B]``, and this package's parameters.
     layout: in memory, of the kernels and of the images of all time steps; layers and neurons pass it on.
+    mode: of ``torch.compile``, for the forward and backward pass; None to run eagerly.
     """
     memory_format = torch_neuron.FORMATS[layout]
     net = _network(_namespace(model), node).to(memory_format=memory_format)
@@ -38,18 +41,21 @@ def program(
         x = x.flatten(0, 1).clone(memory_format=memory_format).unflatten(0, x.shape[:2])
         y = torch.from_numpy(arrays["y"]).long()
         _load(net, {name: arrays[name] for name in arrays if "/" in name})
+    net, x, y = net.to(device), x.to(device), y.to(device)
+    forward = torch_neuron.compiled(net, mode)
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=momentum)
     losses: list[float] = []
 
     def step():
         optimizer.zero_grad()
         reset(net)
-        loss = F.cross_entropy(net(x).mean(0), y)
+        loss = F.cross_entropy(forward(x).mean(0), y)
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
+        info["graph_breaks"] = torch_neuron.graph_breaks()
 
-    info = {"parameters": sum(p.numel() for p in net.parameters()), "layout": layout}
+    info: dict[str, Any] = {"parameters": sum(p.numel() for p in net.parameters())}
     return Program([step], lambda: {"losses": np.array(losses)}, info)
 
 

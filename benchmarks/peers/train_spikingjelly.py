@@ -119,7 +119,7 @@ def accuracy(net: Net, x: Tensor, y: Tensor, batch: int) -> float:
 def main() -> None:
     # Importing in_spikingjelly, which is for timing on one core, leaves torch with one thread.
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    config_file, data_file, seed = sys.argv[1:]
+    config_file, data_file, seed, how = sys.argv[1:]
     with open(config_file) as file:
         config = json.load(file)
     with np.load(data_file) as arrays:
@@ -129,6 +129,7 @@ def main() -> None:
     torch.manual_seed(int(seed))
     net, optimiser = Net(config["model"]), config["optimizer"]
     net = net.to(memory_format=torch.channels_last)
+    called = torch.compile(net) if how == "compiled" else net
     size, steps = config["batch_size"], len(x) // config["batch_size"]
     total, warmup = config["epochs"] * steps, optimiser["warmup_epochs"] * steps
     update = torch.optim.AdamW(net.parameters(), optimiser["lr"], weight_decay=optimiser["weight_decay"], fused=True)
@@ -138,10 +139,10 @@ def main() -> None:
             images = normalised(augmented(x[chosen], config["data"]["augment"]))
             update.zero_grad()
             functional.reset_net(net)
-            F.cross_entropy(net(images), y[chosen], label_smoothing=config["loss"]["smoothing"]).backward()
+            F.cross_entropy(called(images), y[chosen], label_smoothing=config["loss"]["smoothing"]).backward()
             update.step()
             schedule.step()
-        line = {"epoch": epoch, "accuracy": accuracy(net, validation_x, validation_y, config["eval_batch_size"])}
+        line = {"epoch": epoch, "accuracy": accuracy(called, validation_x, validation_y, config["eval_batch_size"])}
         print(json.dumps(line), flush=True)
 
 

@@ -220,7 +220,7 @@ class Best:
 def best(argv: Sequence[str]) -> None:
     """Run ``csbp_jax best``: the best arm with a term and its control on fresh seeds, as an experiment within a sweep.
 
-    On the seeds of the sweep, the selection would bias its accuracy. The control has no chaos term (``chaos.z0`` 0): of
+    On the seeds of the sweep, the selection would bias its result. The control has no chaos term (``chaos.z0`` 0): of
     the sweep's arms without one it is the best in validation, so that both are tuned; if there is none, it is equal to
     the best arm with a term but for ``chaos.z0``.
     """
@@ -268,7 +268,8 @@ def _best_and_control(folder: pathlib.Path, config: Config, table: "RunTable") -
     z0 = {name: at(config, fields).chaos.z0 for name, fields in arms.items()}
     settings = table.settings()
     finite = settings[settings["diverged"] == 0]
-    ranked = list(finite.sort_values("last_validation_accuracy_mean", ascending=False, kind="stable")["arm"])
+    validation = f"last_validation_{table.primary}_mean"
+    ranked = list(finite.sort_values(validation, ascending=False, kind="stable")["arm"])
     if not ranked:
         raise ConfigError(f"{folder}: a run of every setting diverged; try smaller optimizer.lr or chaos.z0")
     plain = [name for name in arms if not any(z0[name])]

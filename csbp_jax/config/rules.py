@@ -30,6 +30,7 @@ def _of_data_sets(field: str, without: Any, *names: str) -> Rule:
 
 _ALL_STEPS = ("psn", "masked_psn")
 _PRODUCTS = ("and", "iand")
+_LOSSES = {"class": ("rate", "tet", "mse"), "labels": ("rate", "tet"), "value": ("mse", "mae", "huber")}
 
 RULES = (
     _of_data_sets("data.dir", "", "folder"),
@@ -119,6 +120,32 @@ RULES = (
         "one number, or one for each tap",
     ),
     Rule(
+        "loss.name",
+        ("loss.task",),
+        lambda name, task: name in _LOSSES[task],
+        "; ".join(f"{', '.join(names)} with loss.task {task}" for task, names in _LOSSES.items()),
+    ),
+    Rule(
+        "model.classes",
+        ("loss.task",),
+        lambda count, task: count != 1 or task != "class",
+        "2 or more, 0, or 1 with loss.task labels or value",
+    ),
+    Rule("loss.smoothing", ("loss.task",), _unless(lambda task: task != "class", 0), "0", why="which has no classes"),
+    Rule(
+        "data.augment",
+        ("loss.task", "loss.per"),
+        lambda names, task, per: (task, per) == ("class", "example") or {"mixup", "cutmix"}.isdisjoint(names),
+        "mixup and cutmix with loss.task class and loss.per example alone",
+    ),
+    Rule(
+        "data.frames",
+        ("loss.per",),
+        _unless(lambda per: per == "step", None),
+        "None",
+        why="whose targets are those of all time steps",
+    ),
+    Rule(
         "loss.firing_high",
         ("model.neuron.name", "model.neuron.levels"),
         lambda high, name, levels: high <= (levels if name == "ilif" else 1),
@@ -149,6 +176,20 @@ RULES = (
     ),
     Rule("chaos.substeps", ("optimizer.layer_decay",), _unless(lambda decay: decay != 1, 1), "1"),
     Rule("optimizer.warmup_epochs", ("epochs",), operator.lt, "less than epochs"),
+    Rule(
+        "optimizer.schedule",
+        ("optimizer.name",),
+        _unless(lambda name: name == "schedule_free", "constant"),
+        "constant",
+        why="whose average stands for a schedule that falls",
+    ),
+    Rule(
+        "optimizer.ema",
+        ("optimizer.name",),
+        _unless(lambda name: name == "schedule_free", 0),
+        "0",
+        why="whose evaluated weights are an average already",
+    ),
     Rule(
         "batch_size",
         ("optimizer.accumulate", "model.norm_groups"),

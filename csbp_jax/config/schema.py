@@ -28,7 +28,6 @@ FRAME = Range(
     f"positive whole numbers, of a product up to {MAX_VALUES:,}",
     lambda v: all(n >= 1 for n in v) and math.prod(v) <= MAX_VALUES,
 )
-CLASSES = Range(f"from 2 to {MAX_SIZE:,}, or 0", lambda v: 2 <= v <= MAX_SIZE or v == 0)
 STRENGTHS = Range("0 or more, at least one number", lambda v: len(v) >= 1 and all(z >= 0 for z in v))
 FEATURES = Range(
     f"1 to {MAX_DEPTH} whole numbers from 1 to {MAX_SIZE:,}",
@@ -95,6 +94,9 @@ class Data:
     spike per pixel with the brightness as latency."""
     bad: Literal["fail", "skip"] = "fail"
     """Treatment of unreadable records: stop, or skip them and report their number."""
+    buckets: Annotated[int, integers(1, 1024)] = 4
+    """Records of unequal length: most lengths to which batches are padded, each of records of similar length. More:
+    less padding, but more programs to compile."""
     workers: Annotated[int, integers(0, 1024)] = 0
     """Processes that load training data in the background; does not change results. In a sweep, the seeds that train at
     once share them, at least one each."""
@@ -167,8 +169,8 @@ class Model:
     """Network; see csbp_jax/models."""
     input_shape: Annotated[tuple[int, ...], FRAME] = (8, 8, 1)
     """Shape of one frame: height, width, channels. Empty: that of the data."""
-    classes: Annotated[int, Range(f"from 2 to {MAX_SIZE:,}, or 0", lambda v: 2 <= v <= MAX_SIZE or v == 0)] = 10
-    """Number of classes. 0: that of the data."""
+    classes: Annotated[int, integers(0, MAX_SIZE)] = 10
+    """Number of outputs: of classes, labels or values (loss.task). 0: that of the data."""
     time_steps: Annotated[int, integers(1, MAX_STEPS)] = 4
     """Number of time steps T; a static image is repeated T times."""
     features: Annotated[tuple[int, ...] | None, FEATURES] = None
@@ -262,11 +264,17 @@ class Chaos:
 class Loss:
     """The task loss."""
 
-    name: Literal["rate", "tet", "mse"] = "rate"
-    """rate: cross-entropy of time-averaged logits; tet: temporal efficient training, cross-entropy at every time step;
-    mse: squared error."""
+    name: Literal["rate", "tet", "mse", "mae", "huber"] = "rate"
+    """rate: cross-entropy of time-averaged logits (of sigmoids for task=labels); tet: temporal efficient training,
+    cross-entropy at every time step; of time-averaged outputs, mse: squared error, mae: absolute error, huber: squared
+    error that is linear beyond 1. With per=step, all are of every time step."""
     lam: Annotated[float, FROM_0_TO_1] = 0.001
     """tet only: weight of the squared error between all logits and 1."""
+    task: Literal["class", "labels", "value"] = "class"
+    """What the targets are: class (the number of one class), labels (0 or 1 for each label, of which several may be 1)
+    or value (numbers)."""
+    per: Literal["example", "step"] = "example"
+    """Whether an example has one target, or one at every time step."""
     smoothing: Annotated[float, FROM_0_BELOW_1] = 0.0
     """Label smoothing of training labels, in [0, 1); evaluation never uses it."""
     firing: Annotated[float, FROM_0] = 0.0
@@ -285,8 +293,11 @@ class Loss:
 class Optimizer:
     """The optimiser and its learning-rate schedule."""
 
-    name: Literal["sgd", "adam", "adamw"] = "adamw"
-    """Optimiser. Weight decay is part of the gradient for sgd and adam (as in PyTorch), and decoupled for adamw."""
+    name: Literal["sgd", "adam", "adamw", "lion", "muon", "schedule_free"] = "adamw"
+    """Optimiser. Weight decay is part of the gradient for sgd and adam (as in PyTorch), and decoupled for the others.
+    lion: sign of a momentum; its rates are 3 to 10 times lower than AdamW's. muon: orthogonalised momentum for kernels
+    but the first layer's and the read-out's, adam for all else; rates as AdamW's. schedule_free: AdamW, averaged in
+    place of a schedule; the averages are evaluated and exported."""
     lr: Annotated[float, FROM_0] = 0.001
     """Peak learning rate."""
     momentum: Annotated[float, FROM_0_BELOW_1] = 0.9

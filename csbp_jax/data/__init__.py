@@ -11,12 +11,14 @@ from csbp_jax.config import Config, ConfigError, extras, suggestion
 
 extras.need("train", "csbp_jax.data")  # before what imports it
 
+from csbp_jax.data.buckets import Buckets, steps_per_epoch
 from csbp_jax.data.download.fetch import Show
-from csbp_jax.data.pipeline import Readers, configured_readers, epoch_order, eval_batches, train_batches
+from csbp_jax.data.pipeline import Readers, configured_readers, epoch_order, eval_batches, eval_order, train_batches
 from csbp_jax.data.source import DataSource, Drawn, Unaugmented, example_batch
 
 __all__ = [
     "NAMES",
+    "Buckets",
     "DataSource",
     "Drawn",
     "Readers",
@@ -25,11 +27,13 @@ __all__ = [
     "configured_readers",
     "epoch_order",
     "eval_batches",
+    "eval_order",
     "example_batch",
     "fingerprint",
     "load",
     "prepare",
     "read_all",
+    "steps_per_epoch",
     "train_batches",
 ]
 

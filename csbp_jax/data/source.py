@@ -10,14 +10,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, Loss
+from csbp_jax.data import targets
 
 Array = NDArray[Any]
 Record = dict[str, Array]
-"""``{"x": [T or 1, ...], "y": []}``: one example and its label."""
+"""``{"x": [T or 1, ...], "y": []}``: one example and its target, which may have axes."""
 Batch = dict[str, Array]
-"""``{"x": [B, T or 1, ...], "y": [B]}``, and possibly further arrays with one entry per example."""
+"""``{"x": [B, T or 1, ...], "y": [B, ...]}``, and possibly further arrays with one entry per example."""
 
+_CLASSES = Loss()  # whose targets are classes
 # Of the module and not of a source: several may share an open file, and a lock cannot be pickled for worker processes.
 _ONE_THREAD = threading.RLock()  # reentrant, since a user's source may read another
 
@@ -30,7 +32,11 @@ class DataSource(Protocol):
     """
 
     classes: int
-    """Number of classes."""
+    """Number of classes, or of labels or values of a target (``loss.task``)."""
+    lengths: Array | None = None
+    """Time steps of each record, ``[N]``; None if all have as many."""
+    per_step: bool = False
+    """Whether a target has a time axis, its first (``loss.per``)."""
     events: bool = False
     """Whether records are frames of events ``[T, ...]``; otherwise they are static inputs ``[1, ...]``."""
     num_uniforms: int = 0
@@ -51,23 +57,29 @@ class DataSource(Protocol):
           uniforms: ``[b, num_uniforms]``, random numbers in [0, 1).
         """
         del uniforms
-        return stack([self[int(i)] for i in indices])
+        return stack([self[int(i)] for i in indices], self.per_step)
 
 
 class ArraySource(DataSource):
     """Records in memory: static inputs if T is 1, otherwise frames.
 
     Args:
-      x: ``[N, T or 1, ...]``.
-      y: labels ``[N]``.
-      classes: number of classes.
+      x: ``[N, T or 1, ...]``, or a list of frames ``[T_i, ...]`` of several lengths.
+      y: targets ``[N, ...]``, or a list of those of every time step, ``[T_i, ...]``.
+      classes: number of classes, labels or values.
+      per_step: whether targets are those of every time step.
     """
 
-    def __init__(self, x: Array, y: Array, classes: int):
-        self.x, self.y, self.classes, self.events = x, y, classes, x.shape[1] > 1
+    def __init__(self, x: Array | Sequence[Array], y: Array | Sequence[Array], classes: int, per_step: bool = False):
+        self.x: Any = x
+        self.y: Any = y
+        self.classes, self.per_step = classes, per_step
+        self.lengths = None if isinstance(x, np.ndarray) else np.array([len(record) for record in x])
+        self.events = self.lengths is not None or np.shape(x)[1] > 1
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(x {self.x.dtype} {self.x.shape}, {self.classes} classes)"
+        x = self.x if isinstance(self.x, np.ndarray) else self.x[0]
+        return f"{type(self).__name__}(x {x.dtype} {x.shape}, {self.classes} classes)"
 
     def __len__(self) -> int:
         return len(self.y)
@@ -77,15 +89,18 @@ class ArraySource(DataSource):
 
     def take(self, indices: Array, uniforms: Array) -> Batch:
         """Stack the records ``indices [b]``; ``uniforms`` is ignored."""
-        del uniforms
-        return {"x": self.x[indices], "y": self.y[indices]}
+        if isinstance(self.x, np.ndarray) and isinstance(self.y, np.ndarray):
+            return {"x": self.x[indices], "y": self.y[indices]}
+        return super().take(indices, uniforms)
 
     @property
     def fingerprint(self) -> str:
         """A checksum of all records."""
-        digest = hashlib.sha256(f"{self.x.dtype} {self.x.shape}".encode())
-        for array in (self.x, self.y):
-            digest.update(np.ascontiguousarray(array).data)
+        first = self.x if isinstance(self.x, np.ndarray) else self.x[0]
+        digest = hashlib.sha256(f"{first.dtype} {first.shape}".encode())
+        for records in (self.x, self.y):
+            for array in [records] if isinstance(records, np.ndarray) else records:
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 
@@ -95,14 +110,17 @@ class UserSource(DataSource):
     Its records are checked as they are read, since there may be too many to read them all before training.
 
     Args:
-      source: has ``__len__``, ``__getitem__`` and ``classes``; may have ``events``, ``num_uniforms``, ``take``,
-        ``class_names`` and ``fingerprint``.
+      source: has ``__len__``, ``__getitem__`` and ``classes``; may have ``lengths``, ``events``, ``num_uniforms``,
+        ``take``, ``class_names`` and ``fingerprint``.
       name: what messages begin with.
       thread_safe: whether several threads may read it at once; otherwise they read all such sources in turn.
+      loss: what targets are; by default a class.
     """
 
-    def __init__(self, source: Any, name: str, thread_safe: bool = True):
-        self.source, self.name, self.thread_safe = source, name, thread_safe
+    def __init__(self, source: Any, name: str, thread_safe: bool = True, loss: Loss = _CLASSES):
+        self.source, self.name, self.thread_safe, self.loss = source, name, thread_safe, loss
+        self.per_step, lengths = loss.per == "step", getattr(source, "lengths", None)
+        self.lengths = None if lengths is None else np.asarray(lengths)
         self.classes = int(source.classes)  # NumPy's integers are not JSON
         self.events = bool(getattr(source, "events", False))
         self.num_uniforms = getattr(source, "num_uniforms", 0)
@@ -121,7 +139,7 @@ class UserSource(DataSource):
         """Read a record.
 
         Raises:
-          ConfigError: it has another form or shape than record 0, or a label that is no class.
+          ConfigError: it has another form or shape than record 0, another length than it should, or a wrong target.
         """
         with self._turn():
             record: Record = self.source[i]
@@ -131,12 +149,11 @@ class UserSource(DataSource):
             raise ConfigError(
                 f'{self.name}: record {i} is not a dict with x and y; expected is {{"x": [T or 1, ...], "y": []}}'
             ) from None
-        if shape != self._shape:
-            raise ConfigError(
-                f"{self.name}: x of record {i} is {shape}, but that of record 0 {self._shape}; expected is one shape"
-            )
-        self._check_labels(np.asarray(i), y)
-        return record
+        expected = self._shape if self.lengths is None else (int(self.lengths[i]), *self._shape[1:])
+        if shape != expected:
+            of = "that of record 0" if self.lengths is None else "by its length"
+            raise ConfigError(f"{self.name}: x of record {i} is {shape}, but {of} {expected}; expected is one shape")
+        return record | {"y": self._targets(np.asarray(i), y)}
 
     @functools.cached_property
     def _shape(self) -> tuple[int, ...]:
@@ -153,33 +170,39 @@ class UserSource(DataSource):
             return super().take(indices, uniforms)
         with self._turn():
             batch: Batch = self.source.take(indices, uniforms)
-        self._check_labels(indices, batch["y"])
-        return batch
+        return batch | {"y": self._targets(indices, batch["y"])}
 
     def _turn(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if self.thread_safe else _ONE_THREAD
 
-    def _check_labels(self, indices: Array, labels: Any) -> None:
-        y = np.asarray(labels)
-        if y.dtype.kind not in "iu" or y.shape != indices.shape:
+    def _targets(self, indices: Array, y: Any) -> Any:
+        """Return the targets of records ``indices``, labels and values as float32 ``[..., K]``."""
+        axes = indices.ndim + self.per_step
+        if self.loss.task != "class":
+            return targets.numbers(y, axes, self.loss, self.classes, f"{self.name}: record {indices.flat[0]}")
+        labels = np.asarray(y)
+        if labels.dtype.kind not in "iu" or labels.shape[: indices.ndim] != indices.shape or labels.ndim != axes:
             raise ConfigError(
-                f"{self.name}: y of record {indices.flat[0]} is {y.dtype} {y.shape}; expected is an integer "
-                f"{indices.shape}"
+                f"{self.name}: y of record {indices.flat[0]} is {labels.dtype} {labels.shape}; expected is an integer "
+                f"{indices.shape}{' for each time step' * self.per_step}"
             )
-        wrong = np.flatnonzero((y < 0) | (y >= self.classes))
+        wrong = np.argwhere((labels < 0) | (labels >= self.classes))
         if len(wrong):
             raise ConfigError(
-                f"{self.name}: record {indices.flat[wrong[0]]} has label {y.flat[wrong[0]]}; expected are 0 to "
-                f"{self.classes - 1}"
+                f"{self.name}: record {indices[tuple(wrong[0][: indices.ndim])]} has label {labels[tuple(wrong[0])]}; "
+                f"expected are 0 to {self.classes - 1}"
             )
+        return y
 
 
 class Rows(DataSource):
     """Some records of a source, by their numbers ``rows [n]``; all by default."""
 
     def __init__(self, source: DataSource, rows: Array | None = None):
-        self.source, self.classes, self.events = source, source.classes, source.events
+        self.source, self.classes, self.events, self.per_step = source, source.classes, source.events, source.per_step
         self.rows = np.arange(len(source)) if rows is None else rows
+        lengths = lengths_of(source)
+        self.lengths = None if lengths is None else lengths[self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -222,6 +245,29 @@ def example_batch(source: DataSource) -> Batch:
     return source.take(np.zeros(1, int), np.zeros((1, source.num_uniforms), np.float32))
 
 
-def stack(records: Sequence[Record]) -> Batch:
-    """Stack ``x`` and ``y`` of records into a batch."""
-    return {key: np.stack([record[key] for record in records]) for key in ("x", "y")}
+def stack(records: Sequence[Record], per_step: bool = False) -> Batch:
+    """Stack ``x`` and ``y`` of records into a batch, padded to the longest; ``y`` too, if it is ``per_step``."""
+    batches = [{key: np.asarray(record[key])[None] for key in ("x", "y")} for record in records]
+    return {name: rows[:, 0] for name, rows in stack_batches(batches, per_step).items()}
+
+
+def stack_batches(batches: Sequence[Batch], per_step: bool) -> Batch:
+    """Stack batches along a new first axis, padded to the longest."""
+    longest = max(max(batch["x"].shape[1:2], default=0) for batch in batches)
+    timed = ("x", "y") if per_step else ("x",)
+    return {
+        name: np.stack([pad(batch[name], longest) if name in timed else batch[name] for batch in batches])
+        for name in batches[0]
+    }
+
+
+def pad(array: Array, length: int) -> Array:
+    """Append zeros along the axis of time, axis 1, up to a length."""
+    missing = length - max(array.shape[1:2], default=length)
+    return np.pad(array, [(0, missing * (axis == 1)) for axis in range(array.ndim)]) if missing > 0 else array
+
+
+def lengths_of(source: DataSource) -> Array | None:
+    """Return the time steps of each record; None if all have as many, as those of a source that does not say."""
+    lengths: Array | None = getattr(source, "lengths", None)
+    return None if lengths is None or not np.ptp(lengths) else lengths

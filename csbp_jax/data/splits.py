@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, Loss
 
 Indices = NDArray[np.intp]
 
@@ -31,3 +31,9 @@ def stratified(y: NDArray[Any], fraction: float) -> tuple[Indices, Indices]:
     if not chosen.any():
         raise ConfigError("data.validation: no class has two records, so none can be used for validation")
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def divided(y: Any, fraction: float, loss: Loss) -> tuple[Indices, Indices]:
+    """Split records as :func:`stratified`, by their classes; those whose targets are none as if of one class."""
+    by_class = (loss.task, loss.per) == ("class", "example")
+    return stratified(y if by_class else np.zeros(len(y)), fraction)

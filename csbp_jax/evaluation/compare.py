@@ -1,4 +1,4 @@
-"""Comparison of finished runs: accuracies of their settings, and differences from a control, paired over seeds."""
+"""Comparison of finished runs: tests of their settings, and differences from a control, paired over seeds."""
 
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.format import fields_text
+from csbp_jax.reporting.measures import MEASURES
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runs.contrast import Contrast
 from csbp_jax.runs.reading import CURVES, TABLE
@@ -17,10 +18,8 @@ from csbp_jax.runs.run import Run, read_finished
 from csbp_jax.runs.table import TERM, RunTable, plain_controls
 from csbp_jax.runtime import files
 
-EPOCHS = {"last_test_accuracy": "last epoch", "chosen_test_accuracy": "epoch chosen by validation"}
-"""Measures that are compared, with their labels."""
-
-SETTINGS = "settings: mean test accuracy over seeds, % [95 % interval]"
+EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation"}
+"""Kinds of weights whose tests are compared, with their labels."""
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
 """Title, columns and rows."""
@@ -94,10 +93,11 @@ def comparison(table: RunTable, pairs: Pairs, margin: float | None = None) -> Co
     Args:
       table: of the runs.
       pairs: of :func:`controls`.
-      margin: largest difference without importance, in percentage points.
+      margin: largest difference without importance, in percentage points, or in the unit of another measure.
     """
-    measures = [measure for measure in EPOCHS if measure in table.measures] or list(table.measures[:1])
-    contrasts = [table.contrast_pairs(pairs, measure=measure, margin=margin) for measure in measures]
+    tested = [f"{kind}_test_{table.primary}" for kind in EPOCHS]
+    compared = [measure for measure in tested if measure in table.measures] or list(table.measures[:1])
+    contrasts = [table.contrast_pairs(pairs, measure=measure, margin=margin) for measure in compared]
     return Comparison(table, contrasts, list(_notes(table, pairs, contrasts[0])))
 
 
@@ -131,19 +131,25 @@ def of_runs(runs: Sequence[Run], control: Run | None = None, margin: float | Non
 
 
 def settings_table(table: RunTable) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows, a row for each setting: its mean test accuracies, with 95 % intervals."""
-    cells = table.cells()
-    return [column.replace("test accuracy (%)", "epoch") for column in cells.columns], cells.to_numpy().tolist()
+    """Return columns and rows, a row for each setting: its mean tests, with 95 % intervals."""
+    cells, shown = table.cells(), MEASURES[table.primary]
+    columns = [column.replace(f"test {shown.label}{shown.unit}", "epoch") for column in cells.columns]
+    return columns, cells.to_numpy().tolist()
+
+
+def settings_title(table: RunTable) -> str:
+    """Return the title of :func:`settings_table`."""
+    shown = MEASURES[table.primary]
+    return f"settings: mean test {shown.label} over seeds{', %' * shown.share} [95 % interval]"
 
 
 def runs_table(table: RunTable) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows, a row for each run: its name, test accuracies with their epochs, fields that differ."""
-    rows = []
+    """Return columns and rows, a row for each run: its name, its tests with their epochs, fields that differ."""
+    rows, text = [], MEASURES[table.primary].text
     for _, run in table.frame.iterrows():
-        kinds = [measure.removesuffix("_test_accuracy") for measure in EPOCHS]
-        accuracies = [f"{run[f'{kind}_test_accuracy']:.2%} ({run[f'{kind}_epoch']})" for kind in kinds]
+        tests = [f"{text(run[f'{kind}_test_{table.primary}'])} ({run[f'{kind}_epoch']})" for kind in EPOCHS]
         fields = fields_text({field: run[field] for field in ("seed", *table.fields)})
-        rows.append([pathlib.Path(run["run"]).resolve().name, *accuracies, fields])
+        rows.append([pathlib.Path(run["run"]).resolve().name, *tests, fields])
     return ["run", "last (epoch)", "chosen (epoch)", "seed, and what differs"], rows
 
 
@@ -156,7 +162,7 @@ def show(
     FOLDER/differences.csv              the frames of the contrasts
     FOLDER/tables.tex                   the settings and the differences, for a paper
     FOLDER/comparison.png and .pdf      a point a run, pairs joined
-    FOLDER/curves.png and .pdf          validation accuracy of each epoch, if it was recorded
+    FOLDER/curves.png and .pdf          validation of each epoch, if it was recorded
 
     Args:
       compared: the comparison.
@@ -167,10 +173,11 @@ def show(
     console = make_console() if console is None else console
     for of in compared.contrasts:
         for line in of.lines():
-            console.print(f"{EPOCHS.get(of.measure, of.measure)}: {line}", soft_wrap=True)
+            label = EPOCHS.get(of.measure.removesuffix(f"_test_{compared.table.primary}"), of.measure)
+            console.print(f"{label}: {line}", soft_wrap=True)
     for line in compared.notes:
         console.print(f"note: {line}", soft_wrap=True)
-    terminal.print_table(console, SETTINGS, *settings_table(compared.table))
+    terminal.print_table(console, settings_title(compared.table), *settings_table(compared.table))
     for table in others:
         # What differs is one column of text, which folds: there may be more fields than a terminal has room for.
         terminal.print_table(console, *table, last_text_columns=1)
@@ -202,7 +209,7 @@ def compare(
       runs: directories of runs; one is enough with a control.
       console: the terminal by default.
       control: directory of a run, which is compared as well, and whose setting is the control; see :func:`controls`.
-      margin: largest difference without importance, in percentage points.
+      margin: largest difference without importance, in percentage points, or in the unit of another measure.
       out: folder of the files; by default ``comparison`` in the first run's folder, or in ``evaluation/RUN`` if that
         cannot be written.
 
@@ -214,5 +221,6 @@ def compare(
         raise ConfigError("RUN: two or more are compared; write csbp_jax compare RUN RUN ...")
     compared = of_runs(finished, control_run, margin)
     folder = pathlib.Path(out) if out else output_folder(finished[0].folder, "comparison") / "comparison"
-    show(compared, folder, console, [("runs: test accuracy", *runs_table(compared.table))])
+    title = f"runs: test {MEASURES[compared.table.primary].label}"
+    show(compared, folder, console, [(title, *runs_table(compared.table))])
     return compared

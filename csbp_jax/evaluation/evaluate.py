@@ -12,7 +12,7 @@ from csbp_jax import data, weights
 from csbp_jax.config import Config, ConfigError, check
 from csbp_jax.evaluation import forward, scores
 from csbp_jax.evaluation.outputs import output_folder
-from csbp_jax.reporting import plots_evaluation, terminal
+from csbp_jax.reporting import measures, plots_evaluation, terminal
 from csbp_jax.reporting.statistics import wilson
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runs import restore
@@ -24,6 +24,8 @@ from csbp_jax.training.resolved import resolve_model
 
 _MAX_CLASSES = 12
 """With more classes, the terminal shows the least accurate ones, and no confusion matrix."""
+_MAX_STEPS = 32
+"""Of more time steps, the terminal shows some at even distances."""
 
 
 def evaluate(
@@ -32,7 +34,7 @@ def evaluate(
     """Evaluate ``config.weights`` on the validation and test splits, and print the results.
 
     Returns:
-      ``{"validation": {"count", "accuracy", "loss"}, "test": ...}``.
+      ``{"validation": {"count", MEASURE, "loss"}, "test": ...}``, with the measures of the task, such as accuracy.
 
     Raises:
       ConfigError: a value is not allowed, no weights are named, or they do not fit.
@@ -48,9 +50,12 @@ def evaluate(
     state = initial_state(compiled, plan, functools.partial(console.print, soft_wrap=True))
     results = {split: compiled.evaluate(state, parts[split]) for split in ("validation", "test")}
     for split, result in results.items():
-        console.print(
-            f"{split}: {result['accuracy']:.2%} of {result['count']}, loss {result['loss']:.4g}", soft_wrap=True
+        tested = ", ".join(
+            f"{measure.label} {measure.text(result[name])}".removeprefix("accuracy ")
+            for name, measure in measures.MEASURES.items()
+            if name in result
         )
+        console.print(f"{split}: {tested} of {result['count']}, loss {result['loss']:.4g}", soft_wrap=True)
     return results
 
 
@@ -80,7 +85,10 @@ def evaluate_run(
       The content of the file: ``accuracy``, ``top5`` (10 classes or more), ``nll`` (nats), ``ece`` and its
       ``calibration`` bins (:func:`csbp_jax.evaluation.scores.calibration`), ``per_class``, ``confusion`` (rows: true
       classes), ``rates`` (spikes per neuron per time step, by layer of a ``Network``) and ``accuracy_by_time``: entry
-      t - 1 is that of logits averaged over the first t steps; with ``psn``, these steps have seen the later ones.
+      t - 1 is that of logits averaged over the first t steps; with ``psn``, these steps have seen the later ones. Of
+      classes of every time step, entry t - 1 is that of step t, over ``count_by_time`` examples, and all else but the
+      accuracy, a mean over examples, is over all ``steps``. Of labels, beside the rates: ``f1`` and ``per_label``
+      (``precision``, ``recall``, ``f1``); of values: ``r2``, ``mae`` and ``per_value``.
 
     Raises:
       ConfigError: no such run, or its data are missing or have other classes.
@@ -92,12 +100,18 @@ def evaluate_run(
     folder = output_folder(restored.folder, "figures")
     source = data.Unaugmented(parts[split])
     changed = data_changed(restored, fingerprint)
-    outcomes = forward.apply_all(restored, source.events, forward.outcome)(source)
+    loss = restored.config.loss
+    measured = forward.outcome if loss.task == "class" else forward.numbers(loss.per == "step")
+    outcomes = forward.apply_all(restored, source.events, measured)(source)
     names = build.class_names(restored.config, parts, data_dir)
     result = {"run": restored.folder.resolve().name, "split": split, "weights_of": weights_of, "epoch": restored.epoch}
-    result |= {"data_changed": changed} | summary(outcomes, names)
+    result |= {"data_changed": changed}
+    result |= summary(outcomes, names) if loss.task == "class" else summary_of_numbers(outcomes, names, loss.task)
     files.write_json(folder / f"evaluation-{split}-{weights_of}.json", result)
-    plots_evaluation.draw(folder, result)
+    if loss.task == "class":
+        plots_evaluation.draw(folder, result)
+    else:
+        plots_evaluation.draw_numbers(folder, result, outcomes)
     _print(console, folder, result)
     return result
 
@@ -116,19 +130,28 @@ def data_changed(run: restore.RestoredRun, fingerprint: str) -> bool:
 def summary(outcomes: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """Summarise ``forward.outcome`` of all records as the numbers of :func:`evaluate_run`."""
     labels: NDArray[np.int32] = outcomes["label"]
-    predicted: NDArray[np.int32] = outcomes["predicted"][:, -1]
-    correct, matrix = predicted == labels, scores.confusion(labels, predicted, len(names))
+    count, of_steps = len(labels), dict[str, Any]()
+    if (of_step := outcomes.get("valid")) is not None:
+        right = (outcomes["predicted"] == labels) & of_step
+        accuracy, by_time = (right.sum(axis=1) / of_step.sum(axis=1)).mean(), right.sum(axis=0) / of_step.sum(axis=0)
+        of_steps = {"steps": int(of_step.sum()), "count_by_time": of_step.sum(axis=0).tolist()}
+        outcomes = outcomes | {name: outcomes[name][of_step] for name in ("confidence", "nll", "among")}
+        labels, predicted = labels[of_step], outcomes["predicted"][of_step]
+    else:
+        predicted = outcomes["predicted"][:, -1]
+        accuracy, by_time = (predicted == labels).mean(), (outcomes["predicted"] == labels[:, None]).mean(axis=0)
+    matrix = scores.confusion(labels, predicted, len(names))
     counts = matrix.sum(axis=1)
-    error, bins = scores.calibration(outcomes["confidence"], correct)
-    by_time = (outcomes["predicted"] == labels[:, None]).mean(axis=0)
+    error, bins = scores.calibration(outcomes["confidence"], predicted == labels)
     return {
-        "count": len(labels),
-        "accuracy": float(correct.mean()),
+        "count": count,
+        **of_steps,
+        "accuracy": float(accuracy),
         **({"top5": float(outcomes["among"].mean())} if len(names) >= 10 else {}),
         "nll": float(outcomes["nll"].mean(dtype=np.float64)),
         "ece": error,
         "accuracy_by_time": by_time.tolist(),
-        "rates": {layer: float(rates.mean(dtype=np.float64)) for layer, rates in outcomes["rates"].items()},
+        "rates": _mean_rates(outcomes),
         "per_class": [
             {"class": name, "count": int(n), "accuracy": float(matrix[i, i] / n) if n else None}
             for i, (name, n) in enumerate(zip(names, counts, strict=True))
@@ -138,33 +161,83 @@ def summary(outcomes: dict[str, Any], names: list[str]) -> dict[str, Any]:
     }
 
 
+def summary_of_numbers(outcomes: dict[str, Any], names: list[str], task: str) -> dict[str, Any]:
+    """Summarise ``forward.numbers`` of all records as the numbers of :func:`evaluate_run`."""
+    output, target = outcomes["output"], outcomes["target"]
+    counts = {"count": len(target)}
+    if (of_step := outcomes.get("valid")) is not None:
+        output, target = output[of_step], target[of_step]
+        counts["steps"] = len(target)
+    if task == "labels":
+        predicted, actual = output > 0, target > 0
+        (together,) = scores.of_labels(predicted.reshape(-1, 1), actual.reshape(-1, 1), ["all"])
+        measured = {"f1": together["f1"] or 0.0, "per_label": scores.of_labels(predicted, actual, names)}
+    else:
+        (together,) = scores.of_values(output.reshape(-1, 1), target.reshape(-1, 1), ["all"])
+        measured = {"r2": together["r2"] or 0.0, "mae": together["mae"]}
+        measured["per_value"] = scores.of_values(output, target, names)
+    return counts | measured | {"rates": _mean_rates(outcomes)}
+
+
+def _mean_rates(outcomes: dict[str, Any]) -> dict[str, float]:
+    return {layer: float(rates.mean(dtype=np.float64)) for layer, rates in outcomes["rates"].items()}
+
+
 def _print(console: Console, folder: pathlib.Path, result: dict[str, Any]) -> None:
     split, weights_of = result["split"], result["weights_of"]
     epoch = f"{restore.WEIGHTS_LABELS[weights_of]} ({result['epoch']})"
-    console.print(f"{result['run']}: {result['count']} examples of the {split} split, {epoch}", soft_wrap=True)
-    labels = {"accuracy": "accuracy", "top5": "top-5 accuracy", "ece": "expected calibration error"}
-    rows = [[label, f"{result[key]:.2%}"] for key, label in labels.items() if key in result]
-    rows.append(["negative log-likelihood (nats)", f"{result['nll']:.4g}"])
+    steps = f", {result['steps']} time steps" if "steps" in result else ""
+    console.print(f"{result['run']}: {result['count']} examples{steps} of the {split} split, {epoch}", soft_wrap=True)
+    labels = {"top5": "top-5 accuracy", "ece": "expected calibration error"}
+    rows = [[measures.MEASURES[n].label, measures.MEASURES[n].text(result[n])] for n in measures.names(result, "")]
+    rows += [[label, f"{result[key]:.2%}"] for key, label in labels.items() if key in result]
+    if "nll" in result:
+        rows.append(["negative log-likelihood (nats)", f"{result['nll']:.4g}"])
     terminal.print_table(console, "overall", ["", "value"], rows)
-    by_time = []
-    for t, accuracy in enumerate(result["accuracy_by_time"], start=1):
-        low, high = wilson(round(accuracy * result["count"]), result["count"])
-        by_time.append([str(t), f"{accuracy:.2%}", f"{low:.2%} to {high:.2%}"])
-    columns = ["time steps used", "accuracy", "95 % interval (Wilson)"]
-    terminal.print_table(console, "accuracy by time", columns, by_time)
+    if "accuracy_by_time" in result:
+        _print_by_time(console, result)
     rates = [[layer, f"{rate:.4f}"] for layer, rate in result["rates"].items()]
     if rates:
         terminal.print_table(console, "firing rates", ["layer", "spikes per neuron per time step"], rates)
+    if "per_class" in result:
+        _print_classes(console, result)
+    for kind in ("label", "value"):
+        _print_outputs(console, kind, result.get(f"per_{kind}", []))
+    console.print(f"numbers      {folder / f'evaluation-{split}-{weights_of}.json'}", soft_wrap=True)
+    console.print(f"figure       {folder / 'figures' / f'evaluation-{split}-{weights_of}.png'}", soft_wrap=True)
 
+
+def _print_by_time(console: Console, result: dict[str, Any]) -> None:
+    by_time, accuracy = [], result["accuracy_by_time"]
+    counts = result.get("count_by_time", [result["count"]] * len(accuracy))
+    for t in forward.spread(np.arange(len(accuracy)), _MAX_STEPS).tolist():
+        low, high = wilson(round(accuracy[t] * counts[t]), counts[t])
+        by_time.append([str(t + 1), f"{accuracy[t]:.2%}", f"{low:.2%} to {high:.2%}"])
+    used = "time step" if "steps" in result else "time steps used"
+    terminal.print_table(console, "accuracy by time", [used, "accuracy", "95 % interval (Wilson)"], by_time)
+
+
+def _print_classes(console: Console, result: dict[str, Any]) -> None:
     per_class, title = [row for row in result["per_class"] if row["count"]], "by class"
     if len(per_class) > _MAX_CLASSES:
         per_class = sorted(per_class, key=lambda row: row["accuracy"])[:_MAX_CLASSES]
         title = f"the {_MAX_CLASSES} classes of {len(result['per_class'])} with the lowest accuracy"
     rows = [[row["class"], f"{row['accuracy']:.2%}", str(row["count"])] for row in per_class]
-    terminal.print_table(console, title, ["class", "accuracy", "examples"], rows)
+    counted = "time steps" if "steps" in result else "examples"
+    terminal.print_table(console, title, ["class", "accuracy", counted], rows)
     names = [row["class"] for row in result["per_class"]]
     if len(names) <= _MAX_CLASSES:
         rows = [[name, *map(str, row)] for name, row in zip(names, result["confusion"], strict=True)]
         terminal.print_table(console, "confusion: a row for each true class", ["", *names], rows)
-    console.print(f"numbers      {folder / f'evaluation-{split}-{weights_of}.json'}", soft_wrap=True)
-    console.print(f"figure       {folder / 'figures' / f'evaluation-{split}-{weights_of}.png'}", soft_wrap=True)
+
+
+def _print_outputs(console: Console, kind: str, rows: list[dict[str, Any]]) -> None:
+    """Print the measures of each label or value; of many, of the worst."""
+    if not rows:
+        return
+    measured, title = [name for name in rows[0] if name not in ("label", "value")], f"by {kind}"
+    if len(rows) > _MAX_CLASSES:
+        title = f"the {_MAX_CLASSES} {kind}s of {len(rows)} with the lowest {'F1' if kind == 'label' else 'R2'}"
+        rows = sorted(rows, key=lambda row: row["f1" if kind == "label" else "r2"] or 0.0)[:_MAX_CLASSES]
+    cells = [[row[kind], *("" if row[name] is None else f"{row[name]:.4g}" for name in measured)] for row in rows]
+    terminal.print_table(console, title, [kind, *map(measures.words, measured)], cells)

@@ -16,7 +16,7 @@ from csbp_jax.config import ConfigError, flatten
 from csbp_jax.evaluation import compare
 from csbp_jax.evaluation.compare import Table
 from csbp_jax.evaluation.outputs import check_file, output_folder
-from csbp_jax.reporting import plots, plots_training
+from csbp_jax.reporting import measures, plots, plots_training
 from csbp_jax.reporting.format import option_text
 from csbp_jax.runs.reading import TABLE
 from csbp_jax.runs.run import EPOCHS, Run
@@ -55,7 +55,7 @@ def write(
         ``report-OTHERS.html``, with the others' names; or in ``evaluation/RUN`` if that cannot be written.
       control: directory of a run, which is compared as well, and whose setting is the control, or an arm of the
         experiment (:func:`csbp_jax.evaluation.compare.controls`).
-      margin: largest difference without importance, in percentage points.
+      margin: as of :func:`csbp_jax.evaluation.compare.compare`.
 
     Raises:
       ConfigError: no folder, one is not a run or a finished experiment, an experiment is among several, or a control or
@@ -124,8 +124,8 @@ def _of_another_epoch(folder: pathlib.Path, name: str, result: Mapping[str, Any]
     remedy = "repeat the command that wrote it, or delete it"
     content = run_json.read_json(file, lambda content: run_json.fits(content.get("runs", []), [{"run": str}]), remedy)
     measured = next((of for of in content.get("runs", []) if of["run"] == folder.resolve().name), content)
-    kind, epoch = str(measured.get("weights_of")), measured.get("epoch")
-    if kind not in result or epoch == result[kind]["epoch"]:
+    kind, epoch = measured.get("weights_of"), measured.get("epoch")
+    if not isinstance(kind, str) or kind not in result or epoch == result[kind]["epoch"]:
         return ""
     return f" This is of epoch {epoch}, before the run went on; repeat the command that drew it."
 
@@ -138,7 +138,8 @@ def _run_sections(runs: Sequence[Run], control: Run | None, margin: float | None
     finished = [run for run in runs if run.result]
     if len(finished) > 1:
         compared = compare.of_runs(finished, control, margin)
-        yield _comparison(compared, [("Test accuracy of each run", *compare.runs_table(compared.table))])
+        title = f"Test {measures.MEASURES[compared.table.primary].label} of each run"
+        yield _comparison(compared, [(title, *compare.runs_table(compared.table))])
     for run in runs:
         heading, details = run.name if len(runs) > 1 else "", _details(run.content, run.fields)
         yield (_finished_run if run.result else _unfinished_run)(run)._replace(heading=heading, details=details)
@@ -146,8 +147,9 @@ def _run_sections(runs: Sequence[Run], control: Run | None, margin: float | None
 
 def _finished_run(run: Run) -> Section:
     result = run.result or {}
-    columns = ["weights of", "test accuracy", "validation accuracy", "epoch", "test loss", "test examples"]
-    rows = [_accuracies(label, result[key]) for key, label in EPOCHS.items() if key in result]
+    tested = [f"{split}_{name}" for name in measures.names(result["last"]) for split in ("test", "validation")]
+    columns = ["weights of", *map(measures.words, tested), "epoch", "test loss", "test examples"]
+    rows = [_tested(label, tested, result[key]) for key, label in EPOCHS.items() if key in result]
     caption = f"seed {run.fields['seed']}, {result['seconds']:.0f} s of training"
     return Section("", [], [(caption, columns, rows)], list(_figures(run.folder, result)), [])
 
@@ -155,7 +157,8 @@ def _finished_run(run: Run) -> Section:
 def _unfinished_run(run: Run) -> Section:
     rows = run.rows()
     ended = [row for row in rows if row["kind"] == "epoch"]
-    so_far = f", validation accuracy {ended[-1]['validation_accuracy']:.2%}" if ended else ""
+    column = f"validation_{measures.primary(ended[-1], 'validation_')}" if ended else ""
+    so_far = f", {measures.words(column)} {measures.of(column).text(ended[-1][column])}" if ended else ""
     note = f"not finished: {len(ended)} of {run.fields['epochs']} epochs{so_far}"
     drawn = plots_training.figures(run.name, rows)
     return Section("", [note], [], [_drawn(name, *figure) for name, figure in drawn.items()], [])
@@ -169,7 +172,8 @@ def _comparison(compared: compare.Comparison, others: Sequence[Table] = ()) -> S
         if len(of.frame)
     ]
     table = compared.table
-    tables += [(compare.SETTINGS.capitalize(), *compare.settings_table(table)), *others]
+    title = compare.settings_title(table)
+    tables += [(title[:1].upper() + title[1:], *compare.settings_table(table)), *others]
     figures = [_drawn("comparison", table.plot(), table.caption())]
     if curves := table.plot_curves():
         figures.append(_drawn("curves", curves, table.curves_caption()))
@@ -185,11 +189,11 @@ def _experiment_section(folder: pathlib.Path, control: str | pathlib.Path | None
     return section._replace(figures=figures, details=[runs, *_details(content, flatten(content["config"]))])
 
 
-def _accuracies(label: str, epoch: dict[str, Any]) -> list[Any]:
+def _tested(label: str, columns: Sequence[str], epoch: dict[str, Any]) -> list[Any]:
     """Return the row of an epoch, whose loss may be missing."""
     loss = f"{epoch['test_loss']:.4g}" if "test_loss" in epoch else ""
-    accuracies = f"{epoch['test_accuracy']:.2%}", f"{epoch['validation_accuracy']:.2%}"
-    return [label, *accuracies, epoch["epoch"], loss, epoch["test_count"]]
+    tested = [measures.of(column).text(epoch[column]) for column in columns]
+    return [label, *tested, epoch["epoch"], loss, epoch["test_count"]]
 
 
 def _details(content: dict[str, Any], fields: dict[str, Any]) -> list[Table]:

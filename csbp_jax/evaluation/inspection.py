@@ -21,6 +21,7 @@ from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runs import restore
 from csbp_jax.runtime import files
 from csbp_jax.training import build
+from csbp_jax.xla.lengths import valid, without_padding
 
 _SYNOPS = ("acs", "macs", "dense")
 
@@ -67,14 +68,18 @@ def inspect(
     smaller = restored._replace(config=dataclasses.replace(restored.config, eval_batch_size=size))
     neuron = None if restored.own.neuron or restored.own.model else restored.config.model.neuron
     levels = 1 if neuron is None else neuron.most_spikes
-    batches = forward.apply_batched(smaller, source.events, _measure(layers, levels))(source)
+    # Of one length, so that the example that is drawn is the first.
+    ends = [] if source.lengths is None else [int(source.lengths.max())]
+    batches = forward.apply_batched(smaller, source.events, _measure(layers, levels), ends)(source)
     measured, synapses, drawn = _gather(batches)
     result: dict[str, Any] = {"run": restored.folder.resolve().name, "split": split}
     result |= {"weights_of": restored.weights_of, "epoch": restored.epoch, "examples": len(rows)} | _summary(
         measured, synapses
     )
     names = build.class_names(restored.config, splits, data_dir)
-    result["example"] = {"number": example, "class": names[drawn["label"]], "predicted": names[drawn["predicted"]]}
+    result["example"] = {"number": example}
+    if (restored.config.loss.task, restored.config.loss.per) == ("class", "example"):
+        result["example"] |= {"class": names[drawn["label"]], "predicted": names[drawn["predicted"]]}
     known = neuron if neuron is not None and neuron.name in ("lif", "cuba") else None  # others have resets of their own
     drawn_neurons = {
         layer: known and dataclasses.replace(known, threshold=known.threshold * thresholds_of(layer))
@@ -106,20 +111,23 @@ def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:
                 f"inspect: the network does not give spikes of {', '.join(missing) or 'any layer'}; it needs to be a "
                 "csbp_jax.models.base.Network with spiking layers (docs/own.md)"
             )
-        fired = {layer: aux.spikes[layer].sum(1, dtype=jnp.int32) for layer in names}
-        steps = {layer: (aux.spikes[layer] != 0).sum(1, dtype=jnp.int32) for layer in names}
+        spikes = {layer: without_padding(batch.get("lengths"), aux.spikes[layer]) for layer in names}
+        fired = {layer: spikes[layer].sum(1, dtype=jnp.int32) for layer in names}
+        steps = {layer: (spikes[layer] != 0).sum(1, dtype=jnp.int32) for layer in names}
 
         def over_examples(counts: dict[str, jax.Array]) -> dict[str, jax.Array]:
             return {layer: jnp.einsum("b,b...->...", batch["mask"].astype(n.dtype), n) for layer, n in counts.items()}
 
+        predicted = logits[0].mean(axis=0, where=valid(batch.get("lengths"), logits)[0]).argmax()
         return {
             "by_neuron": over_examples(fired),
             "steps_by_neuron": over_examples(steps),
             "by_example": {layer: n.reshape(len(n), -1).sum(1) for layer, n in fired.items()},
-            "spikes": {layer: aux.spikes[layer][0] for layer in names},
+            "valid": forward.valid_steps(batch, logits),
+            "spikes": {layer: spikes[layer][0] for layer in names},
             "membranes": {layer: u[0] for layer, u in aux.membranes.items()},
             "synops": synops,
-            "example": {"x": x[0], "label": batch["y"][0], "predicted": logits[0].mean(axis=0).argmax()},
+            "example": {"x": x[0], "label": batch["y"][0], "predicted": predicted},
         }
 
     return measure
@@ -132,14 +140,15 @@ def _gather(
     layers: dict[str, dict[str, Any]] = {}
     first_example: dict[str, Any] = {}
     synapses: dict[str, dict[str, float]] = {}
-    examples = 0
+    examples = steps = 0
     for mask, measured in batches:
-        examples += mask.sum()
+        steps_of = np.asarray(measured["valid"])
+        examples, steps = examples + mask.sum(), steps + steps_of[mask].sum()
         first_example = first_example or jax.device_get(measured["example"])
         for layer in measured["by_neuron"]:
             if layer not in layers:
                 known = [key for key in ("spikes", "membranes") if layer in measured[key]]
-                first = {key: np.asarray(measured[key][layer]) for key in known}
+                first = {key: np.asarray(measured[key][layer])[: steps_of[0].sum()] for key in known}
                 layers[layer] = {key: array.reshape(len(array), -1) for key, array in first.items()}
                 layers[layer] |= {"by_neuron": 0, "steps_by_neuron": 0, "by_example": np.zeros(0, int)}
                 layers[layer]["shape"] = first["spikes"].shape[1:]
@@ -148,15 +157,19 @@ def _gather(
                 row[key] = row[key] + np.asarray(measured[key][layer], np.int64).ravel()
             row["by_example"] = np.append(row["by_example"], np.asarray(measured["by_example"][layer])[mask])
         for name, synops in measured["synops"].items():
-            effective, spiking = synops.effective[mask], np.asarray(synops.spiking)[mask]
-            counts = synapses.setdefault(name, {"acs": 0, "macs": 0, "dense": int(synops.dense.sum())})
+            spiking = np.asarray(synops.spiking)[mask]
+            used = np.resize(steps_of[mask].T, spiking.shape[::-1]).T  # of all calls in turn, or of a still input's one
+            effective = synops.effective[mask] * used
+            counts = synapses.setdefault(name, {"acs": 0, "macs": 0, "dense": 0})
+            counts["dense"] += int((synops.dense * used).sum())
             counts["acs"] += int(effective[spiking].sum())
             counts["macs"] += int(effective[~spiking].sum())
     for row in layers.values():
-        row["rates"] = row["by_neuron"] / (examples * len(row["spikes"]))
-        row["always"] = row["steps_by_neuron"] == examples * len(row["spikes"])
+        row["rates"] = row["by_neuron"] / steps
+        row["always"] = row["steps_by_neuron"] == steps
     for counts in synapses.values():
         counts |= {kind: float(counts[kind] / examples) for kind in ("acs", "macs")}
+        counts["dense"] = round(counts["dense"] / examples)
     return layers, synapses, first_example
 
 

@@ -1,4 +1,4 @@
-"""Predictions of a run for files: the most probable classes of each."""
+"""Predictions of a run for files: the most probable classes of each, probabilities of labels, or values."""
 
 import csv
 import dataclasses
@@ -23,15 +23,20 @@ from csbp_jax.training.plugins import Own
 
 
 class Answer(NamedTuple):
-    """Prediction for one file."""
+    """Prediction for one file, or for one of its time steps."""
 
     file: str
     labels: list[str]
-    """The most probable classes, by name if the names are known; empty if the file could not be read."""
+    """The most probable classes, by name if the names are known, or the names of all labels or values; empty if the
+    file could not be read."""
     probabilities: list[float]
-    """Their probabilities: softmax of the logits averaged over time."""
+    """Of classes, their probabilities: softmax of the logits averaged over time."""
     problem: str
     """Why the file could not be read, in one line; else empty."""
+    values: tuple[float, ...] = ()
+    """Of labels, their probabilities; or the values."""
+    step: int | None = None
+    """The time step, from 0, of a run whose targets are of every time step."""
 
 
 def predict(
@@ -44,14 +49,16 @@ def predict(
     own: Own | None = None,
     data_dir: str | pathlib.Path = "data",
 ) -> list[Answer]:
-    """Predict the classes of files, in their order; a file that cannot be read does not stop the others.
+    """Predict classes, labels or values of files, in their order; one that cannot be read does not stop the others.
+
+    There is an answer for each file, or for each of its time steps if targets are of every one (``loss.per`` step).
 
     Args:
       run: the run's folder.
       paths: files, or one, of the kind that the run was trained on, see
         :mod:`csbp_jax.data.user.prediction_inputs`.
       weights_of: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
-      top: number of classes per file.
+      top: number of classes.
       trust: execute the run's own code, if it has any (:func:`csbp_jax.runs.restore.load`).
       own: the run's own parts, if it was made from Python with some.
       data_dir: folder of prepared data sets, read for the names of classes if the run's folder lacks them.
@@ -61,21 +68,37 @@ def predict(
     """
     files = as_paths(paths)
     restored = restore.restore(run, weights_of, trust=trust, own=own)
-    if not 1 <= top <= restored.config.model.classes:
-        raise ConfigError(f"--top: {top} is not possible; allowed are 1 to {restored.config.model.classes}")
+    loss = restored.config.loss
+    most = restored.config.model.classes if loss.task == "class" else 1
+    if not 1 <= top <= most:
+        raise ConfigError(f"--top: {top} is not possible; allowed are 1 to {most}")
     if not files:
         return []
     size = min(len(files), restored.config.eval_batch_size)
     restored = restored._replace(config=dataclasses.replace(restored.config, eval_batch_size=size))
     names, read, events = _names_and_reader(restored, files, data_dir)
-    measure = forward.apply_all(restored, events, forward.top_classes(top))
-    answers: dict[int, Answer] = {}
+    per_step = loss.per == "step"
+    measure = forward.apply_all(
+        restored, events, forward.top_classes(top, per_step) if loss.task == "class" else forward.outputs(loss)
+    )
+    answers: dict[int, list[Answer]] = {}
     for indices, records in _groups(restored, read, events, files, answers):
-        source = ArraySource(np.stack(records), np.zeros(len(records), np.int32), len(names))
+        several = len({len(record) for record in records}) > 1
+        source = ArraySource(records if several else np.stack(records), np.zeros(len(records), np.int32), len(names))
         measured = measure(source)
-        for i, classes, probabilities in zip(indices, measured["classes"], measured["probability"], strict=True):
-            answers[i] = Answer(str(files[i]), [names[c] for c in classes], probabilities.tolist(), "")
-    return [answers[i] for i in range(len(files))]
+        for row, (i, record) in enumerate(zip(indices, records, strict=True)):
+            of_file = jax.tree.map(lambda array, at=row: array[at], measured)
+            steps = range(restored.config.model.time_steps if len(record) == 1 else len(record)) if per_step else [...]
+            answers[i] = [_answer(str(files[i]), names, jax.tree.map(lambda a, t=t: a[t], of_file), t) for t in steps]
+    return [answer for i in range(len(files)) for answer in answers[i]]
+
+
+def _answer(file: str, names: list[str], measured: dict[str, NDArray[Any]], step: Any) -> Answer:
+    number = None if step is ... else step
+    if "classes" in measured:
+        classes, probabilities = measured["classes"], measured["probability"].tolist()
+        return Answer(file, [names[c] for c in classes], probabilities, "", step=number)
+    return Answer(file, names, [], "", tuple(measured["values"].tolist()), number)
 
 
 def _names_and_reader(
@@ -95,9 +118,10 @@ def _groups(
     read: prediction_inputs.Read,
     events: bool,
     files: list[pathlib.Path],
-    answers: dict[int, Answer],
+    answers: dict[int, list[Answer]],
 ) -> Iterator[tuple[list[int], list[NDArray[Any]]]]:
-    """Yield indices and records of files in batches of one shape and dtype; answer the files that cannot be read."""
+    """Yield indices and records of files in batches of one dtype and of one shape, but for the length of sequences;
+    answer the files that cannot be read."""
     waiting: dict[Any, tuple[list[int], list[NDArray[Any]]]] = {}
     for i, path in enumerate(files):
         try:
@@ -106,16 +130,18 @@ def _groups(
             record = read(path)
             _check_fit(run, events, record, path)
         except (ConfigError, OSError) as error:
-            answers[i] = Answer(str(path), [], [], one_line(error))
+            answers[i] = [Answer(str(path), [], [], one_line(error))]
             continue
         except MemoryError:
-            answers[i] = Answer(str(path), [], [], f"{path}: needs more memory than this machine has; make it smaller")
+            problem = f"{path}: needs more memory than this machine has; make it smaller"
+            answers[i] = [Answer(str(path), [], [], problem)]
             continue
-        indices, records = waiting.setdefault((record.shape, record.dtype), ([], []))
+        kind = (len(record) > 1, record.shape[1:], record.dtype)
+        indices, records = waiting.setdefault(kind, ([], []))
         indices.append(i)
         records.append(record)
         if len(records) == run.config.eval_batch_size:
-            yield waiting.pop((record.shape, record.dtype))
+            yield waiting.pop(kind)
     yield from waiting.values()
 
 
@@ -132,14 +158,22 @@ def _check_fit(run: restore.RestoredRun, events: bool, record: NDArray[Any], pat
 
 
 def table(answers: list[Answer]) -> str:
-    """Format as CSV ``file,label,probability,label_2,probability_2,...``, without files that could not be read."""
+    """Format as CSV, without files that could not be read.
+
+    Columns are ``file,label,probability,label_2,probability_2,...`` or, of labels and values, ``file`` and their names;
+    with ``step`` after ``file`` if there is an answer for every time step.
+    """
     readable = [answer for answer in answers if not answer.problem]
     most = max((len(answer.labels) for answer in readable), default=1)
     endings = ["", *(f"_{k}" for k in range(2, most + 1))]
+    columns = [f"{column}{ending}" for ending in endings for column in ("label", "probability")]
+    has_values, has_steps = any(answer.values for answer in readable), any(a.step is not None for a in readable)
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["file", *(f"{column}{ending}" for ending in endings for column in ("label", "probability"))])
+    rows.writerow(["file", *["step"] * has_steps, *(readable[0].labels if has_values else columns)])
     for answer in readable:
-        pairs = zip(answer.labels, answer.probabilities, strict=True)
-        rows.writerow([answer.file, *(cell for label, p in pairs for cell in (label, f"{p:.6g}"))])
+        pairs = zip(answer.labels, answer.probabilities, strict=not has_values)
+        cells = [f"{value:.6g}" for value in answer.values] if has_values else []
+        cells += [cell for label, p in pairs for cell in (label, f"{p:.6g}")]
+        rows.writerow([answer.file, *[answer.step] * has_steps, *cells])
     return text.getvalue()

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from csbp_jax import data, learner, models
 from csbp_jax.config import Config
+from csbp_jax.data.source import lengths_of, stack_batches
 from csbp_jax.experiment import fields
-from csbp_jax.learner import Batch, State
-from csbp_jax.runs.run import MEASURES
+from csbp_jax.learner import Batch, State, measures
+from csbp_jax.reporting.measures import primary
+from csbp_jax.runs.run import tested_columns
 from csbp_jax.runtime import preemption, sharding
 from csbp_jax.runtime.hardware import compiler_options, run_once_options
 from csbp_jax.training import build, selection
@@ -46,7 +48,7 @@ def scans(config: Config, own: Own = Own()) -> bool:
 class Resident(NamedTuple):
     """Data that stay on the devices: all of training, and the batches of evaluation.
 
-    x, y: of the training split, ``[N, ...]`` and ``[N]``. blocks: ``{split: batches [blocks, B, ...]}``.
+    x, y: of the training split, ``[N, ...]``. blocks: ``{split: batches [blocks, B, ...]}``.
     """
 
     x: jax.Array
@@ -74,9 +76,10 @@ class Members:
     ):
         """Compile for the group of a resolved config, whose members differ in the fields ``varying``, too."""
         self.splits, self.mesh, self.varying = splits, mesh, frozenset(varying)
-        # A stage that is left out at 0 must be there.
+        # A decay or smoothing of 0 would leave its stage out of the program, which all members share.
         self.config = config = build.with_others(config, {field: fields.TRACED_BESIDE[field] for field in self.varying})
-        self.steps_per_epoch = len(splits["train"]) // config.batch_size
+        self.steps_per_epoch = data.steps_per_epoch(splits["train"], config.batch_size, config.data.buckets)
+        self.ends = data.Buckets.of(splits["train"], config.batch_size, config.data.buckets).ends.tolist()
         self.original = splits["train"].source if isinstance(splits["train"], data.Drawn) else splits["train"]
         run = compile_run(config, self.original, self.steps_per_epoch, own)
 
@@ -106,8 +109,13 @@ class Members:
         self.resident = self._resident() if scans(config, own) else None
 
     def _resident(self) -> "Resident | None":
-        """Return the data on the devices; None if they are too large, or training draws random numbers for them."""
+        """Return the data on the devices.
+
+        None if they are too large or of several lengths, or if training draws random numbers for them.
+        """
         evaluated = {split: self.splits[split] for split in ("validation", "test")}
+        if any(lengths_of(source) is not None for source in (self.original, *evaluated.values())):
+            return None
         examples = {source: data.example_batch(source).values() for source in (self.original, *evaluated.values())}
         size = sum(len(source) * sum(rows.nbytes for rows in example) for source, example in examples.items())
         if size > MOST_RESIDENT or self.original.num_uniforms:
@@ -128,7 +136,8 @@ class Members:
 
     def _eval_batches(self, split: str) -> Iterator[dict[str, np.ndarray]]:
         source = data.Unaugmented(self.splits[split])
-        return data.eval_batches(source, self.eval_size, readers=data.configured_readers(self.config))
+        readers = data.configured_readers(self.config)
+        return data.eval_batches(source, self.eval_size, readers=readers, ends=self.ends)
 
     def _over_members(self, function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
         # Under a plain vmap the partitioner would gather the members' weights; a shard_map keeps them in place.
@@ -166,8 +175,8 @@ class Members:
         return {name: jax.device_put(rows, split) for name, rows in batch.items()}
 
     def evaluate(self, states: Any, seeds: Sequence[int], split: str) -> dict[str, np.ndarray]:
-        """Compute ``{accuracy [K], loss [K]}`` over a split, each example once."""
-        keys = jnp.stack([eval_keys(seed, self.splits[split], self.eval_size) for seed in seeds])
+        """Compute ``{MEASURE [K], loss [K]}`` over a split, each example once."""
+        keys = jnp.stack([eval_keys(seed, self.splits[split], self.eval_size, self.ends) for seed in seeds])
         if self.resident:
             preemption.current().raise_if_requested()
             sums = self.evaluation(states, keys, self.resident.blocks[split])
@@ -178,7 +187,8 @@ class Members:
                 preemption.current().raise_if_requested()
                 steps.append(self.eval_step(states, keys[:, number], self.shard_batch(batch, axis=0)))
             total = jax.tree.map(lambda *sums: np.sum(sums, axis=0, dtype=float), *jax.device_get(steps))
-        return {"accuracy": total["correct"] / total["count"], "loss": total["loss"] / total["count"]}
+        of_task = {name: np.asarray(v) for name, v in measures.measures(self.config, total).items()}
+        return of_task | {"loss": total["loss"] / total["count"]}
 
 
 class _Batches:
@@ -196,8 +206,10 @@ class _Batches:
         if not members.resident:
             readers = data.configured_readers(members.config)
             share = readers._replace(workers=-(-readers.workers // len(records)))
-            size = members.config.batch_size
-            self.streams = [data.train_batches(source, size, seed, readers=share) for seed, source in records.items()]
+            size, most = members.config.batch_size, members.config.data.buckets
+            self.streams = [
+                data.train_batches(source, size, seed, readers=share, buckets=most) for seed, source in records.items()
+            ]
 
     def close(self) -> None:
         for stream in self.streams:
@@ -214,7 +226,7 @@ class _Batches:
         steps = []
         for batches in itertools.islice(zip(*self.streams, strict=True), members.steps_per_epoch):
             preemption.current().raise_if_requested()
-            batch = {name: np.stack([rows[name] for rows in batches]) for name in batches[0]}
+            batch = stack_batches(batches, members.original.per_step)
             states, metrics = members.step(states, self.of_member, members.shard_batch(batch, axis=1))
             steps.append(metrics)
         return states, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(steps))
@@ -273,7 +285,8 @@ def train(
     states = members.init(jnp.stack([jax.random.key(seed) for seed in seeds]), members.hparams(configs))
     selected, epochs = _no_selection(states), list[dict[str, NDArray[Any]]]()
     running, last = np.ones(len(seeds), bool), np.zeros(len(seeds), int)
-    present: Any = None  # the states, those of members that have stopped as they were
+    # One program steps all members, stopped ones too: ``present`` has those as they were when they stopped.
+    present: Any = None
     losses = MemberLosses((c.loss_limit for c in configs), members.steps_per_epoch)
     batches = _Batches(members, seeds, records)
     with contextlib.closing(batches):
@@ -282,8 +295,9 @@ def train(
             stopped = states if present is None else present
             present = members.freeze(jnp.asarray(running), states, stopped) if config.patience else states
             validation = members.evaluate(present, seeds, "validation")
-            rank = (validation[name].astype(np.float32) for name in ("accuracy", "loss"))
-            selected = members.update_selection(present, selected, *rank, jnp.int32(epoch))
+            rank = (validation[name].astype(np.float32) for name in (primary(validation, ""), "loss"))
+            weights = learner.evaluated_weights(config, present)
+            selected = members.update_selection(weights, selected, *rank, jnp.int32(epoch))
             for task_loss, bad_steps in zip(measured["task_loss"], measured["bad_steps"], strict=True):
                 losses.update(task_loss, (bad_steps == 0) & running)
             row = _epoch_means(measured) | {f"validation_{name}": values for name, values in validation.items()}
@@ -297,10 +311,11 @@ def train(
             show(epoch if running.any() else config.epochs)
             if not running.any():
                 break
-    save(learner.weights_of(present), last)
+    save(learner.evaluated_weights(config, present), last)
     curves = {name: np.stack([row[name] for row in epochs], axis=1) for name in epochs[0]}
     diverged = losses.diverged | (np.nanmax(curves["bad_steps"], axis=1) >= BAD_STEPS_STOP)
-    tested = {"last": (present, last), "chosen": (present.replace(**selected["weights"]), chosen)}
+    of_chosen = learner.with_evaluated_weights(config, present, selected["weights"])
+    tested = {"last": (present, last), "chosen": (of_chosen, chosen)}
     if config.optimizer.ema:
         tested["ema"] = (learner.with_ema_weights(present), last)
     return _tested(members, tested, seeds, curves, diverged) | {"diverged": diverged} | curves
@@ -313,15 +328,21 @@ def _tested(
     curves: Mapping[str, NDArray[Any]],
     diverged: NDArray[Any],
 ) -> dict[str, Any]:
-    """Return :data:`MEASURES` of each kind of weights, given as states with the epochs that they are of."""
+    """Return the measures of each kind of weights, given as states with the epochs that they are of."""
     of_kind = {}
     for kind, (weights, at) in tested.items():
         test = members.evaluate(weights, seeds, "test")
-        of_epochs = curves["ema_validation_accuracy" if kind == "ema" else "validation_accuracy"]
-        accuracy = np.take_along_axis(of_epochs, np.maximum(at, 1)[:, None] - 1, axis=1)[:, 0]
-        values = dict(zip(MEASURES, (test["accuracy"], accuracy, test["loss"], at), strict=True))
+        values: dict[str, Any] = {"epoch": at}
+        for name, value in test.items():
+            of_epochs = curves[f"ema_validation_{name}" if kind == "ema" else f"validation_{name}"]
+            validation = np.take_along_axis(of_epochs, np.maximum(at, 1)[:, None] - 1, axis=1)[:, 0]
+            values |= {f"test_{name}": value, f"validation_{name}": validation}
         of_kind[kind] = {name: np.where(diverged | (at == 0), np.nan, value) for name, value in values.items()}
-    return {f"{kind}_{name}": of_kind[kind][name] for name in MEASURES for kind in of_kind}
+    return {
+        f"{kind}_{name}": of_kind[kind][name]
+        for name in tested_columns([f"test_{name}" for name in test])
+        for kind in of_kind
+    }
 
 
 def _where(running: jax.Array, new: State, old: State) -> State:
@@ -331,11 +352,11 @@ def _where(running: jax.Array, new: State, old: State) -> State:
 
 
 def update_selection(
-    state: State, selected: dict[str, Any], accuracy: jax.Array, loss: jax.Array, epoch: jax.Array
+    weights: dict[str, Any], selected: dict[str, Any], accuracy: jax.Array, loss: jax.Array, epoch: jax.Array
 ) -> dict[str, Any]:
     """Return a member's selection after an epoch: its weights, if they validated better."""
     better = selection.is_better(accuracy, loss, selected["accuracy"], selected["loss"])
-    new = {"weights": learner.weights_of(state), "accuracy": accuracy, "loss": loss, "epoch": epoch}
+    new = {"weights": weights, "accuracy": accuracy, "loss": loss, "epoch": epoch}
     updated: dict[str, Any] = jax.tree.map(lambda n, o: jnp.where(better, n, o), new, selected)
     return updated
 

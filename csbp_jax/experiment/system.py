@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from csbp_jax import data
 from csbp_jax.config import Config, ConfigError, flatten, to_json
+from csbp_jax.data.source import lengths_of
 from csbp_jax.experiment import fields as of_fields
 from csbp_jax.experiment.fields import Fields
 from csbp_jax.experiment.members import Members, member_mesh, scans, train
+from csbp_jax.learner import measures
 from csbp_jax.runs import published
 from csbp_jax.runs.run import plain
 from csbp_jax.runtime import files, seals, sharding
@@ -85,7 +87,10 @@ class Training:
     _varying: dict[Group, frozenset[str]] = dataclasses.field(default_factory=dict, init=False, repr=False)
     _digests: dict[Group, str] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
-    choose = "last_validation_accuracy"
+    @property
+    def choose(self) -> str:
+        """The measure by which a try is chosen."""
+        return f"last_validation_{measures.primary(self.config)}"
 
     def content(self) -> dict[str, Any]:
         """Return what ``config.json`` stores; ``experiment`` keeps a single run out of the folder."""
@@ -142,7 +147,7 @@ class Training:
             splits, fingerprint = self._load(configs[0])
             drawn = dict(splits) | {"train": self._records(splits, seed, group)}
             config = resolve(configs[0], drawn, self.data_parallel)
-            steps = len(drawn["train"]) // config.batch_size
+            steps = data.steps_per_epoch(drawn["train"], config.batch_size, config.data.buckets)
             compile_run(config, drawn["train"], steps, self.own, sharding.data_parallel(1)).trace()
             self._varying[group] = of_fields.varying(configs, self.own)
             self._digests[group] = fingerprint_digest(fingerprint)
@@ -214,6 +219,8 @@ class Training:
     def _records(self, splits: Splits, seed: int, group: Group) -> data.DataSource:
         if self.draw is None:
             return splits["train"]
+        if lengths_of(splits["train"]) is not None:
+            raise ConfigError("draw: not possible of records of several lengths, as seeds would have other steps")
         rows, labels = self.draw(splits, seed, **dict(group.options))
         return data.Drawn(splits["train"], np.asarray(rows), np.asarray(labels))
 

@@ -86,7 +86,7 @@ class Work:
             return
         yield self.plan.chunks(_tuning(unit))
         chosen = self.chosen(unit)
-        assert chosen is not None
+        assert chosen is not None  # a generator: until it is asked again, ``run`` trains what it has given
         yield self.plan.chunks([Block(unit.tries[chosen], unit.seeds)])
 
     def _train(self, chunk: Sequence[Block], show: Show) -> None:
@@ -110,6 +110,7 @@ class Work:
             show(done + part * count, label + (f", epoch {part} of {work}" if work > 1 else ""))
 
         show_work(0)
+        # So that all chunks of a group have one size, and share a compilation.
         padded = [*fields, *[fields[-1]] * copies], [*seeds, *[seeds[-1]] * copies]
         runs = [self._weights(block.key, seed) for block in blocks for seed in block.seeds] if self.weights else []
         trained = system.train(group, *padded, show_work, [self.folder / name for name in runs])

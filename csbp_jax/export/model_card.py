@@ -1,12 +1,16 @@
 """Model cards, the README.md of a network on the Hugging Face hub: what it is, and what was measured of it."""
 
+import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jinja2
 
 from csbp_jax import __version__
+from csbp_jax.learner.measures import primary
+from csbp_jax.reporting import measures
 from csbp_jax.reporting.format import energy
 from csbp_jax.reporting.statistics import wilson
 from csbp_jax.runs import Run
@@ -19,7 +23,7 @@ from csbp_jax.training.plugins import COPY
 def card(run: RestoredRun, source: pathlib.Path, repository: str, client: Any) -> str:
     """Return the card of a network.
 
-    Accuracies are those of the run's ``result.json``; synaptic operations and energy are those of its ``inspect.json``,
+    Measures are those of the run's ``result.json``; synaptic operations and energy are those of its ``inspect.json``,
     if that is of the same weights. What these files do not have is not on the card.
 
     Args:
@@ -50,7 +54,8 @@ def card(run: RestoredRun, source: pathlib.Path, repository: str, client: Any) -
         training=_training(run),
         labels=WEIGHTS_LABELS,
         result=result,
-        accuracies=[_accuracies(label, result[kind]) for kind, label in WEIGHTS_LABELS.items() if kind in result],
+        measure=measures.MEASURES[primary(run.config)].label,
+        measured=_measured(result, run.config.loss.per == "example") if result else [],
         energy=_energy(run, source),
         file=CONFIG,
         code=COPY,
@@ -60,21 +65,22 @@ def card(run: RestoredRun, source: pathlib.Path, repository: str, client: Any) -
 
 def _metadata(run: RestoredRun, result: dict[str, Any], name: str, data: str, client: Any) -> str:
     tasks = {**dict.fromkeys(("shd", "ssc", "fsdd"), "audio-classification"), "own": None}
-    task = tasks.get(data, "image-classification")
+    task = tasks.get(data, "image-classification") if run.config.loss.task == "class" else None
     evaluations = []
     if run.weights_of in result:
         measured = result[run.weights_of]
-        evaluations.append(
+        evaluations = [
             client.EvalResult(
                 task_type=task or "other",
                 dataset_type=data,
                 dataset_name=data,
                 dataset_split="test",
-                metric_type="accuracy",
-                metric_value=measured["test_accuracy"],
-                metric_name=f"test accuracy, n = {measured['test_count']}",
+                metric_type=measure,
+                metric_value=measured[f"test_{measure}"],
+                metric_name=f"test {measures.MEASURES[measure].label}, n = {measured['test_count']}",
             )
-        )
+            for measure in measures.names(measured)
+        ]
     metadata: str = client.ModelCardData(
         library_name="csbp_jax",
         tags=["csbp_jax", "jax", "flax", "spiking-neural-network"],
@@ -99,17 +105,28 @@ def _training(run: RestoredRun) -> str:
     return f"Training: {method}, z0 = {strengths} on {taps}, beta = {chaos.beta:g} per {chaos.anneal}, {epochs}."
 
 
-def _accuracies(label: str, row: dict[str, Any]) -> list[str]:
+def _measured(result: dict[str, Any], independent: bool) -> list[list[str]]:
+    """Return the header of the table and its rows; intervals of accuracies if examples are ``independent``."""
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {"epoch": lambda row: str(row["epoch"])}
+    tested = measures.names(result["last"])
+    for name in tested:
+        columns[f"test {measures.MEASURES[name].label}"] = functools.partial(_text, f"test_{name}")
+    if independent and "accuracy" in tested:
+        columns["95 % interval"] = _interval
+    columns["test loss"] = lambda row: f"{row['test_loss']:.4g}"
+    for name in tested:
+        columns[f"validation {measures.MEASURES[name].label}"] = functools.partial(_text, f"validation_{name}")
+    kinds = [(label, result[kind]) for kind, label in WEIGHTS_LABELS.items() if kind in result]
+    return [["weights", *columns], *([label, *(text(row) for text in columns.values())] for label, row in kinds)]
+
+
+def _text(column: str, row: dict[str, Any]) -> str:
+    return measures.of(column).text(row[column])
+
+
+def _interval(row: dict[str, Any]) -> str:
     low, high = wilson(round(row["test_accuracy"] * row["test_count"]), row["test_count"])
-    interval, loss = f"{low:.2%} to {high:.2%}", f"{row['test_loss']:.4g}"
-    return [
-        label,
-        str(row["epoch"]),
-        f"{row['test_accuracy']:.2%}",
-        interval,
-        loss,
-        f"{row['validation_accuracy']:.2%}",
-    ]
+    return f"{low:.2%} to {high:.2%}"
 
 
 def _energy(run: RestoredRun, source: pathlib.Path) -> str:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import chaos, controls, learner
+from csbp_jax import chaos, controls, data, learner
 from csbp_jax.config import Config, ConfigError, Diverged
 from csbp_jax.data import DataSource
 from csbp_jax.instruments.training_map import push_obstacle, to_default_precision
@@ -47,7 +47,8 @@ def make(config: Config, source: DataSource, own: Own = Own()) -> CompiledRun:
     """
     if field := (config.weights and "weights") or (config.patience and "patience"):
         raise ConfigError(f"{field}: not possible in a run that is recorded or forced; leave it out")
-    return compile_run(config, source, len(source) // config.batch_size, own, sharding.data_parallel(1))
+    steps = data.steps_per_epoch(source, config.batch_size, config.data.buckets)
+    return compile_run(config, source, steps, own, sharding.data_parallel(1))
 
 
 def train(run: CompiledRun, seed: int, forcing: Pushes = None) -> State:

@@ -23,6 +23,7 @@ from csbp_jax import controls, data, learner, losses, models
 from csbp_jax.config import Config, ConfigError, check, replaced
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
+from csbp_jax.data.source import lengths_of
 from csbp_jax.learner import Batch, Recipe, State, optimizer
 from csbp_jax.neurons import integer
 from csbp_jax.training import build, flip_meter
@@ -168,7 +169,12 @@ def make(
       steps_per_epoch: for its schedule and its annealing.
       control: from the optimiser to its replacement, such as a chain of a force of controls.py and it; a force without
         a forcing of its own is to be :func:`forced`.
+
+    Raises:
+      ConfigError: the optimiser is lion.
     """
+    if config.optimizer.name == "lion":
+        raise ConfigError("optimizer.name: lion is not possible in a map, as a sign has no tangent; take another")
     model = models.build(config.model)
     layers = build.ordered_layers(config, model)
     tx = control(optimizer.build(config.optimizer, config.epochs, steps_per_epoch, layers))
@@ -230,7 +236,13 @@ def conditions(config: Config, substeps: int = 10) -> dict[str, Config]:
 
 
 def batches(config: Config, source: DataSource, count: int, seed: int = 0) -> list[Batch]:
-    """Return the first batches of a run of this (resolved) config, as its network sees them, unaugmented."""
+    """Return the first batches of a run of this (resolved) config, as its network sees them, unaugmented.
+
+    Raises:
+      ConfigError: records have lengths of their own, so that batches have several shapes, and a map has one.
+    """
+    if lengths_of(source) is not None:
+        raise ConfigError(f"{config.data.name}: has records of several lengths; a map needs batches of one shape")
     plain = dataclasses.replace(config.data, augment=())
     prepare = transform.make(dataclasses.replace(config, data=plain), source.events)[1]
     stream = itertools.islice(data.train_batches(data.Unaugmented(source), config.batch_size, seed), count)
@@ -253,7 +265,8 @@ def at_flip_ratio(config: Config, ratio: float, probe: Batch, steps_per_epoch: i
     measured = run.flip_ratio("chaos", run.start(config.seed, True), probe)
     if not measured > 0:
         raise ConfigError(
-            "chaos.z0: the term has no flip at the first step (no positive curvature, or optimizer.layer_decay or SAM)"
+            "chaos.z0: the term has no flip at the first step; --optimizer.name sgd has one, Adam, layer decay and SAM "
+            "have none"
         )
     return replaced(config, "chaos.z0", (ratio / measured,))
 
@@ -276,7 +289,7 @@ def flips_text(config: Config, ratio: float, data_dir: str | pathlib.Path, own: 
 
 
 def strength(start: State) -> Callable[[State, jax.Array], State]:
-    """Return a knob ``knob(state, factor)`` that sets z of all taps to ``factor`` times its value in ``start``."""
+    """Return ``f(state, factor)``, which sets z of all taps to ``factor`` times its value in ``start``."""
     base = start.hparams["z0"]
     return lambda state, factor: dataclasses.replace(
         state, hparams=state.hparams | {"z0": {tap: (z * factor).astype(z.dtype) for tap, z in base.items()}}

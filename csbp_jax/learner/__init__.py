@@ -8,10 +8,12 @@ from csbp_jax.learner.state import (
     State,
     complete_hyperparameters,
     dynamical_leaves,
+    evaluated_weights,
     gradient_norms,
     hyperparameters,
     weights_of,
     with_ema_weights,
+    with_evaluated_weights,
     without_second_moments,
 )
 from csbp_jax.learner.step import eval_step, gradients, init, make, make_recipe, train_step
@@ -25,6 +27,7 @@ __all__ = [
     "complete_hyperparameters",
     "dynamical_leaves",
     "eval_step",
+    "evaluated_weights",
     "gradient_norms",
     "gradients",
     "hyperparameters",
@@ -34,5 +37,6 @@ __all__ = [
     "train_step",
     "weights_of",
     "with_ema_weights",
+    "with_evaluated_weights",
     "without_second_moments",
 ]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.tree_util import tree_map_with_path
 
 from csbp_jax import controls
 from csbp_jax.config import Config, ConfigError
@@ -22,7 +23,8 @@ class State:
     """All that a run carries from step to step.
 
     bad_steps counts the non-finite steps in a row; each of them left params, batch_stats and opt_state as they were.
-    ema: ``{"params", "batch_stats"}``, moving averages of them, if ``optimizer.ema`` is above 0; else empty.
+    ema: ``{"params", "batch_stats"}``, moving averages of them, if ``optimizer.ema`` is above 0; the weights that are
+      evaluated, if ``optimizer.name`` is schedule_free; else empty.
     """
 
     step: jax.Array
@@ -50,6 +52,21 @@ _FLOATS = (
 def weights_of(state: State) -> dict[str, Any]:
     """Return the network's variables: ``{"params", "batch_stats"}``."""
     return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def evaluated_weights(config: Config, state: State) -> dict[str, Any]:
+    """Return the variables that are evaluated, selected and exported: those of training, or schedule_free's averages.
+
+    The latter have the running statistics of the training weights.
+    """
+    averages: dict[str, Any] = state.ema
+    return averages if config.optimizer.name == "schedule_free" else weights_of(state)
+
+
+def with_evaluated_weights(config: Config, state: State, weights: dict[str, Any]) -> State:
+    """Return the state with other weights in place of :func:`evaluated_weights`, for evaluation only."""
+    new = {"ema": weights} if config.optimizer.name == "schedule_free" else weights
+    return dataclasses.replace(state, **new)
 
 
 def with_ema_weights(state: State) -> State:
@@ -123,13 +140,14 @@ def dynamical_leaves(state: State) -> State:
     force carries (AR(1) noise), which comes from outside. For ``dynamics.lyapunov``.
     """
 
-    def inexact(node: Any) -> Any:
+    def inexact(path: tuple[Any, ...], node: Any) -> Any:
         if isinstance(node, controls.Forced):
             return jax.tree.map(lambda _: False, node)
-        return jnp.issubdtype(node.dtype, jnp.inexact)
+        constant = bool(path) and getattr(path[-1], "name", "") in optimizer.CONSTANTS
+        return jnp.issubdtype(node.dtype, jnp.inexact) and not constant
 
     def mask(tree: Any) -> Any:
-        return jax.tree.map(inexact, tree, is_leaf=lambda node: isinstance(node, controls.Forced))
+        return tree_map_with_path(inexact, tree, is_leaf=lambda node: isinstance(node, controls.Forced))
 
     nothing: State = jax.tree.map(lambda _: False, state)
     return dataclasses.replace(nothing, params=mask(state.params), opt_state=mask(state.opt_state))

@@ -15,10 +15,10 @@ import optax
 from csbp_jax import controls
 from csbp_jax.chaos import ChaosTerm
 from csbp_jax.config import Config, ConfigError, check
-from csbp_jax.learner import accumulation, objective, sharpness, substeps
+from csbp_jax.learner import accumulation, objective, optimizer, sharpness, substeps
 from csbp_jax.learner.network import SpikingNetwork
 from csbp_jax.learner.recipe import Recipe
-from csbp_jax.learner.state import Batch, State, complete_hyperparameters, weights_of
+from csbp_jax.learner.state import Batch, State, complete_hyperparameters, evaluated_weights
 from csbp_jax.losses import Loss
 
 
@@ -85,7 +85,7 @@ def init(recipe: Recipe, key: jax.Array, hparams: dict[str, Any] | None = None) 
         hparams=hparams,
         bad_steps=jnp.int32(0),
         # Copies: a step donates the state, and a buffer can be donated only once.
-        ema=jax.tree.map(jnp.copy, weights) if config.optimizer.ema else {},
+        ema=jax.tree.map(jnp.copy, weights) if config.optimizer.ema or config.optimizer.name == "schedule_free" else {},
     )
 
 
@@ -100,10 +100,15 @@ def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[
     direction, opt_state = recipe.tx.update(
         gradient, state.opt_state, state.params, value=loss, **_update_arguments(state)
     )
+    # The minus sign of descent is in the direction already, as in every optax transformation.
     updates = jax.tree.map(lambda u: state.hparams["lr"].astype(u.dtype) * u, direction)
     params = optax.apply_updates(state.params, updates)
     weights = {"params": params, "batch_stats": outcome.batch_stats}
-    ema = optax.incremental_update(weights, state.ema, 1 - recipe.config.optimizer.ema) if state.ema else state.ema
+    ema = state.ema
+    if recipe.config.optimizer.ema:
+        ema = optax.incremental_update(weights, ema, 1 - recipe.config.optimizer.ema)
+    elif recipe.config.optimizer.name == "schedule_free":
+        ema = weights | {"params": optimizer.schedule_free_weights(opt_state, params, state.hparams["lr"])}
 
     # A spike is a comparison, which is false for NaN: a broken network can have a finite loss. So check both.
     norm = optax.tree.norm(gradient)
@@ -115,13 +120,15 @@ def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[
     metrics = outcome.metrics | {"loss": loss, "grad_norm": norm, "bad_steps": bad_steps}
     if recipe.config.optimizer.clip is not None:
         metrics["clipped"] = (norm > recipe.config.optimizer.clip).astype(jnp.float32)
+    # A refused batch counts: z, the keys and the order of the data go on, while the schedule's count, which is in
+    # opt_state, waits with the moments.
     return dataclasses.replace(state, step=state.step + 1, bad_steps=bad_steps, **accepted), metrics
 
 
 def eval_step(recipe: Recipe, state: State, batch: Batch) -> dict[str, jax.Array]:
-    """Sum ``{count, correct, loss}`` over the examples where ``batch["mask"]`` is true."""
+    """Sum ``{count, correct, loss}`` over the examples where ``batch["mask"]`` is true, at the evaluated weights."""
     override = objective.neuron_override(state)
-    logits, _ = recipe.model.apply(weights_of(state), batch["x"], False, **override)
+    logits, _ = recipe.model.apply(evaluated_weights(recipe.config, state), batch["x"], False, **override)
     mask, count = batch["mask"], batch["mask"].sum()
     return {
         "count": count,

@@ -4,6 +4,8 @@
     u[t] = decay v[t-1] + x[t]            s_bar[t] = spikes_bar[t] + v_bar[t] dv/ds, unless detached
     s[t] = H(u[t] - threshold)            u_bar[t] = s_bar[t] g(u[t] - threshold) + v_bar[t] dv/du
     v[t] = u[t] after its reset           v_bar[t-1] = decay u_bar[t]
+                                          decay_bar = sum u_bar[t] v[t-1]
+                                          threshold_bar = -sum (s_bar[t] g(u[t] - threshold), and v_bar[t] s[t] if soft)
 
     [B, T, ...]       written by          over             read by
     u                 forward             x                spikes; reverse, which recomputes s and v from it
@@ -131,41 +133,44 @@ def backward(
     residuals: Residuals,
     spikes_bar: jax.Array,
     membrane_bar: jax.Array,
-    u_bar: jax.Array | None = None,
+    trace_bar: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array | None, jax.Array, jax.Array, Surrogate]:
     """Compute the cotangents of x, membrane, decay, threshold and spike (zeros).
 
     With the equations at the top of this module, where, for a hard, a soft and no reset,
 
         dv/ds = -u | -threshold | 0        dv/du = 1 - s | 1 | 1
+
+    ``trace_bar`` is the cotangent of u as an output of :func:`lif_trace`, which adds to u_bar.
     """
     stored, membrane, decay, threshold, spike = residuals
 
     def local(s_bar: jax.Array, t: ArrayLike, v_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
         potential = potential_of(at(stored, t), threshold, decay.dtype)
         s_bar = s_bar.astype(decay.dtype)
-        row, threshold_bar = back_one(potential, s_bar, v_bar, threshold, spike, rule)
-        return (row if u_bar is None else row + at(u_bar, t)).astype(rule.carried or decay.dtype), threshold_bar
+        u_bar, threshold_bar = back_one(potential, s_bar, v_bar, threshold, spike, rule)
+        u_bar = u_bar if trace_bar is None else u_bar + at(trace_bar, t)
+        return u_bar.astype(rule.carried or decay.dtype), threshold_bar
 
     def step(
         s_bar: jax.Array, t: ArrayLike, carry: tuple[jax.Array, tuple[jax.Array, jax.Array]]
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        row, (decay_bar, threshold_bar) = carry[0].astype(decay.dtype), carry[1]
+        u_bar, (decay_bar, threshold_bar) = carry[0].astype(decay.dtype), carry[1]
         u, distance = potential_of(at(stored, t), threshold, decay.dtype)
-        decay_bar = decay_bar + row * after_reset(u, rule.fires(distance, 0), threshold, rule.reset)
-        row, threshold_bar_t = local(s_bar, t, decay * row)
-        return row, (decay_bar, threshold_bar + threshold_bar_t)
+        decay_bar = decay_bar + u_bar * after_reset(u, rule.fires(distance, 0), threshold, rule.reset)
+        u_bar, threshold_bar_t = local(s_bar, t, decay * u_bar)
+        return u_bar, (decay_bar, threshold_bar + threshold_bar_t)
 
     times = range(stored.shape[1] - 1, -1, -1)
-    row, threshold_bar = local(at(spikes_bar, times[0]), times[0], membrane_bar)
+    u_bar, threshold_bar = local(at(spikes_bar, times[0]), times[0], membrane_bar)
     sums = (jnp.zeros_like(threshold_bar), threshold_bar)
-    carry, x_bar = over_time(step, (row, sums), lambda carry: carry[0], spikes_bar, spikes_bar, times)
-    row, (decay_bar, threshold_bar) = carry[0].astype(decay.dtype), carry[1]
+    carry, x_bar = over_time(step, (u_bar, sums), lambda carry: carry[0], spikes_bar, spikes_bar, times)
+    u_bar, (decay_bar, threshold_bar) = carry[0].astype(decay.dtype), carry[1]
     if membrane is not None:
-        decay_bar = decay_bar + row * membrane
+        decay_bar = decay_bar + u_bar * membrane
     return (
         x_bar,
-        None if membrane is None else decay * row,
+        None if membrane is None else decay * u_bar,
         sum_to(decay_bar, decay.shape),
         sum_to(threshold_bar, threshold.shape),
         jax.tree.map(jnp.zeros_like, spike),
@@ -210,6 +215,7 @@ def _lif(
     spike: Surrogate,
     rule: Rule,
 ) -> tuple[jax.Array, jax.Array]:
+    # Undifferentiated: nothing is kept, so that the form without conversions serves.
     return forward(x, membrane, decay, threshold, spike, rule._replace(residual="full"))[0][:2]
 
 
@@ -220,6 +226,7 @@ def _lif_forward(*arguments: Any) -> tuple[tuple[jax.Array, jax.Array], Residual
 
 def _lif_backward(rule: Rule, residuals: Residuals, bars: tuple[jax.Array, jax.Array]) -> Any:
     if rule.residual == "input":
+        # x was kept in place of u: the residuals are forward's own arguments.
         _, residuals = forward(*residuals, rule._replace(residual="full"))
     return backward(rule, residuals, *bars)
 

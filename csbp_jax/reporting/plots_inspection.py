@@ -46,8 +46,10 @@ def draw(
       layers: activity per layer.
       neurons: of the layers, for thresholds and resets; None if they are unknown, with a neuron of the user's own.
     """
-    number, label, predicted = (result["example"][key] for key in ("number", "class", "predicted"))
-    first = f"example {number} of the {result['split']} split, class {label}, predicted {predicted}"
+    example = result["example"]
+    first = f"example {example['number']} of the {result['split']} split"
+    if "class" in example:
+        first += f", class {example['class']}, predicted {example['predicted']}"
     examples = f"{result['examples']} examples of the {result['split']} split"
     figures: dict[str, tuple[Callable[..., None], str, str]] = {
         "raster": (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.reporting import fonts, plots
+from csbp_jax.reporting import fonts, measures, plots
 from csbp_jax.reporting.plots import PALETTE
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ Color = str | NDArray[np.float64]
 
 
 def draw(run: pathlib.Path, rows: list[Row]) -> None:
-    """Draw ``figures/training.png`` (losses, z, accuracy) and ``figures/rates.png`` (firing rate per layer)."""
+    """Draw ``figures/training.png`` (losses, z, measure) and ``figures/rates.png`` (firing rate per layer)."""
     for name, (figure, caption) in figures(run.name, rows).items():
         plots.save(figure, run / "figures" / f"{name}.png", caption, dpi=120)
 
@@ -32,16 +32,16 @@ def figures(name: str, rows: list[Row]) -> "dict[str, tuple[Figure, str]]":
     if not epochs:
         return {}
     steps = [row for row in rows if row["kind"] == "train"] or epochs
-    training, (losses, strength, accuracy) = plots.panels(3, 4, 3.6)
+    training, (losses, strength, measured) = plots.panels(3, 4, 3.6)
     _losses(losses, steps)
     _strength(strength, steps)
-    _accuracy(accuracy, epochs)
+    measure = _measure(measured, epochs)
     training.suptitle(fonts.printable(name))
     length = f"{epochs[-1]['epoch']} epochs, {epochs[-1]['step']} steps"
     count = epochs[-1].get("validation_count")
     caption = (
-        f"Training over {length}: losses of batches; chaos strength z; accuracy of each epoch on the training examples"
-        f"{f' and on {count} validation examples' if count else ''}."
+        f"Training over {length}: losses of batches; chaos strength z; {measure.label} of each epoch on the training "
+        f"examples{f' and on {count} validation examples' if count else ''}."
     )
     rates, (axes,) = plots.panels(1, 5, 3.6)
     layers = list(epochs[0]["rates"])
@@ -88,16 +88,21 @@ def _strength(axes: "Axes", steps: list[Row]) -> None:
         axes.text(0.5, 0.5, "no tap: plain backpropagation", ha="center", transform=axes.transAxes)
 
 
-def _accuracy(axes: "Axes", epochs: list[Row]) -> None:
+def _measure(axes: "Axes", epochs: list[Row]) -> measures.Measure:
+    """Draw the measure of the run's task, and return it."""
+    name = measures.primary(epochs[0], "")
+    measure = measures.MEASURES[name]
     labels = {
-        "accuracy": "training",
-        "validation_accuracy": "validation",
-        "ema_validation_accuracy": "validation, averaged weights",
+        name: "training",
+        f"validation_{name}": "validation",
+        f"ema_validation_{name}": "validation, averaged weights",
     }
-    curves = {label: [100 * row[key] for row in epochs] for key, label in labels.items() if key in epochs[0]}
+    curves = {label: [measure.scale * row[key] for row in epochs] for key, label in labels.items() if key in epochs[0]}
     _lines(axes, epochs, curves)
-    axes.set(xlabel="step", ylabel="accuracy of an epoch (%)", title="Accuracy")
+    title = measure.label[:1].upper() + measure.label[1:]
+    axes.set(xlabel="step", ylabel=f"{measure.label} of an epoch{measure.unit}", title=title)
     axes.legend()
+    return measure
 
 
 def _colors_by_depth(count: int) -> Sequence[Color]:

@@ -25,6 +25,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from csbp_jax.config import escaped
+from csbp_jax.reporting import measures
 
 Show = Callable[[str, int, int], None]
 """Progress callback ``show(stage, done, total)`` of :func:`stages`; a total of 0 is unknown."""
@@ -143,14 +144,18 @@ def progress_line(row: dict[str, Any], epochs: int) -> str:
 
     z is that of each tap, or from the lowest to the highest; ``ex/s`` counts training examples per second.
     """
-    if "validation_accuracy" not in row:
-        return f"epoch {row['epoch']}/{epochs} acc {row['accuracy']:.1%} task {row['task_loss']:.3g}"
-    text = f"epoch {row['epoch']}/{epochs} val {row['validation_accuracy']:.1%}"
+    text, name = f"epoch {row['epoch']}/{epochs}", (measures.names(row, "validation_") or measures.names(row, ""))[0]
+    measure = measures.MEASURES[name]
+    if f"validation_{name}" not in row:
+        return f"{text} {measure.short} {measure.text(row[name], 1)} task {row['task_loss']:.3g}"
+    text += f" val {measure.text(row[f'validation_{name}'], 1)}"
     if "task_loss" not in row:  # no step of the epoch was finite
         return text
     strengths = sorted(row["z"].values()) or [0.0]
     z = " to ".join(dict.fromkeys(f"{end:.3g}" for end in (strengths[0], strengths[-1])))
-    text += f" acc {row['accuracy']:.1%} task {row['task_loss']:.3g} chaos {row['chaos_loss']:.3g} z {z}"
+    text += (
+        f" {measure.short} {measure.text(row[name], 1)} task {row['task_loss']:.3g} chaos {row['chaos_loss']:.3g} z {z}"
+    )
     return f"{text} {row['examples_per_second']:.0f} ex/s"
 
 
@@ -168,23 +173,23 @@ def gradient_share(norms: dict[str, float]) -> str:
 def print_result(
     console: Console, run: pathlib.Path, result: dict[str, Any], checkpoints: str | os.PathLike[str], trust: bool
 ) -> None:
-    """Print the accuracies per kind of weights, the training time, and the paths of the run's files.
+    """Print the measures per kind of weights, the training time, and the paths of the run's files.
 
     ``trust``: the commands on the run need --trust, as it has code of its own.
     """
     kinds = (("last epoch", "last"), ("validation-chosen", "chosen"), ("moving average", "ema"))
+    columns = [f"{split}_{name}" for name in measures.names(result["last"]) for split in ("validation", "test")]
     rows = [
         [
             label,
             str(epoch["epoch"]),
-            f"{epoch['validation_accuracy']:.2%}",
-            f"{epoch['test_accuracy']:.2%}",
+            *(measures.of(column).text(epoch[column]) for column in columns),
             str(epoch["test_count"]),
         ]
         for label, key in kinds
         if (epoch := result.get(key))
     ]
-    headings = ["weights of", "epoch", "validation accuracy", "test accuracy", "examples"]
+    headings = ["weights of", "epoch", *map(measures.words, columns), "examples"]
     print_table(console, f"{run.name}: {result['seconds']:.0f} s of training", headings, rows)
     if result.get("stopped_early"):
         console.print(f"stopped early: no epoch after {result['chosen']['epoch']} was better in validation")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from csbp_jax.reporting import statistics
+from csbp_jax.reporting import measures, statistics
 from csbp_jax.reporting.statistics import Test
 from csbp_jax.runs.shown import Shown
 
@@ -32,7 +32,7 @@ class Contrast(Shown):
     ``effect`` with a probability of 80 %. ``seed_share``: of pairs of draws, the share of their variance that more
     seeds a draw would remove.
 
-    All numbers are in the unit of the measure; of an accuracy, in percentage points.
+    All numbers are in the unit of the measure; of an accuracy or F1, in percentage points.
 
     differences: by the numbers of the rows, the difference of each pair.
     """
@@ -59,7 +59,7 @@ class Contrast(Shown):
     @property
     def unit(self) -> str:
         """Unit of the differences, with a blank before it."""
-        return " points" if is_accuracy(self.measure) else ""
+        return " points" * measures.of(self.measure).share
 
     def heading(self) -> str:
         """Return what is compared, and how."""
@@ -106,7 +106,7 @@ class Contrast(Shown):
             {
                 "case": row["case"],
                 "difference": f"{row['arm']} - {row['other']}",
-                f"{self.measure.replace('_', ' ')}{self.unit and ' (points)'}": self._interval(row),
+                f"{measures.words(self.measure)}{self.unit and ' (points)'}": self._interval(row),
                 "p": f"{row['p']:.2g}",
                 "p, Holm": f"{row['p_holm']:.2g}",
                 "p of equivalence": f"{row['equivalence']:.2g}",
@@ -122,11 +122,6 @@ class Contrast(Shown):
 
     def __repr__(self) -> str:
         return "\n".join([self.heading(), *self.lines()])
-
-
-def is_accuracy(measure: str) -> bool:
-    """Return whether a measure is a share whose differences are in percentage points."""
-    return "accuracy" in measure
 
 
 def contrast(
@@ -158,7 +153,7 @@ def contrast(
             f"arm {row['arm']} has several runs of seed {row['seed']}, which make no pair; select a setting of it "
             "(RunTable.where)"
         )
-    scale = 100 if is_accuracy(measure) else 1
+    scale = measures.of(measure).scale
     values = needed.set_index([*KEYS, "arm"])[measure].astype(float).unstack("arm") * scale
     values = values.where(np.isfinite(values))
     rows, differences = [], []

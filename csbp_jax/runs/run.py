@@ -3,10 +3,11 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal
 
 from csbp_jax.config import ConfigError, flatten
+from csbp_jax.reporting.measures import names
 from csbp_jax.training import run_json
 from csbp_jax.training.metrics_log import Row, follow_rows
 
@@ -19,8 +20,14 @@ WeightsOf = Literal["last", "chosen", "ema"]
 EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation", "ema": "moving average"}
 """Kinds of weights whose measures a run reports, keys of ``result.json``, with their labels."""
 
-MEASURES = ("test_accuracy", "validation_accuracy", "test_loss", "epoch")
-"""Measures of each kind of weights."""
+
+def tested_columns(tested: Collection[str]) -> list[str]:
+    """Return the measures of each kind of weights, the one that is compared first.
+
+    >>> tested_columns(["test_accuracy", "test_loss"])
+    ['test_accuracy', 'validation_accuracy', 'test_loss', 'epoch']
+    """
+    return [f"{split}_{name}" for name in names(tested) for split in ("test", "validation")] + ["test_loss", "epoch"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,7 +89,7 @@ class Run:
         result = self.result or {}
         return {
             f"{kind}_{name}": result[kind][name]
-            for name in MEASURES
+            for name in tested_columns(result.get("last", {}))
             for kind in EPOCHS
             if kind in result and name in result[kind]
         }

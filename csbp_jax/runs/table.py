@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from csbp_jax.reporting import plots, plots_runs
+from csbp_jax.reporting import measures, plots, plots_runs
 from csbp_jax.reporting.format import fields_text, option_text, percent
 from csbp_jax.reporting.statistics import Interval, Test, student, student_of_shares
 from csbp_jax.runs import reading
-from csbp_jax.runs.contrast import Contrast, Over, contrast, is_accuracy
+from csbp_jax.runs.contrast import Contrast, Over, contrast
 from csbp_jax.runs.reading import COLUMNS, CURVES, TABLE
 from csbp_jax.runs.run import Run, WeightsOf, plain, read_finished
 from csbp_jax.runs.shown import Shown
@@ -32,7 +32,8 @@ class RunTable(Shown):
     and ``try`` of its settings, ``role`` ("tune" or "test"), ``seed``, then fields, then measures. A run that diverged
     has no measures (NaN) but ``diverged``. ``run`` is the folder of each run that has weights.
     fields: columns that are fields of the config; those that differ.
-    measures: columns that were measured; the first is the one that contrasts use by default. Accuracies are shares.
+    measures: columns that were measured; the first is the one that contrasts use by default. Accuracies and F1 are
+      shares.
     folder: of the experiment, from which the paths ``run`` start.
     """
 
@@ -68,6 +69,11 @@ class RunTable(Shown):
           ConfigError: no runs, or two differ in nothing that can change a result.
         """
         return cls(*reading.of_runs(runs))
+
+    @property
+    def primary(self) -> str:
+        """Name of the measure by which the runs are compared: "accuracy", "f1" or "r2"."""
+        return measures.primary(self.measures, "last_test_")
 
     @property
     def arms(self) -> list[str]:
@@ -119,18 +125,19 @@ class RunTable(Shown):
         return frame
 
     def best(self, arm: str, measure: str | None = None) -> dict[str, Any]:
-        """Return the fields of an arm's best try: that of the largest mean validation accuracy over its seeds.
+        """Return the fields of an arm's best try: that of the best mean validation over its seeds.
 
         Args:
           arm: its runs of role "tune" are compared, but tries of which a run diverged.
-          measure: another one, the larger the better; by default the first of validation accuracy.
+          measure: another one, the larger the better; by default the first of validation, such as its accuracy.
 
         Raises:
           ValueError: the arm has no such runs, those of several cases (see :meth:`where`), or no measure of validation.
         """
-        measure = measure or next((name for name in self.measures if "validation_accuracy" in name), "")
+        of_validation = f"validation_{self.primary}"
+        measure = measure or next((name for name in self.measures if of_validation in name), "")
         if measure not in self.measures:
-            raise ValueError(f"measure: {measure or 'validation_accuracy'} is none of {', '.join(self.measures)}")
+            raise ValueError(f"measure: {measure or of_validation} is none of {', '.join(self.measures)}")
         settings = self.where(arm=arm, role="tune").settings()
         finite = settings[settings["diverged"] == 0] if len(settings) else settings
         if not len(finite) or finite["case"].nunique() > 1:
@@ -163,8 +170,8 @@ class RunTable(Shown):
             or "case", of which all runs are averaged first, and which are then the pairs of a single difference.
           test: "t", "signed-rank" or "mcnemar" (of a measure that is 0 or 1), of
             :func:`csbp_jax.reporting.statistics.paired`.
-          margin: largest difference without importance, in the unit of the measure; of an accuracy, in percentage
-            points. With it, a difference may be shown to be "equal".
+          margin: largest difference without importance, in the unit of the measure; of an accuracy or F1, in
+            percentage points. With it, a difference may be shown to be "equal".
           confidence: of the intervals.
           overlap: test over training examples, of pairs that are folds of the same data; see ``paired``.
 
@@ -201,20 +208,22 @@ class RunTable(Shown):
         """
         measure = measure or self.measures[0]
         runs = self._finite()
-        runs, scale = runs[runs["role"] == "test"], 100 if is_accuracy(measure) else 1
+        runs, shown = runs[runs["role"] == "test"], measures.of(measure)
         panels = {}
         for case, of_case in runs.groupby("case", sort=False):
-            values = of_case.pivot_table(measure, ["draw", "seed"], "arm", sort=False) * scale
+            values = of_case.pivot_table(measure, ["draw", "seed"], "arm", sort=False) * shown.scale
             panels[str(case)] = values[[arm for arm in self.arms if arm in values]]
-        figure = plots_runs.draw(panels, _label(measure), is_accuracy(measure))
+        figure = plots_runs.draw(panels, measures.words(measure) + shown.unit, shown.share)
         if file is not None:
             plots.save(figure, pathlib.Path(file), self.caption(measure), dpi=150)
         return figure
 
     def caption(self, measure: str | None = None) -> str:
         """Return the caption of :meth:`plot`."""
-        name, count = (measure or self.measures[0]).replace("_", " "), int((self.frame["role"] == "test").sum())
-        return f"{name.capitalize()} of {count} runs, a point for each, pairs joined; means with 95 % intervals."
+        name, count = measures.words(measure or self.measures[0]), int((self.frame["role"] == "test").sum())
+        return (
+            f"{name[:1].upper()}{name[1:]} of {count} runs, a point for each, pairs joined; means with 95 % intervals."
+        )
 
     def curves(self) -> pd.DataFrame:
         """Return the measures of each epoch, a row for each epoch of each run; no rows where none were recorded."""
@@ -228,30 +237,30 @@ class RunTable(Shown):
             rows += [of_run | row for row in Run.read(run["run"]).rows() if row["kind"] == "epoch"]
         return pd.DataFrame(rows)
 
-    def plot_curves(
-        self, measure: str = "validation_accuracy", *, file: str | pathlib.Path | None = None
-    ) -> "Figure | None":
+    def plot_curves(self, measure: str | None = None, *, file: str | pathlib.Path | None = None) -> "Figure | None":
         """Draw a measure of each epoch: the mean over the seeds of each arm, with its 95 % interval; runs as of plot.
 
         Args:
-          measure: a column of :meth:`curves`.
+          measure: a column of :meth:`curves`; by default the validation accuracy, or what else the task has.
           file: as of :meth:`plot`.
 
         Returns:
           The figure, or None if the runs have not recorded it.
         """
-        curves = self.curves()
+        curves, measure = self.curves(), measure or f"validation_{self.primary}"
         if measure not in curves:
             return None
         tests = curves[curves["role"] == "test"]
-        figure = plots_runs.draw_curves(tests, measure, _label(measure), 100 if is_accuracy(measure) else 1)
+        shown = measures.of(measure)
+        figure = plots_runs.draw_curves(tests, measure, measures.words(measure) + shown.unit, shown.scale)
         if file is not None:
             plots.save(figure, pathlib.Path(file), self.curves_caption(measure), dpi=150)
         return figure
 
-    def curves_caption(self, measure: str = "validation_accuracy") -> str:
+    def curves_caption(self, measure: str | None = None) -> str:
         """Return the caption of :meth:`plot_curves`."""
-        return f"{measure.replace('_', ' ').capitalize()} of each epoch: means over seeds, with 95 % intervals."
+        name = measures.words(measure or f"validation_{self.primary}")
+        return f"{name[:1].upper()}{name[1:]} of each epoch: means over seeds, with 95 % intervals."
 
     def weights(
         self, row: "Mapping[Any, Any] | pd.Series[Any]", weights_of: WeightsOf = "last", **options: Any
@@ -305,15 +314,10 @@ class RunTable(Shown):
         cells["n"] = settings["n"].astype(str)
         for measure in self._numbers()[:2]:
             ends = settings[[f"{measure}_{end}" for end in Interval._fields]].to_numpy(float)
-            unit = " (%)" * is_accuracy(measure)
-            cells[measure.replace("_", " ") + unit] = [_interval_text(measure, *row) for row in ends]
+            cells[measures.words(measure) + measures.of(measure).unit] = [_interval_text(measure, *row) for row in ends]
         if settings["diverged"].any():
             cells["diverged"] = settings["diverged"].astype(str)
         return cells
-
-
-def _label(measure: str) -> str:
-    return measure.replace("_", " ") + " (%)" * is_accuracy(measure)
 
 
 def plain_controls(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
@@ -347,13 +351,13 @@ def plain_controls(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, str | Non
 def _interval(measure: str, values: np.ndarray) -> Interval:
     if not len(values):
         return Interval(np.nan, np.nan, np.nan)
-    interval = student_of_shares(values.tolist()) if is_accuracy(measure) else student(values)
+    interval = student_of_shares(values.tolist()) if measures.of(measure).share else student(values)
     return Interval(*(np.nan if end is None else end for end in interval))
 
 
 def _interval_text(measure: str, mean: float, low: float, high: float) -> str:
     if np.isnan(mean):
         return "diverged"
-    if is_accuracy(measure):
+    if measures.of(measure).share:
         return percent(Interval(mean, *(None if np.isnan(end) else end for end in (low, high))))
     return f"{mean:.4g}" if np.isnan(low) else f"{mean:.4g} [{low:.4g}, {high:.4g}]"

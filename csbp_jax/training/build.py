@@ -93,7 +93,8 @@ def blamed(own: Own, parts: Collection[str] = ("neuron", "model", "loss", "term"
 
 def ordered_layers(config: Config, model: Any) -> tuple[str, ...]:
     """Return the layers of a network in their order if the config's optimiser needs them, else nothing."""
-    return models.layer_names(model, config.model.input_shape) if config.optimizer.layer_decay != 1 else ()
+    needs_order = config.optimizer.layer_decay != 1 or config.optimizer.name == "muon"
+    return models.layer_names(model, config.model.input_shape) if needs_order else ()
 
 
 def load_data(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[dict[str, DataSource], str]:
@@ -116,7 +117,7 @@ def load_data(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[d
 
 
 def class_names(config: Config, splits: Mapping[str, DataSource], data_dir: str | pathlib.Path) -> list[str]:
-    """Return the classes' names in the order of their labels; of own data, as the training source names them."""
+    """Return the names of the classes, labels or values, in their order; of own data, as they name them."""
     train = splits["train"]
     if not isinstance(train, UserSource):
         return data.classes(config, data_dir)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Hashable, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -16,7 +16,7 @@ from csbp_jax.config import Config, ConfigError, flatten
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
 from csbp_jax.data.source import stack
-from csbp_jax.learner import Batch, Recipe, State, calibration, optimizer
+from csbp_jax.learner import Batch, Recipe, State, calibration, measures, optimizer
 from csbp_jax.runtime import sharding
 from csbp_jax.runtime.hardware import compiler_options, flops, run_once_options
 from csbp_jax.training import build
@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 WITHOUT_PROGRAM: tuple[str, ...] = (
     *("weights", "weights_table", "patience", "loss_limit", "log_every", "checkpoint_every"),
-    *("eval_batch_size", "data.dir", "data.workers", "data.threads", "deterministic"),
+    *("eval_batch_size", "data.dir", "data.workers", "data.threads", "data.buckets", "deterministic"),
 )
 """Fields of a config that no compiled program depends on."""
 
@@ -37,6 +37,7 @@ class _shared(functools.cached_property[Result]):
 
     def __get__(self, run: Any, owner: Any = None) -> Any:
         if self.attrname not in run.programs:
+            # With an initial rate, examples of the source are constants in the program.
             needs_data = run.config.model.init_rate is not None
             run.programs[self.attrname] = self.func(run if needs_data else dataclasses.replace(run, source=()))
         return run.programs[self.attrname]
@@ -93,8 +94,14 @@ class CompiledRun:
         ``readers`` replace those of the config, whose processes are worth their start only for many batches.
         """
         readers = data.configured_readers(self.config) if readers is None else readers
-        size = self.config.batch_size
-        yield from data.train_batches(self.source, size, seed, start, rows=self._rows(size), readers=readers)
+        size, buckets = self.config.batch_size, self.config.data.buckets
+        rows = self._rows(size)
+        yield from data.train_batches(self.source, size, seed, start, rows=rows, readers=readers, buckets=buckets)
+
+    @functools.cached_property
+    def buckets(self) -> data.Buckets:
+        """The lengths to which training batches are padded."""
+        return data.Buckets.of(self.source, self.config.batch_size, self.config.data.buckets)
 
     def pure_init(self, key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
         """Return the initial state (:func:`csbp_jax.learner.init`), with the rates of ``model.init_rate``."""
@@ -103,7 +110,7 @@ class CompiledRun:
         if self.config.model.init_rate is None:
             return state
         examples = self.prepare_eval(jax.random.key(0), jax.tree.map(jnp.asarray, self._spread_examples))
-        return self._traced(learner.calibrate, state, examples["x"])
+        return self._traced(learner.calibrate, state, examples["x"], examples.get("lengths"))
 
     def pure_train_step(self, state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
         """Return ``(new state, metrics)`` (:func:`csbp_jax.learner.train_step`)."""
@@ -160,7 +167,9 @@ class CompiledRun:
         return flops(alone.train_step, *shapes)
 
     def evaluate(self, state: State, source: DataSource, check: Callable[[], None] = lambda: None) -> dict[str, float]:
-        """Evaluate a state on each example of a source once, and return ``{count, accuracy, loss}``.
+        """Evaluate a state on each example of a source once, and return ``{count, MEASURE, loss}``.
+
+        The measures are those of the task (:func:`csbp_jax.learner.measures.measures`).
 
         Nothing is augmented: a source that draws random numbers is read record by record.
         Batches have ``eval_batch_size`` examples, rounded up to a multiple of the number of devices; see
@@ -171,17 +180,19 @@ class CompiledRun:
         """
         source = data.Unaugmented(source)
         batch_size = sharding.rounded_up(self.config.eval_batch_size, self.mesh.size)
-        keys = eval_keys(self.config.seed, source, batch_size)
+        ends = self.buckets.ends.tolist()
+        keys = eval_keys(self.config.seed, source, batch_size, ends)
         sums: list[dict[str, jax.Array]] = []
         readers = data.configured_readers(self.config)
-        batches = data.eval_batches(source, batch_size, rows=self._rows(batch_size), readers=readers)
+        rows = self._rows(batch_size)
+        batches = data.eval_batches(source, batch_size, rows=rows, readers=readers, ends=ends)
         for number, batch in enumerate(batches):
             check()
             sums.append(self._eval_step(state, keys[number], self.shard_batch(batch)))
             jax.block_until_ready(sums[-2:-1])  # at most two batches are in flight
         total = {name: sum(float(batch_sums[name]) for batch_sums in sums) for name in sums[0]}
-        count = total["count"]
-        return {"count": int(count), "accuracy": total["correct"] / count, "loss": total["loss"] / count}
+        measured = {name: float(value) for name, value in measures.measures(self.config, total).items()}
+        return {"count": int(total["count"]), **measured, "loss": total["loss"] / total["count"]}
 
     def shard_batch(self, batch: Mapping[str, np.ndarray]) -> Batch:
         """Split a batch on the host over the mesh."""
@@ -198,7 +209,8 @@ class CompiledRun:
         Raises:
           ConfigError: an own function fails, the network has other logits than the data need, or no such tap.
         """
-        config, example = self.config, data.example_batch(self.source)
+        config, first = self.config, np.zeros(1, int)
+        example = self.buckets.padded(data.example_batch(self.source), first, first)
         batch = {k: jax.ShapeDtypeStruct((config.batch_size, *v.shape[1:]), v.dtype) for k, v in example.items()}
         mask = jax.ShapeDtypeStruct((config.batch_size,), bool)
 
@@ -212,8 +224,9 @@ class CompiledRun:
             metrics: dict[str, Any] = jax.eval_shape(self.train_step, state, batch)[1]
             jax.eval_shape(self.pure_eval_step, state, jax.random.key(0), batch | {"mask": mask})
             shape = jax.eval_shape(logits, state, batch).shape
-        if shape[1:] != (config.model.time_steps, config.model.classes):
-            expected = f"[B, T, C] of {config.model.time_steps} time steps and {config.model.classes} classes"
+        steps = batch["x"].shape[1] if "lengths" in batch else config.model.time_steps
+        if shape[1:] != (steps, config.model.classes):
+            expected = f"[B, T, C] of {steps} time steps and {config.model.classes} classes"
             raise ConfigError(f"{self.own.label}: model gives logits {shape}; expected are {expected}")
         return metrics
 
@@ -258,7 +271,8 @@ class CompiledRun:
         One by one, as a source augments only batches.
         """
         indices = np.linspace(0, len(self.source) - 1, min(calibration.EXAMPLES, len(self.source))).astype(int)
-        return stack([self.source[int(i)] for i in indices])
+        lengths = {} if self.buckets.lengths is None else {"lengths": self.buckets.lengths[indices]}
+        return stack([self.source[int(i)] for i in indices], self.buckets.per_step) | lengths
 
     def _over_mesh(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Run a function with the mesh as JAX's own, so that the network can lay its activations out on each device."""
@@ -274,7 +288,10 @@ class CompiledRun:
         # Left to itself, the partitioner would split the products over channels and send activations.
         if self.config.layout != "fsdp":
             return state
-        return dataclasses.replace(state, params=_gathered(state.params, self.mesh))
+        gathered = dataclasses.replace(state, params=_gathered(state.params, self.mesh))
+        if self.config.optimizer.name != "schedule_free":
+            return gathered
+        return dataclasses.replace(gathered, ema=_gathered(state.ema, self.mesh))  # which is evaluated
 
     def _prepared(self, state: State, batch: Batch) -> Batch:
         # Independent of the network's own random stream (dropout), which also starts from (key, step).
@@ -355,10 +372,10 @@ def initial_state(run: CompiledRun, plan: weights.Plan | None, show: Callable[[s
     return dataclasses.replace(state, **loaded, **averages)
 
 
-def eval_keys(seed: int, source: DataSource, batch_size: int) -> jax.Array:
-    """Return a key for each evaluation step over the source.
+def eval_keys(seed: int, source: DataSource, batch_size: int, ends: Sequence[int] = ()) -> jax.Array:
+    """Return a key for each evaluation step over the source (:func:`csbp_jax.data.eval_batches`).
 
     The spikes that ``data.encode`` rate draws for an example depend on its batch and its row there, and so on the size
     of a batch.
     """
-    return jax.random.split(jax.random.key(seed), -(-len(source) // batch_size))
+    return jax.random.split(jax.random.key(seed), len(data.eval_order(source, batch_size, ends)[0]))

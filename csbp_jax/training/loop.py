@@ -86,6 +86,7 @@ def train(
 def _trained(job: Job) -> dict[str, Any]:
     with job.stop.deferred():
         trained = session.train(job)
+    # All is saved, and finishing can be repeated: from here on a stop ends it at once.
     job.stop.raise_if_requested()
     return session.finish(job, trained)
 
@@ -155,7 +156,8 @@ def _prepare(
         # Before the minutes that compiling takes there.
         text = f"{resolved.model.name} is a network of the literature, meant for accelerators; on a CPU, "
         console.print(f"{text}DATASET={small} trains a small one", soft_wrap=True)
-    run = compile_run(resolved, splits["train"], len(splits["train"]) // resolved.batch_size, own)
+    steps = data.steps_per_epoch(splits["train"], resolved.batch_size, resolved.data.buckets)
+    run = compile_run(resolved, splits["train"], steps, own)
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
     metrics = multihost.all_succeed(run.trace)
     with contextlib.closing(run.batches(resolved.seed, readers=data.Readers())) as batches:

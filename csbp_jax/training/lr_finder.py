@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from csbp_jax import weights
+from csbp_jax import data, weights
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.reporting import plots_training
 from csbp_jax.reporting.terminal import Console, make_console
@@ -84,7 +84,8 @@ def find(
     values = np.geomspace(rates.low, rates.high, rates.steps)
     flat = config.replace(**{"optimizer.schedule": "constant", "optimizer.warmup_epochs": 0})
     flat, splits, _, plan = load(flat, own, data_dir)
-    run = compile_run(flat, splits["train"], len(splits["train"]) // flat.batch_size, own)
+    steps = data.steps_per_epoch(splits["train"], flat.batch_size, flat.data.buckets)
+    run = compile_run(flat, splits["train"], steps, own)
     run.trace()
     if problem := files.write_problem(folder):
         raise ConfigError(f"{folder}: cannot be written ({problem}); give another directory (--out)")

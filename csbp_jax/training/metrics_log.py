@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from csbp_jax.config import ConfigError, writing
+from csbp_jax.reporting.measures import primary
 from csbp_jax.runtime import files, seals
 from csbp_jax.training.run_json import fits
 
@@ -21,7 +22,7 @@ _MEANS = {"task_loss": float, "chaos_loss": float, "z": dict}
 _KINDS: dict[str, dict[str, Any]] = {
     "start": {"gradient_norms": dict},
     "train": _MEANS,
-    "epoch": {"epoch": int, "validation_accuracy": float},
+    "epoch": {"epoch": int},
     **{kind: {"task_loss": float} for kind in ("first", "loss_high", "loss_normal")},
     **{kind: {"layers": [str]} for kind in ("never_fires", "always_fires")},
 }
@@ -78,8 +79,11 @@ def _row(line: bytes) -> Row | None:
         return None
     if not fits(row, _ROW):
         return None
-    means = {"rates": dict, **_MEANS} if row["kind"] == "epoch" and "rates" in row else {}
-    return row if fits(row, _KINDS.get(row["kind"], {}) | means) else None
+    form = _KINDS.get(row["kind"], {})
+    if row["kind"] == "epoch":
+        form = form | {f"validation_{primary(row, 'validation_')}": float}
+        form |= {"rates": dict, **_MEANS} if "rates" in row else {}
+    return row if fits(row, form) else None
 
 
 def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> list[Row]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from csbp_jax.config import Config, ConfigError, check, flatten, from_json
+from csbp_jax.reporting import measures
 from csbp_jax.runtime import files, seals
 
 EDITABLE = {
@@ -186,9 +187,6 @@ def fits(value: Any, form: Any) -> bool:
         return False
 
 
-_TESTED = {"epoch": int, "test_accuracy": float, "validation_accuracy": float, "test_count": int}
-
-
 def _is_config(content: dict[str, Any]) -> bool:
     own, versions = content.get("own", {}), content.get("versions", {})
     of_file = {"file": str, "sha256": str} if isinstance(own, dict) and own.keys() & {"file", "sha256"} else {}
@@ -198,7 +196,13 @@ def _is_config(content: dict[str, Any]) -> bool:
 
 
 def _is_result(content: dict[str, Any]) -> bool:
-    kinds = dict.fromkeys(["last", "chosen", *(["ema"] if "ema" in content else [])], _TESTED)
-    return fits(content, {"seconds": float, "gradient_norms": dict, **kinds}) and all(
-        fits(list(content[kind].values()), [float]) and 0 <= content[kind]["test_accuracy"] <= 1 for kind in kinds
+    if not fits(content, {"seconds": float, "gradient_norms": dict, "last": dict}):
+        return False
+    name = measures.primary(content["last"])
+    tested = {"epoch": int, f"test_{name}": float, f"validation_{name}": float, "test_count": int}
+    kinds = dict.fromkeys(["last", "chosen", *(["ema"] if "ema" in content else [])], tested)
+    return fits(content, kinds) and all(
+        fits(list(content[kind].values()), [float])
+        and (0 <= content[kind][f"test_{name}"] <= 1 or not measures.MEASURES[name].share)
+        for kind in kinds
     )

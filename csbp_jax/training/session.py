@@ -124,7 +124,8 @@ def start(job: Job, stack: contextlib.ExitStack) -> tuple[Session, Tools]:
         job.show(terminal.gradient_share(norms))
 
     peak = hardware.peak_flops()
-    seconds = run.flops(session.state, job.first_batch) / peak if peak else 0.0
+    # Batches of several lengths differ in their operations.
+    seconds = run.flops(session.state, job.first_batch) / peak if peak and run.buckets.lengths is None else 0.0
     outputs = Outputs(write, bar, job.show)
     monitor = TrainingMonitor(config, run.steps_per_epoch, session.progress, (step, rows), outputs, seconds)
     host_batches = stack.enter_context(contextlib.closing(run.batches(config.seed, step)))
@@ -135,6 +136,7 @@ def start(job: Job, stack: contextlib.ExitStack) -> tuple[Session, Tools]:
 
     def save(session: Session) -> None:
         nonlocal last_saved
+        # With epochs: a stop during validation saves the step of the epoch's end, before that epoch has ended.
         position = (monitor.step, monitor.epochs)
         if monitor.step and (position != last_saved or store.failed()):
             store.save(monitor.step, session, before=sync if host0 else lambda: None)
@@ -159,6 +161,7 @@ def epoch(job: Job, tools: Tools, session: Session) -> Session:
                 break
             state, metrics = tools.train_step(state, monitor.timed_next(tools.batches))
             monitor(metrics)
+        # The monitor is a step behind, and a checkpoint counts every step that its state has done.
         monitor.catch_up()
         job.stop.raise_if_requested()
         for averaged in [state, *([learner.with_ema_weights(state)] if config.optimizer.ema else [])]:
@@ -167,8 +170,10 @@ def epoch(job: Job, tools: Tools, session: Session) -> Session:
         tools.save(dataclasses.replace(session, state=state, progress=monitor.progress()))
         raise Stopped(stopped.code, monitor.step) from None
     monitor.end_epoch(validation[0], validation[1] if config.optimizer.ema else {})
-    chosen = selection.update(session.chosen, state, monitor.epochs, validation[0])
+    weights_now = learner.evaluated_weights(config, state)
+    chosen = selection.update(session.chosen, weights_now, monitor.epochs, validation[0])
     session = Session(state, chosen, monitor.progress())
+    # Two checkpoints are kept: those of a failing stretch would push out the last good one.
     is_due = monitor.epochs % config.checkpoint_every == 0 and monitor.failing_since is None
     if is_due or session.is_over(config):
         tools.save(session)
@@ -201,7 +206,8 @@ def finish(job: Job, session: Session) -> dict[str, Any]:
 def _fresh(job: Job) -> Session:
     state = initial_state(job.run, job.plan, job.show)
     # A copy of the weights, as the step donates the state's own.
-    return dataclasses.replace(Session.fresh(state, job.metrics), chosen=selection.select(state, 0, selection.NO_EPOCH))
+    chosen = selection.select(learner.weights_of(state), 0, selection.NO_EPOCH)
+    return dataclasses.replace(Session.fresh(state, job.metrics), chosen=chosen)
 
 
 def _rows_up_to(job: Job, session: Session) -> list[Row]:
@@ -225,6 +231,8 @@ def _rows_up_to(job: Job, session: Session) -> list[Row]:
     rows = multihost.broadcast_from_host0(rows_up_to_start)
     devices, beginning = _devices(_hardware_row()), f"resumed after step {step}" if step else "a new run"
     job.show(f"{job.folder}: {beginning}, {run.total_steps} steps in all, on {devices}")
+    if lengths := run.buckets.describe():
+        job.show(lengths)
     if unused := hardware.unused_accelerator():
         job.show(unused)
     if rows and "device" in rows[0] and (former := _devices(rows[0])) != devices:

@@ -31,7 +31,7 @@ Carry = TypeVar("Carry")
 # 16 unrolled steps are two (docs/results/bench/h100.md); with more, compilation takes minutes. On a TPU, 10
 # unrolled steps move a quarter less than a loop in CNN7 and VGGSNN, and store a third less.
 UNROLLED = {"gpu": (16, 16), "tpu": (16, 16)}
-ELSEWHERE = (4, 1)
+ELSEWHERE = (4, 1)  # on CPUs, and where the platform is unknown
 
 
 def at(sequence: jax.Array, t: ArrayLike) -> jax.Array:

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import (
     convolutions,
+    neuron,
     ours,
     ours_convolution,
     ours_runs,
@@ -132,7 +133,7 @@ def test_an_installed_library_is_not_installed_again(tmp_path, monkeypatch):
 class NoProcess:
     """A worker that runs nothing, and answers with what it was asked to make."""
 
-    def __init__(self, *_):
+    def __init__(self, *_, **__):
         self.arguments: dict[str, Any] = {}
 
     def ask(self, **request):
@@ -162,14 +163,42 @@ def rounds_of(**seconds):
     return in_rounds
 
 
-@pytest.mark.parametrize("faster", peers.LAYOUTS)
-def test_spikingjelly_has_the_numbers_of_its_faster_layout(faster, monkeypatch):
+@pytest.mark.parametrize("layout", peers.LAYOUTS)
+def test_spikingjelly_has_the_numbers_of_its_fastest_form(layout, monkeypatch):
     monkeypatch.setattr(steps, "Worker", NoProcess)
-    monkeypatch.setattr(steps, "in_rounds", rounds_of(**{"ours": 2.0, faster: 3.0}))
+    seconds = {"ours": 2.0, f"autotuned, {layout}": 2.5, f"eagerly, {layout}": 3.0}
+    monkeypatch.setattr(steps, "in_rounds", rounds_of(**seconds))
     row = steps.measure(steps.TINY, "python", 5)
-    assert row["programs"].keys() == {"ours", "ours with chaos", steps.EXACT, "spikingjelly"}
-    assert row["programs"]["spikingjelly"]["over_ours"]["median"] == 1.5
-    assert f"| spikingjelly, {faster} | 9000.0 (" in tables.training_steps({"a net": row})
+    peer = {"spikingjelly", "spikingjelly, eagerly"}
+    assert row["programs"].keys() == {"ours", "ours with chaos", steps.EXACT, *peer}
+    assert [row["programs"][name]["over_ours"]["median"] for name in sorted(peer)] == [1.25, 1.5]
+    page = tables.training_steps({"a net": row})
+    assert f"| spikingjelly, autotuned, {layout} | 7500.0 (" in page
+    assert f"| spikingjelly, eagerly, {layout} | 9000.0 (" in page
+
+
+def test_a_form_that_does_not_compile_is_left_out_and_named(monkeypatch):
+    class Uncompilable(NoProcess):
+        def ask(self, **request):
+            if request.get("arguments", {}).get("mode"):
+                raise Failed("no compiler")
+            return super().ask(**request)
+
+    monkeypatch.setattr(steps, "Worker", Uncompilable)
+    monkeypatch.setattr(steps, "in_rounds", rounds_of(ours=2.0))
+    row = steps.measure(steps.TINY, "python", 5)
+    assert row["programs"]["spikingjelly"] == row["programs"]["spikingjelly, eagerly"]
+    assert set(row["failed"].values()) == {"no compiler"} and len(row["failed"]) == 4
+
+
+def test_of_a_library_the_faster_of_eager_and_compiled_counts():
+    def row(**over_lif):
+        return {name.replace("_", ", "): {"over_lif": spread(np.array([n]))} for name, n in over_lif.items()}
+
+    assert neuron.faster(row(norse=4.0, norse_compiled=1.5), "norse") == "norse, compiled"
+    assert neuron.faster(row(norse=4.0), "norse") == "norse"
+    assert "not yet measured" in neuron.how({"T=4": row(norse=4.0)})
+    assert "the faster counts" in neuron.how({"T=4": row(norse=4.0, norse_compiled=5.0)})
 
 
 @pytest.mark.parametrize("faster", peers.LAYOUTS)
@@ -330,7 +359,7 @@ def test_a_reason_has_the_numbers_of_the_page():
         return {n: {"ms": spread(np.array([m])), "over_ours": spread(np.array([m / ours]))} for n, m in ms.items()}
 
     content = {"machine": "A", "steps": {"CNN7": {"programs": programs(ours=200.0, spikingjelly=180.0)}}}
-    name = "SpikingJelly, eagerly, over ours, training step of CNN7"
+    name = "SpikingJelly over ours, training step of CNN7"
     assert f"- {name}: not measured" in targets.page(content | {"convolutions": {}})
     content["convolutions"] = {"CNN7": {"stages": {"all": programs(ours=150.0, torch=120.0)}}}
     result = targets.page(content)

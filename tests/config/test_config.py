@@ -27,7 +27,7 @@ WRONG = {
     "seed": -1,
     "epochs": 0,
     "model.time_steps": -3,
-    "model.classes": 1,
+    "model.classes": -1,
     "data.size": (8, 0),
     "model.depth": 10**9,
     "model.patch": 3,
@@ -62,11 +62,14 @@ WRONG = {
     "checkpoint_every": 0,
     "loss_limit": 0.5,
     "data.threads": 10**9,
+    "data.buckets": 0,
     "data.workers": 10**9,
     "batch_size": 1.5,
     "deterministic": 1,
     "chaos.reduce": "max",
     "loss.name": "hinge",
+    "loss.task": "words",
+    "loss.per": "batch",
     "model.name": "resnet",
     "model.neuron.reset": "soft ",
     "optimizer.schedule": None,
@@ -123,6 +126,11 @@ WRONG_TOGETHER = [
     {"model.neuron.decay": 0.0, "model.neuron.learn": "channel"},
     {"chaos.taps": ()},
     {"chaos.z0": (1.0, 2.0), "chaos.taps": ("a.norm", "b.norm", "c.norm")},
+    {"loss.name": "rate", "loss.task": "value"},
+    {"model.classes": 1},
+    {"loss.smoothing": 0.1, "loss.task": "labels"},
+    {"data.augment": ("flip", "mixup"), "loss.per": "step"},
+    {"data.frames": 3, "loss.per": "step"},
     {"loss.firing_high": 4.1, "model.neuron.name": "ilif"},
     {"loss.firing_low": 0.5},
     {"loss.membrane": 0.5, "model.neuron.name": "ilif"},
@@ -144,6 +152,7 @@ POSSIBLE_TOGETHER = [
     {"model.norm": "none", "model.init_rate": 0.1},
     {"data.mix_off_epochs": 29, "data.augment": ("mixup",)},
     {"model.neuron.order": 1000},
+    {"loss.task": "value", "loss.name": "huber", "model.classes": 1},
     {"optimizer.lr": 1, "optimizer.clip": 2},
 ]
 
@@ -193,7 +202,7 @@ def test_neurons_of_networks_written_with_spikingjelly_fire_at_their_threshold(n
     ("chaos.cut", (1.0, 2.0, 3.0), "(a finite number, a finite number) or None"),
     ("optimizer.lr", math.inf, "a finite number"),
     ("epochs", True, "a whole number"),
-    ("loss.name", "hinge", "rate, tet, mse"),
+    ("loss.name", "hinge", "rate, tet, mse, mae, huber"),
 ])  # fmt: skip
 def test_a_wrong_type_is_refused_with_the_right_one(field, value, words):
     with pytest.raises(ConfigError) as error:

@@ -59,17 +59,6 @@ def test_the_longest_span_does_not_overflow():
     np.testing.assert_array_equal(binning.by_window(t, 4, 2**62), [0, 1, 2, 3, 4])
 
 
-def test_simultaneous_events_share_a_frame_unless_binned_by_number():
-    t = np.full(10, 77)
-    np.testing.assert_array_equal(binning.by_time(t, 4), [0, 10, 10, 10, 10])
-    np.testing.assert_array_equal(binning.by_window(t, 4, 1), [0, 10, 10, 10, 10])
-    np.testing.assert_array_equal(binning.by_number(t, 4), [0, 2, 4, 6, 10])
-
-
-def test_later_events_are_in_the_last_window():
-    np.testing.assert_array_equal(binning.by_window(np.array([5, 14, 15, 24, 25, 1000]), 2, 10), [0, 2, 6])
-
-
 @pytest.mark.parametrize("old, new", [(128, 48), (128, 128), (34, 17), (240, 64), (5, 1), (3, 8)])
 def test_resized_coordinates(old, new):
     x = np.random.default_rng(0).integers(0, old, 1000).astype(np.int16)

@@ -70,13 +70,6 @@ def test_events_are_those_of_a_plain_loop_over_pixels(quiet, digits):
     assert len(events.t) > 1000
 
 
-def test_a_recording_has_this_checksum():
-    # Computed with numpy 2 on x86-64; other platforms and versions must agree.
-    events = digits_events.recording(3)
-    assert all(array.dtype == np.int64 for array in events[:4]) and events.sensor == (16, 16)
-    assert zlib.crc32(np.stack(events[:4]).astype("<i8").tobytes()) == 195784603
-
-
 def test_a_recording_does_not_depend_on_the_others(digits):
     together = camera.record(digits[:3], np.arange(3))
     for i in range(3):
@@ -92,13 +85,6 @@ def test_events_are_sorted_and_inside_the_sensor_and_the_duration():
         assert set(np.unique(events.p)) == {0, 1}
 
 
-def test_a_pixel_is_refractory_after_an_event(quiet, digits):
-    events = camera.record(digits[:1], np.arange(1))[0]
-    gaps = [np.diff(events.t[(events.y == y) & (events.x == x)]) for y, x in np.ndindex(16, 16)]
-    # Times are truncated to whole microseconds.
-    assert np.concatenate(gaps).min() >= camera.REFRACTORY - 1
-
-
 def test_noise_is_poisson_over_pixels_and_polarities():
     blank = camera.record(np.zeros((400, 8, 8), np.uint8), np.arange(400))
     mean = camera.NOISE * 256 * 0.3
@@ -109,20 +95,6 @@ def test_noise_is_poisson_over_pixels_and_polarities():
     for values, bins in ((t // 30_000, 10), (16 * y + x, 256), (p, 2)):
         counts, expected = np.bincount(values, minlength=bins), len(t) / bins
         assert ((counts - expected) ** 2 / expected).sum() < bins + 5 * math.sqrt(2 * bins)
-
-
-def test_a_blank_scene_is_silent_without_noise(quiet):
-    assert len(camera.record(np.full((1, 8, 8), 0, np.uint8), np.arange(1))[0].t) == 0
-
-
-def test_the_leading_edge_is_on_and_the_trailing_one_off(quiet, digits):
-    for events in camera.record(digits[:20], np.arange(20)):
-        for k in range(3):
-            now, on = events.t // 100_000 == k, events.p == 1
-            lead = [at[now & on].mean() - at[now & ~on].mean() for at in (events.y, events.x)]
-            movement = camera.path(100_000.0 * (k + 1)) - camera.path(100_000.0 * k)
-            assert np.dot(lead, movement) > 0
-    np.testing.assert_array_equal(camera.path(0), camera.path(300_000))
 
 
 def cheap_recording(index):
@@ -209,25 +181,10 @@ def test_another_version_is_other_data(tmp_path, monkeypatch):
     assert digits_events._parameters(config) != before[0] and digits_events.fingerprint(config, tmp_path) != before[1]
 
 
-def accuracy_of_a_linear_map(x, y, test_x, test_y):
-    """Accuracy of ridge regression on the OFF events of frames ``[N, T, H, W, 2]``."""
-    x, test_x = (np.c_[a.reshape(len(a), -1), np.ones(len(a))][:, ::2].astype(float) for a in (x, test_x))
-    weights = x.T @ np.linalg.solve(x @ x.T + 100 * np.eye(len(x)), np.eye(10)[y])
-    return ((test_x @ weights).argmax(1) == test_y).mean()
-
-
 def test_a_linear_map_separates_the_digits():
+    """Ridge regression on the OFF events of frames."""
     events = [digits_events.recording(i) for i in range(400)]
     x = np.stack([sources.bin_events(e, Data(bins="time"), 10, (16, 16, 2)) for e in events])
-    y = still_digits.arrays()["y"][:400]
-    assert accuracy_of_a_linear_map(x[:300], y[:300], x[300:], y[300:]) > 0.9
-
-
-@pytest.mark.slow
-def test_a_linear_map_separates_the_digits_of_validation(tmp_path):
-    splits = digits_events.load(configs.load("digits_events"), tmp_path)
-    (x, y), (test_x, test_y) = (
-        (source.take(np.arange(len(source)), np.zeros((len(source), 0), np.float32))["x"], source.y)
-        for source in (splits["train"], splits["validation"])
-    )
-    assert accuracy_of_a_linear_map(x, y, test_x, test_y) > 0.9
+    x, y = np.c_[x.reshape(400, -1), np.ones(400)][:, ::2].astype(float), still_digits.arrays()["y"][:400]
+    weights = x[:300].T @ np.linalg.solve(x[:300] @ x[:300].T + 100 * np.eye(300), np.eye(10)[y[:300]])
+    assert ((x[300:] @ weights).argmax(1) == y[300:]).mean() > 0.9

@@ -1,6 +1,5 @@
 """Bundled digits and the pipeline: splits, order, resumption, evaluation."""
 
-import itertools
 import json
 
 import chex
@@ -17,10 +16,6 @@ def digits():
     return data.load(Config())
 
 
-def take(source, n, **options):
-    return list(itertools.islice(data.train_batches(source, **options), n))
-
-
 def test_digits_are_split_without_overlap_and_stratified(digits):
     assert {split: len(source) for split, source in digits.items()} == {"train": 1258, "validation": 180, "test": 359}
     images = np.concatenate([source.x.reshape(len(source), -1) for source in digits.values()])
@@ -34,14 +29,6 @@ def test_a_record_is_a_still_image(digits):
     record = digits["train"][0]
     chex.assert_shape(record["x"], (1, 8, 8, 1))
     assert record["x"].dtype == np.float32 and 0 <= record["x"].min() < record["x"].max() <= 1
-
-
-@pytest.mark.parametrize("start", [1, 38, 39, 57])
-def test_the_stream_is_a_function_of_seed_and_step(digits, start):
-    batches = take(digits["train"], 60, batch_size=32, seed=5)
-    resumed = take(digits["train"], 60 - start, batch_size=32, seed=5, start_step=start)
-    chex.assert_trees_all_equal(batches[start:], resumed)
-    assert not np.array_equal(batches[0]["y"], take(digits["train"], 1, batch_size=32, seed=6)[0]["y"])
 
 
 def test_the_fingerprint_of_the_digits_differs_from_that_of_their_events(tmp_path):

@@ -17,10 +17,6 @@ def images():
     return jnp.tile(jnp.linspace(0, 1, 16).reshape(1, 1, 4, 4, 1), (3, 1, 1, 1, 1))
 
 
-def test_direct_returns_the_image_itself(images):
-    assert encode.direct(jax.random.key(0), images, 8) is images
-
-
 def test_rate_is_bernoulli_with_the_brightness(images):
     steps = 4000
     spikes = np.asarray(rate(jax.random.key(0), images, steps))
@@ -57,4 +53,3 @@ def test_latency_gives_a_single_spike_at_the_stated_step(latencies, steps):
     np.testing.assert_array_equal(spikes.sum(1).ravel(), [0, 1, 1, 1, 1, 1, 1, 1])
     first = spikes.argmax(1).ravel()
     np.testing.assert_array_equal(first[1:], np.floor((1 - BRIGHTNESS.ravel()[1:].clip(max=1)) * steps))
-    assert np.all(np.diff(first[1:]) <= 0) and first[-1] == 0

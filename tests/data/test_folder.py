@@ -406,17 +406,6 @@ def test_labels_of_frames_counted_before_are_those_of_the_present_classes(root, 
     assert len(list((tmp_path / "kept" / "frames").glob("mine-*/"))) == 1
 
 
-def test_unreadable_recordings_are_left_out_and_listed(root, tmp_path, capsys):
-    fill(root, events)
-    np.savez(
-        root / "b" / "3.npz", x=np.array([9]), y=np.array([0]), t=np.array([0]), p=np.array([0]), height=6, width=8
-    )
-    with pytest.raises(ConfigError, match=r"3.npz: event 0 has x = 9, outside of 0 to 7"):
-        load(root, tmp_path)
-    splits = load(root, tmp_path, bad="skip")
-    assert sum(map(len, splits.values())) == 3 * N - 1 and "left out 1 file " in capsys.readouterr().err
-
-
 def test_reading_all_finds_a_damaged_picture_before_training_does(root, tmp_path, capsys):
     path = fill(root) / "a10" / "3.png"
     line = ["data", "folder", "--data.dir", str(root), "--data.size", "6", "8", "--data-dir", str(tmp_path / "kept")]

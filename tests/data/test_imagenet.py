@@ -21,13 +21,10 @@ IMAGES, TESTED = 60, 21  # per class of three, and in the test split
 
 def start(folder, make):
     """Start two processes with a device each."""
-    port, running = processes.free_port(), []
-    for process in range(2):
-        args = f"{NETWORK} {STEPS} --runs {folder / 'runs'} --distributed 127.0.0.1:{port},2,{process}"
-        settings = {**os.environ, **make, "CSBP_ARGS": args, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
-        line = [sys.executable, "-m", "csbp_jax", "train", "--environment"]
-        running.append(subprocess.Popen(line, cwd=processes.ROOT, env=settings, stdout=-1, stderr=-1, text=True))
-    return running
+    args = f"{NETWORK} {STEPS} --runs {folder / 'runs'} --distributed 127.0.0.1:{processes.free_port()},2"
+    line = ["-m", "csbp_jax", "train", "--environment"]
+    of_each = ({**make, "CSBP_ARGS": f"{args},{process}"} for process in range(2))
+    return [process for settings in of_each for process in processes.start_lines([line], devices=1, **settings)]
 
 
 @pytest.mark.slow

@@ -28,10 +28,10 @@ from csbp_jax.data.user import arrays
 SEED, BATCH = 11, 16
 
 
-class Noisy:
+class Noisy(data.DataSource):
     """Source whose records are i plus its uniforms, so that any change of order, content or randomness shows."""
 
-    events, num_uniforms, classes = False, 3, 7
+    num_uniforms, classes = 3, 7
 
     def __init__(self, n=103):
         self.n = n

@@ -54,12 +54,6 @@ def test_dimension_of_known_maps(x64, step, start, dimension):
     assert abs(value - dimension) < 4 * error + 1e-9 and error < 0.02
 
 
-def test_dimension_of_a_linear_contraction_is_zero(x64):
-    matrix = jnp.array([[0.9, 1.0], [0.0, 0.5]])
-    _, _, history = spectrum_of(lambda x, _: matrix @ x, jnp.ones(2), 50)
-    assert dynamics.delta_method(dynamics.kaplan_yorke, history) == (0.0, 0.0)
-
-
 def test_errors_of_a_function_account_for_errors_that_cancel(x64):
     """In Hénon's map the two exponents fluctuate against each other, since their sum is constant."""
     _, errors, history = spectrum_of(known_exponents.henon, jnp.array([0.1, 0.1]), 1000)

@@ -85,8 +85,8 @@ def test_numbers_are_printed_and_written(run, evaluated):
 def test_the_train_split_is_not_augmented(trained):
     """The source inverts its pictures in ``take``, as another would crop or flip them."""
 
-    class Inverted:
-        events, num_uniforms, classes = False, 1, 10
+    class Inverted(data.DataSource):
+        num_uniforms, classes = 1, 10
 
         def __init__(self, source):
             self.source = source

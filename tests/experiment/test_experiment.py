@@ -238,9 +238,8 @@ def test_a_try_that_diverges_is_chosen_last(tmp_path):
 def test_tasks_are_numbered_from_zero_and_seeds_are_integers(tmp_path):
     with pytest.raises(ValueError, match=r"shard: \(2, 2\) is not possible; of n tasks, i is from 0 to n - 1"):
         run(tuned(), tmp_path / "e", shard=(2, 2))
-    seeds: Any = [0.5]
     with pytest.raises(TypeError, match="float"):
-        run(Experiment(Hill(), {"a": {"height": 1.0}}, seeds=seeds), tmp_path / "e")
+        run(Experiment(Hill(), {"a": {"height": 1.0}}, seeds=[0.5]), tmp_path / "e")  # type: ignore[list-item]
 
 
 def test_another_base_and_a_shard_in_training_are_refused(tmp_path):

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -240,12 +240,12 @@ def test_a_member_selects_the_epoch_that_a_single_run_selects():
             {"accuracy": np.float32(a), "loss": np.float32(b)}
             for a, b in zip(rng.random(5).round(1), losses, strict=True)
         ]
-        state = learner.State(*[cast(Any, {})] * len(dataclasses.fields(learner.State)))
-        member: dict[str, Any] = {**selection.NO_EPOCH, "weights": {"params": {}, "batch_stats": {}}}
-        single = selection.select(state, 0, selection.NO_EPOCH)
+        weights: dict[str, Any] = {"params": {}, "batch_stats": {}}
+        member: dict[str, Any] = {**selection.NO_EPOCH, "weights": weights}
+        single = selection.select(weights, 0, selection.NO_EPOCH)
         for epoch, row in enumerate(rows, start=1):
-            member = update(state, member, row["accuracy"], row["loss"], epoch)
-            single = selection.update(single, state, epoch, row)
+            member = update(weights, member, row["accuracy"], row["loss"], epoch)
+            single = selection.update(single, weights, epoch, row)
         finite = [row for row in rows if np.isfinite(row["loss"])]
         best = max(finite or rows, key=lambda row: (row["accuracy"], -row["loss"] if finite else 0))
         assert int(member["epoch"]) == int(single["epoch"]) > 0

@@ -98,6 +98,12 @@ def test_products_of_float32_are_not_rounded_on_any_device(prepared, run, monkey
     assert products and all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
+def test_a_sign_has_no_tangent(prepared):
+    config, probe = prepared
+    with pytest.raises(ConfigError, match=r"^optimizer.name: lion is not possible in a map"):
+        training_map.make(config.replace("optimizer.name", "lion"), probe, STEPS_PER_EPOCH)
+
+
 def test_a_start_is_not_silently_of_other_weights(prepared):
     config, (probe, _) = prepared
     run = training_map.make(replaced(config, "weights", "w.pth"), probe, STEPS_PER_EPOCH)

@@ -16,6 +16,12 @@ from csbp_jax.learner import optimizer
 BASE = Optimizer(lr=0.3, schedule="cosine")
 
 
+def updates(config, params, gradient):
+    """The first update, for a rate of 1, of a network whose first layer is conv1."""
+    tx = optimizer.build(config, 1, 1, ("conv1", "conv2", "readout"))
+    return tx.update(gradient, tx.init(params), params)[0]
+
+
 def values(config, epochs=4, steps_per_epoch=10):
     schedule = jax.vmap(optimizer.schedule(config, epochs, steps_per_epoch))
     return np.array(schedule(jnp.arange(epochs * steps_per_epoch + 1)))
@@ -41,6 +47,48 @@ def test_warmup_rises_linearly_to_the_peak_and_the_schedule_follows(schedule):
     np.testing.assert_allclose(warm[:10], np.arange(1, 11) / 10, rtol=1e-6)
     after = values(dataclasses.replace(config, warmup_epochs=0), epochs=3)
     np.testing.assert_allclose(warm[10:], after, atol=1e-6)
+
+
+def test_schedule_free_times_a_rate_is_the_one_of_optax_at_that_rate():
+    config, lr = Optimizer(name="schedule_free", schedule="constant", warmup_epochs=1, weight_decay=0.02), 0.03
+    tx, schedule = optimizer.build(config, 3, 5), optimizer.schedule(config, 3, 5)
+    base = optax.chain(
+        optax.scale_by_rms(0.999, 1e-8, eps_in_sqrt=False, bias_correction=True),
+        optax.add_decayed_weights(0.02),
+        optax.scale_by_learning_rate(lambda n: lr * schedule(n)),
+    )
+    by_hand = optax.contrib.schedule_free(base, lambda n: lr * schedule(n), b1=0.9)
+    params = expected = {"a": jnp.linspace(-1, 2, 7), "b": jnp.ones((2, 3))}
+    gradient = jax.grad(lambda p: jnp.sum(jnp.cos(3 * p["a"]) + p["a"] ** 2) + jnp.sum((p["b"] - 0.3) ** 4))
+    state, optax_state = tx.init(params), by_hand.init(expected)
+    for _ in range(30):
+        update, state = tx.update(gradient(params), state, params)
+        params = optax.apply_updates(params, jax.tree.map(lambda u: lr * u, update))
+        update, optax_state = by_hand.update(gradient(expected), optax_state, expected)
+        expected = optax.apply_updates(expected, update)
+    evaluated = optimizer.schedule_free_weights(state, params, jnp.float32(lr))
+    optax_evaluated = optax.contrib.schedule_free_eval_params(optax_state, expected)
+    chex.assert_trees_all_close((params, evaluated), (expected, optax_evaluated), atol=2e-6)
+    assert max(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.abs(a - b).max(), params, evaluated))) > 0.01
+
+
+def test_muon_orthogonalises_hidden_kernels_and_leaves_the_rest_to_adam():
+    """Singular values of an update are alike, and its root mean square is 0.2, near AdamW's."""
+    layer = {"kernel": (3, 3, 4, 8), "bias": (8,)}
+    shapes = {"conv1": layer, "conv2": {**layer, "scale": (8,)}, "readout": {"kernel": (8, 3)}}
+    rng = np.random.default_rng(0)
+    params, gradient = (
+        jax.tree.map(lambda s: jnp.float32(rng.normal(size=s)), shapes, is_leaf=lambda s: isinstance(s, tuple))
+        for _ in range(2)
+    )
+    update = updates(Optimizer(name="muon", schedule="constant", weight_decay=0.1), params, gradient)
+    adamw = updates(Optimizer(name="adamw", schedule="constant", weight_decay=0.1), params, gradient)
+    singular = jnp.linalg.svd((update["conv2"]["kernel"] + 0.1 * params["conv2"]["kernel"]).reshape(36, 8))[1]
+    assert singular.max() / singular.min() < 2 < jnp.ptp(jnp.linalg.svd(gradient["conv2"]["kernel"].reshape(36, 8))[1])
+    assert jnp.sqrt((singular**2).sum() / (36 * 8)) == pytest.approx(0.2, rel=0.3)
+    del update["conv2"]["kernel"], adamw["conv2"]["kernel"]
+    # Adam with Nesterov's momentum, as optax.contrib.muon has it: at the first step the direction is the same.
+    chex.assert_trees_all_close(jax.tree.map(jnp.sign, update), jax.tree.map(jnp.sign, adamw))
 
 
 def test_weight_decay_is_part_of_the_gradient_for_sgd_and_decoupled_for_adamw():
@@ -108,9 +156,15 @@ def test_a_gradient_moves_adam_by_the_rate_and_scale_of_its_heavy_ball(count):
     assert float(without - moved) / 1e-3 == pytest.approx(float(ball["rate"] * ball["scale"][0]), rel=0.15)
 
 
-@pytest.mark.parametrize("field", [{"layer_decay": 0.5}, {"sam_radius": 0.05}])
-def test_the_flip_ratio_is_not_defined_with_layer_decay_or_sam(field):
-    assert optimizer.heavy_ball(Optimizer(name="sgd", **field), optax.EmptyState()) is None
+@pytest.mark.parametrize(
+    "field", [{"layer_decay": 0.5}, {"sam_radius": 0.05}, *({"name": n} for n in ("lion", "muon", "schedule_free"))]
+)
+def test_the_flip_ratio_is_not_defined_where_a_step_is_no_heavy_ball(field):
+    config = Optimizer(**{"name": "sgd", "schedule": "constant", **field})
+    params = {"conv1": jnp.ones((2, 2))}
+    tx = optimizer.build(config, 1, 1, ("conv1",))
+    _, state = tx.update(params, tx.init(params), params)
+    assert optimizer.heavy_ball(config, state) is None
 
 
 def test_layers_are_in_the_order_of_the_forward_pass():

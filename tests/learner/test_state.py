@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from csbp_jax import learner
-from csbp_jax.config import Chaos, ConfigError
+from csbp_jax.config import Chaos, ConfigError, Optimizer
 from tests.support import small_net
 from tests.support.small_net import TAPS, first_state, recipe
 
@@ -60,3 +60,17 @@ def test_a_state_may_be_donated_whose_taps_share_an_array():
 def test_seeds_give_different_first_weights():
     kernels = [first_state(recipe(), seed).params["readout"]["kernel"] for seed in (0, 1)]
     assert not np.allclose(*kernels)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "lion", "muon", "schedule_free"])
+def test_moments_are_dynamical_and_an_optimisers_constants_are_not(name):
+    """Each tensor has as many moments as the optimiser keeps of it."""
+    kept = Optimizer(name=name, schedule="constant")
+    of_name = recipe(dataclasses.replace(small_net.CONFIG, optimizer=kept))
+    state = jax.eval_shape(lambda: learner.init(of_name, jax.random.key(0)))
+    marked = jax.tree.leaves(learner.dynamical_leaves(state).opt_state)
+    shapes = [leaf.shape for leaf, dynamical in zip(jax.tree.leaves(state.opt_state), marked, strict=True) if dynamical]
+    params = [leaf.shape for leaf in jax.tree.leaves(state.params)]
+    moments = {"sgd": 1, "lion": 1, "muon": 2, "adam": 2, "schedule_free": 2}[name]
+    once = [state.params[layer]["dense"]["kernel"].shape for layer in ("fc1", "fc2")] if name == "muon" else []
+    assert sorted(shapes + once) == sorted(moments * params)

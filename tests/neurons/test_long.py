@@ -72,14 +72,3 @@ def test_a_thousand_steps_need_at_most_twice_the_temporaries_of_64():
     short = temporaries(64, None)
     assert temporaries(1000, 50) <= 2 * short
     assert temporaries(1000, None) > 10 * short
-
-
-def test_a_length_below_one_is_an_error():
-    with pytest.raises(ValueError, match="in_chunks: length is 0"):
-        in_chunks(lambda state, x: (state, x), 0, jnp.zeros((1, 3)), 0)
-
-
-@pytest.mark.parametrize("shape", [(1, 0, 3), (3,)])
-def test_a_sequence_without_a_time_step_is_an_error(shape):
-    with pytest.raises(ValueError, match=r"in_chunks: x has shape \(.*\), but must be \[B, T, ...\] with T >= 1"):
-        in_chunks(lambda state, x: (state, x), 0, jnp.zeros(shape), 4)

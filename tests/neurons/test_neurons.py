@@ -175,21 +175,6 @@ def test_shapes_follow_x_and_the_membrane_defaults_to_zeros(T):
 # --- membrane and threshold
 
 
-@RESETS
-def test_two_calls_chained_by_the_membrane_equal_one(x64, reset):
-    def chained(x, membrane, **arguments):
-        head, membrane = lif(x[:, :3], membrane=membrane, **arguments)  # unrolled
-        tail, membrane = lif(x[:, 3:], membrane=membrane, **arguments)  # a loop
-        return jnp.concatenate([head, tail], axis=1), membrane
-
-    arguments = {"x": draw(B, 8, C), "membrane": draw(B, C, seed=9), "decay": 0.5, "threshold": 0.8}
-    weights = draw(B, 8, C, seed=1), draw(B, C, seed=2)
-    one, outputs = make_gradients(lif, reset=reset)(arguments, weights)
-    two, chained_outputs = make_gradients(chained, reset=reset)(arguments, weights)
-    assert_trees_all_equal(chained_outputs, outputs)
-    assert_close(two, one, 1e-12)
-
-
 @UNROLLED_AND_LOOP
 @RESETS
 def test_initial_membrane_above_threshold_is_not_reset_again(reset, T):
@@ -233,17 +218,6 @@ def test_a_neuron_can_fire_at_exactly_its_threshold(x64, reset, T):
     assert (expected[1][0] != above).any() and (silent == above).all()
 
 
-@UNROLLED_AND_LOOP
-def test_bfloat16_current_has_a_float32_membrane_and_bfloat16_spikes_and_gradient(T):
-    x, weights = draw(B, T, C).astype(jnp.bfloat16), (draw(B, T, C, seed=1), draw(B, C, seed=2))
-    run = make_gradients(lif)
-    gradient, (spikes, membrane) = run({"x": x}, weights)
-    assert_type([gradient["x"], spikes, membrane], [jnp.bfloat16, jnp.bfloat16, jnp.float32])
-    expected, outputs = run({"x": x.astype(jnp.float32)}, weights)
-    assert_trees_all_equal((spikes.astype(jnp.float32), membrane), outputs)
-    assert_close(gradient, expected, 0.01)
-
-
 # --- the neuron as a pytree
 
 
@@ -261,18 +235,6 @@ def test_calling_the_pytree_equals_the_functions(reset):
     for actual, expected in pairs(x, membrane):
         assert_trees_all_equal(actual, expected)
     assert jax.tree.leaves(neuron) == [0.3, 0.8, 2.0]
-
-
-@UNROLLED_AND_LOOP
-def test_vmap_over_decay_threshold_and_width_equals_separate_calls(T):
-    x, weights = draw(B, T, C), (draw(B, T, C, seed=1), draw(B, C, seed=2))
-    run = make_gradients(lambda x, neuron: neuron(x))
-    neurons = [LIF(decay, threshold, surrogate.triangle(width)) for decay, threshold, width in np.eye(3) / 2 + 0.5]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *neurons)
-    vectorised = jax.vmap(run, ({"x": None, "neuron": 0}, None))({"x": x, "neuron": stacked}, weights)
-    separate = [run({"x": x, "neuron": neuron}, weights) for neuron in neurons]
-    assert_trees_all_close(vectorised, jax.tree.map(lambda *runs: jnp.stack(runs), *separate), atol=1e-5)
-    assert not np.allclose(vectorised[0]["x"][0], vectorised[0]["x"][2])
 
 
 # --- residuals, and differentiation under transforms
@@ -473,44 +435,3 @@ def test_several_time_steps_per_pass_of_the_loop_equal_one(x64, monkeypatch, T):
 
 
 # --- errors
-
-
-@pytest.mark.parametrize(
-    "error, message, arguments",
-    [
-        (TypeError, "x is int32", {"x": jnp.zeros((B, 3, C), jnp.int32)}),
-        (ValueError, r"x has shape \(3, 0, 4\).*T >= 1", {"x": jnp.zeros((B, 0, C))}),
-        (ValueError, r"x has shape \(3,\).*time is axis 1", {"x": jnp.zeros(3)}),
-        (ValueError, r"reset is 'zero'.*hard, soft, none", {"reset": "zero"}),
-        (ValueError, r"residual is 'tiny'.*full, half", {"residual": "tiny"}),
-        (ValueError, r"at_threshold is 'maybe'.*silent, fire", {"at_threshold": "maybe"}),
-        (ValueError, r"decay of shape \(5,\).*\(3, 4\)", {"decay": jnp.ones(5)}),
-        (ValueError, r"threshold of shape \(3, 3, 4\).*\(3, 4\)", {"threshold": jnp.ones((B, 3, C))}),
-        (ValueError, r"membrane of shape \(2, 4\).*\(3, 4\)", {"membrane": jnp.zeros((2, C))}),
-    ],
-    ids=["integer_x", "no_time_step", "no_time_axis", "reset", "residual", "tie", "decay", "threshold", "membrane"],
-)
-def test_errors_name_what_is_wrong(error, message, arguments):
-    with pytest.raises(error, match=f"lif: {message}"):
-        lif(**{"x": jnp.zeros((B, 3, C))} | arguments)
-
-
-@pytest.mark.parametrize("spike", [surrogate.triangle, "triangle"])
-@pytest.mark.parametrize("neuron", [lif, lif_trace])
-def test_a_spike_that_is_no_surrogate_is_refused(neuron, spike):
-    with pytest.raises(TypeError, match=r"lif: spike is .*triangle.*, but must be a Surrogate, such as surrogate"):
-        neuron(jnp.zeros((B, 3, C)), spike=spike)
-
-
-@pytest.mark.parametrize("neuron", [lif, lif_trace])
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"decay": 2.0}, "decay is 2.0, but must be from 0 to 1"),
-        ({"decay": np.array([0.5, -0.5, 0.5, 0.5])}, "decay is .*, but must be from 0 to 1"),
-        ({"threshold": 0}, "threshold is 0, but must be above 0"),
-    ],
-)
-def test_impossible_numbers_are_refused(neuron, arguments, message):
-    with pytest.raises(ValueError, match=f"lif: {message}"):
-        neuron(jnp.zeros((B, 3, C)), **arguments)

@@ -197,16 +197,6 @@ def test_period_detection_tells_a_cycle_from_noise():
     assert one_neuron.settled(np.ones(9)) == 0 and one_neuron.stretches(one_neuron.irregular(cycle)) == []
 
 
-def run_main(out, capsys):
-    """Run the program: three sentences and the paths; the page has the sentences on each run."""
-    one_neuron.main(["--out", str(out)])
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4 and lines[-1].startswith(f"Figure: {out / 'one_neuron.png'}; ")
-    page = (out / "README.md").read_text().splitlines()
-    runs = [f"T={time_steps}{part}:" for time_steps in (10, 20) for part in ("", ", H(0)=1")]
-    assert [sum(line.startswith(run) for line in page) for run in runs] == [1] * 4
-
-
 def test_the_program_writes_figure_data_and_page_of_short_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(one_neuron, "trajectory", functools.partial(trajectory, steps=60))
     monkeypatch.setattr(one_neuron, "bifurcation", functools.partial(bifurcation, transient=5, keep=2))
@@ -214,18 +204,14 @@ def test_the_program_writes_figure_data_and_page_of_short_runs(tmp_path, capsys,
     monkeypatch.setattr(one_neuron.study, "save_figure", lambda fig, out, name, dpi: save(fig, out, name, dpi=20))
     short = one_neuron.measure(2)
     monkeypatch.setattr(one_neuron, "measure", lambda time_steps: short)
-    run_main(tmp_path, capsys)
+    one_neuron.main(["--out", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and lines[-1].startswith(f"Figure: {tmp_path / 'one_neuron.png'}; ")
+    page = (tmp_path / "README.md").read_text().splitlines()
+    runs = [f"T={time_steps}{part}:" for time_steps in (10, 20) for part in ("", ", H(0)=1")]
+    assert [sum(line.startswith(run) for line in page) for run in runs] == [1] * 4  # a sentence on each
     assert (tmp_path / "one_neuron.png").exists() and (tmp_path / "one_neuron.pdf").exists()
     for time_steps in (10, 20):
         with np.load(tmp_path / f"one_neuron_T{time_steps}.npz") as data:
             assert set(data) == set(short) and data["csbp_H0"].shape == (60,)
             np.testing.assert_array_equal(data["visited"], short["visited"])
-
-
-@pytest.mark.slow
-def test_the_program_writes_its_figure_and_data(tmp_path, capsys):
-    run_main(tmp_path, capsys)
-    assert (tmp_path / "one_neuron.png").stat().st_size > 50_000 and (tmp_path / "one_neuron.pdf").exists()
-    with np.load(tmp_path / "one_neuron_T20.npz") as data:
-        np.testing.assert_allclose(data["csbp_H0"][-1], FIXED_POINT / 2, atol=1e-5)
-        assert data["visited"].shape[0] == data["z"].size and np.isfinite(data["visited"]).all()

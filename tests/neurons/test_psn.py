@@ -11,11 +11,9 @@ import pytest
 from chex import assert_trees_all_close, assert_trees_all_equal, assert_type
 
 from csbp_jax import surrogate
-from csbp_jax.config import ConfigError
 from csbp_jax.neurons import psn
 from csbp_jax.neurons.chunked import in_chunks
 from csbp_jax.neurons.psn import PSN, MaskedPSN, SlidingPSN
-from csbp_jax.neurons.recurrent import Feedback
 
 B, T, C = 3, 5, (2, 4)
 SPIKE = surrogate.arctan(2.0)
@@ -154,19 +152,6 @@ def test_a_sliding_psn_goes_on_from_its_state(x64, order):
         assert_trees_all_close(other, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_a_sliding_psn_can_be_recurrent():
-    neuron = SlidingPSN(2).init_with_output(jax.random.key(0), 4)[0]
-    x, weights = jnp.asarray(draw(B, T, 4), jnp.float32), jnp.asarray(draw(4, 4, seed=1), jnp.float32)
-
-    @jax.jit
-    def outputs(x):
-        spikes, state = Feedback(neuron, weights)(x)
-        late = jnp.pad(spikes[:, :-1], ((0, 0), (1, 0), (0, 0)))
-        return (spikes, state.inner), neuron(x + late @ weights)
-
-    assert_trees_all_close(*outputs(x), atol=1e-5)
-
-
 @NAMES
 def test_bfloat16_currents_have_float32_membranes_and_bfloat16_spikes(name):
     neuron = MODULES[name].init_with_output(jax.random.key(0), 4)[0]
@@ -193,43 +178,3 @@ def test_it_can_fire_at_exactly_its_threshold(name):
     for rule, expected in (("silent", u > 1), ("fire", u >= 1)):
         spikes = bound(MODULES[name].clone(at_threshold=rule), params)(x)[0]
         assert_trees_all_equal(spikes, expected.astype(jnp.float32))
-
-
-def test_a_psn_refuses_all_but_its_sequences():
-    neuron = PSN(T).init_with_output(jax.random.key(0), 4)[0]
-    with pytest.raises(ConfigError, match="PSN: x has 1 time steps, but the weights are for all 5 steps at once"):
-        Feedback(neuron, jnp.eye(4))(jnp.zeros((B, T, 4)))
-    with pytest.raises(ConfigError, match=r"PSN: x continues an earlier sequence, but .* take a sliding PSN"):
-        neuron(jnp.zeros((B, T, 4)), neuron(jnp.zeros((B, T, 4)))[1])
-
-
-def test_impossible_numbers_are_refused():
-    for module, message in (
-        (PSN(T, threshold=0.0), "PSN: threshold is 0.0, but must be above 0"),
-        (SlidingPSN(0), "SlidingPSN: order is 0, but must be a positive whole number"),
-        (SlidingPSN(2, threshold=-1.0), "SlidingPSN: threshold is -1.0"),
-        (SlidingPSN(2.5), "SlidingPSN: order is 2.5, but must be a positive whole number"),  # type: ignore[arg-type]
-        (PSN(0), "PSN: time_steps is 0, but must be a positive whole number"),
-        (MaskedPSN(T, order=0), "MaskedPSN: order is 0, but must be a positive whole number"),
-        (MaskedPSN(T, masking=1.5), "MaskedPSN: masking is 1.5, but must be from 0 to 1"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            module.init(jax.random.key(0), 4)
-    neuron = SlidingPSN(2).init_with_output(jax.random.key(0), 4)[0]
-    with pytest.raises(TypeError, match=r"SlidingPSN: state is a .*, but must be the SlidingState of another call"):
-        neuron(jnp.zeros((B, T, 4)), jnp.zeros((B, 4)))
-    for batch, order in ((B, 3), (B + 1, 2)):
-        other = SlidingPSN(order).init_with_output(jax.random.key(0), 4)[0](jnp.zeros((batch, T, 4)))[1]
-        with pytest.raises(ValueError, match=r"SlidingPSN: the state's inputs have shape .*, but must be \(3, 1, 4\)"):
-            neuron(jnp.zeros((B, T, 4)), other)
-    for module in (PSN(T, at_threshold="no"), SlidingPSN(2, at_threshold="no")):  # type: ignore[arg-type]  # wrong on purpose
-        neuron, name = module.init_with_output(jax.random.key(0), 4)[0], type(module).__name__
-        with pytest.raises(ValueError, match=f"^{name}: at_threshold is 'no', but must be one of silent, fire"):
-            neuron(jnp.zeros((B, T, 4)))
-
-
-@pytest.mark.parametrize("module", [PSN(T, spike=surrogate.triangle), SlidingPSN(2, spike=surrogate.triangle)])  # type: ignore[arg-type]  # wrong on purpose
-def test_a_spike_that_is_no_surrogate_is_refused(module):
-    neuron = module.init_with_output(jax.random.key(0), 4)[0]
-    with pytest.raises(TypeError, match=f"^{type(module).__name__}: spike is <function triangle .*must be a Surrogate"):
-        neuron(jnp.zeros((B, T, 4)))

@@ -6,7 +6,6 @@ import pathlib
 import re
 import signal
 import subprocess
-import sys
 import time
 import types
 from typing import Any
@@ -30,18 +29,6 @@ LINE = [
     *("digits", "--name", "r", "--batch-size", "64", "--eval-batch-size", "50", "--log-every", "1"),
     *("--model.name", "dense", "--model.features", "8", "--model.time-steps", "2", "--chaos.taps", "fc1.membrane"),
 ]
-
-
-@pytest.mark.parametrize("how", ["on", "localhost", "localhost:1", "localhost:1,2", "a b:1,2,0", "localhost:1,2,0,4"])
-def test_other_forms_of_distributed_are_refused(how):
-    with pytest.raises(ConfigError, match=r"allowed are off, auto and HOST:PORT,n,i"), multihost.connected(how, Stop()):
-        pass
-
-
-def test_process_numbers_are_below_n(capsys, tmp_path):
-    assert main(["train", *LINE, "--runs", str(tmp_path), "--distributed", "127.0.0.1:1,2,2"]) == 2
-    assert "of n processes, i is from 0 to n - 1" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_off_is_this_process_and_its_own_stop():
@@ -153,14 +140,10 @@ def test_a_process_raises_an_error_of_any_kind_only_after_it_has_passed_it_on(mo
 
 
 def test_decisions_and_errors_of_one_process_reach_all(tmp_path):
-    script = pathlib.Path(__file__).parents[1] / "support" / "process_agreement.py"
     how = f"127.0.0.1:{processes.free_port()},2"
-    environment = {**os.environ, "PYTHONPATH": ".", "JAX_PLATFORMS": "cpu"}
-    lines = [[sys.executable, str(script), f"{how},{process}", str(process), tmp_path / "file"] for process in range(2)]
-    running = [
-        subprocess.Popen(line, cwd=processes.ROOT, env=environment, stdout=-1, stderr=-1, text=True) for line in lines
-    ]
-    codes, reported, errors = processes.finish(running, 120)
+    script = ["-m", "tests.support.process_agreement"]
+    lines = [[*script, f"{how},{process}", str(process), tmp_path / "file"] for process in range(2)]
+    codes, reported, errors = processes.finish(processes.start_lines(lines), 120)
     assert codes == [0, 0], errors
     for process, text in enumerate(reported):
         assert [line for line in text.splitlines() if "Gloo" not in line] == [
@@ -182,14 +165,9 @@ def test_decisions_and_errors_of_one_process_reach_all(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("late", ["in loading", "before a step"])
 def test_the_others_wait_for_a_late_process_for_longer_than_devices_take_to_connect(late):
-    script = pathlib.Path(__file__).parents[1] / "support" / "late_process.py"
     how = f"127.0.0.1:{processes.free_port()},2"
-    environment = {**os.environ, "PYTHONPATH": ".", "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
-    lines = [[sys.executable, str(script), f"{how},{process}", late] for process in range(2)]
-    running = [
-        subprocess.Popen(line, cwd=processes.ROOT, env=environment, stdout=-1, stderr=-1, text=True) for line in lines
-    ]
-    codes, reported, errors = processes.finish(running, 240)
+    lines = [["-m", "tests.support.late_process", f"{how},{process}", late] for process in range(2)]
+    codes, reported, errors = processes.finish(processes.start_lines(lines), 240)
     assert codes == [0, 0], errors
     assert all("4.0" in text.splitlines() for text in reported), reported
 
@@ -204,17 +182,16 @@ def test_one_process_makes_the_cache_of_all(tmp_path):
     assert main(prepare) == 0
     for file in folder.glob("mnist/*/*array_record*"):
         os.utime(file, (1, 1))
-    script, port = str(pathlib.Path(__file__).parents[1] / "support" / "opened_files.py"), processes.free_port()
     options = ["--runs", str(tmp_path / "runs"), "--name", "r", "--data-dir", str(folder), "--epochs", "1"]
     options += ["--batch-size", "8", "--eval-batch-size", "8", "--chaos.taps", "fc1.membrane"]
     options += ["--model.name", "dense", "--model.features", "4", "--model.time-steps", "2"]
-    environment = {**os.environ, "PYTHONPATH": ".", "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
-    running = []
-    for process in range(2):
-        line = [sys.executable, script, str(folder), str(tmp_path / f"opened{process}"), "train", "mnist", *options]
-        line += ["--distributed", f"127.0.0.1:{port},2,{process}"]
-        running.append(subprocess.Popen(line, cwd=processes.ROOT, env=environment, stdout=-1, stderr=-1, text=True))
-    codes, _, errors = processes.finish(running)
+    options += ["--distributed", f"127.0.0.1:{processes.free_port()},2"]
+    script = ["-m", "tests.support.opened_files", str(folder)]
+    lines = [
+        [*script, str(tmp_path / f"opened{process}"), "train", "mnist", *options[:-1], f"{options[-1]},{process}"]
+        for process in range(2)
+    ]
+    codes, _, errors = processes.finish(processes.start_lines(lines, devices=1))
     assert codes == [0, 0], errors
     opened = [
         [pathlib.Path(name).name for name in (tmp_path / f"opened{process}").read_text().splitlines()]
@@ -259,14 +236,6 @@ def wait_for(step, runs, running):
         time.sleep(0.02)
 
 
-def listening(process):
-    """The addresses at which a process listens, as /proc has them."""
-    folder = pathlib.Path(f"/proc/{process.pid}")
-    sockets = {os.readlink(link) for link in folder.glob("fd/*") if link.is_symlink()}
-    found = [row.split() for table in folder.glob("net/tcp*") for row in table.read_text().splitlines()[1:]]
-    return {row[1].split(":")[0] for row in found if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
-
-
 TOLERANCES = {"float64": 1e-5, "float32": 1e-5}
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
@@ -284,7 +253,8 @@ def test_two_processes_stopped_once_are_one_process(tmp_path):
     wait_for(1, two, running)
     running[1].send_signal(signal.SIGSTOP)  # no step passes while the sockets are listed
     if pathlib.Path("/proc/self/fd").exists():
-        assert listening(running[0]) and set().union(*map(listening, running)) <= LOOPBACK
+        addresses = [{address for address, _ in processes.listening(process.pid)} for process in running]
+        assert addresses[0] and set().union(*addresses) <= LOOPBACK
     for number in (signal.SIGTERM, signal.SIGCONT):
         running[1].send_signal(number)
     codes, _, errors = processes.finish(running)
@@ -312,16 +282,11 @@ def test_two_processes_stopped_once_are_one_process(tmp_path):
 @pytest.mark.slow
 def test_checkpoints_that_not_all_processes_see_are_refused_before_training(tmp_path):
     """The same relative path on disks of their own."""
-    port, running = processes.free_port(), []
+    how, running = f"127.0.0.1:{processes.free_port()},2", []
     for process in range(2):
         (tmp_path / str(process)).mkdir()
-        line = [sys.executable, "-m", "csbp_jax", "train", *LINE, "--epochs", "1"]
-        line += ["--distributed", f"127.0.0.1:{port},2,{process}"]
-        environment = {**os.environ, "PYTHONPATH": str(processes.ROOT), "JAX_PLATFORMS": "cpu"}
-        environment["JAX_NUM_CPU_DEVICES"] = "1"
-        running.append(
-            subprocess.Popen(line, cwd=tmp_path / str(process), env=environment, stdout=-1, stderr=-1, text=True)
-        )
+        line = ["-m", "csbp_jax", "train", *LINE, "--epochs", "1", "--distributed", f"{how},{process}"]
+        running += processes.start_lines([line], devices=1, cwd=tmp_path / str(process))
     codes, _, errors = processes.finish(running, 400)
     assert codes == [4, 4], errors
     assert all("not all processes see what process 0 writes there" in error for error in errors), errors

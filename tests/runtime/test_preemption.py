@@ -28,7 +28,7 @@ from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from experiments import study
-from tests.support import small_runs
+from tests.support import processes, small_runs
 from tests.support.checkpoint_arrays import arrays
 from tests.support.small_runs import QUIET
 from tests.support.stops import After, send_within_collection
@@ -101,26 +101,16 @@ def signalled(tmp_path, number, ready):
     while not ready():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
-    assert listening(process.pid) == set()
+    assert processes.listening(process.pid) == set()
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     return process.returncode, first + out, err
 
 
-def listening(process):
-    """The ports at which a process listens; nothing can be reported where there is no /proc."""
-    folder = pathlib.Path(f"/proc/{process}")
-    links = []
-    for link in folder.glob("fd/*"):
-        with contextlib.suppress(OSError):  # closed meanwhile
-            links.append(os.readlink(link))
-    rows = [row.split() for table in folder.glob("net/tcp*") for row in table.read_text().splitlines()[1:]]
-    return {int(row[1].split(":")[-1], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in links}
-
-
 def test_ports_are_seen():
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert listening(os.getpid()) >= {server.getsockname()[1]} or not pathlib.Path("/proc/self/fd").exists()
+        ports = {port for _, port in processes.listening(os.getpid())}
+        assert server.getsockname()[1] in ports or not pathlib.Path("/proc/self/fd").exists()
 
 
 @pytest.mark.parametrize(
@@ -207,11 +197,6 @@ def test_ctrl_c_while_it_compiles_is_one_line(tmp_path):
 
 HELD = """
 import time
-from csbp_jax.cli.main import main
-from csbp_jax.evaluation import follow
-from csbp_jax.runs import restore
-from csbp_jax.evaluation.robustness import command
-from csbp_jax.evaluation.robustness.measure import Plan
 from csbp_jax.runtime.preemption import on_signals
 with on_signals() as stop, stop.deferred():
     print("ready", flush=True)

@@ -2,14 +2,13 @@
 
 import io
 import pathlib
-import tarfile
 import wave
-import zipfile
 
 import numpy as np
 
 from csbp_jax.data.events import cochlea
 from csbp_jax.data.events.recordings import CALTECH101, CIFAR10
+from tests.support.formats import tarred, zipped
 
 
 def recording(seed, n=200, height=34, width=34, span=300_000):
@@ -84,29 +83,6 @@ def shd(path, recordings, labels, names=("zero",) * 20):
         file["extra/speaker"] = np.zeros(len(labels), np.uint16)
         file["extra/keys"] = [name.encode() for name in names]
     return pathlib.Path(path).read_bytes()
-
-
-def zipped(files):
-    """A zip of {name: content}, in this order."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return file.getvalue()
-
-
-def tarred(files):
-    """A tar.gz of {name: content}; a TarInfo is written unchanged."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as archive:
-        for name, content in files.items():
-            if isinstance(content, tarfile.TarInfo):
-                archive.addfile(content)
-                continue
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return file.getvalue()
 
 
 # Numbers of the recordings of each class: their natural order differs from the alphabetical one.

@@ -6,6 +6,7 @@ import json
 import pathlib
 import struct
 import tarfile
+import zipfile
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
@@ -36,14 +37,29 @@ def photo(seed, height=60, width=80):
     return (128 + 100 * np.stack(waves, -1)).astype(np.uint8)
 
 
-def tar(path, files, mode="w"):
-    """Write a tar of ``{name: bytes}``; a TarInfo is added unchanged."""
-    with tarfile.open(path, mode) as archive:
+def tarred(files, mode="w:gz"):
+    """A tar of ``{name: bytes}``; a TarInfo is added unchanged."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode) as archive:
         for name, content in files.items():
-            info = tarfile.TarInfo(name) if isinstance(content, bytes) else content
+            info = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(name)
             if isinstance(content, bytes):
                 info.size = len(content)
             archive.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
+    return file.getvalue()
+
+
+def tar(path, files, mode="w"):
+    path.write_bytes(tarred(files, mode))
+
+
+def zipped(files):
+    """A zip of ``{name: content}``, in this order."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return file.getvalue()
 
 
 def cifar10(folder, per_file=20, **replaced):

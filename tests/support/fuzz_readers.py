@@ -4,6 +4,7 @@ As a script, which test_fuzz.py runs with limits of memory and time: ``fuzz_read
 """
 
 import collections
+import contextlib
 import faulthandler
 import io
 import json
@@ -138,18 +139,17 @@ def _with_checksums(png):
     return bytes(png)
 
 
-def _folder_config(root, **options):
-    return Config(data=Data(name="folder", dir=str(root), **options), model=Model(input_shape=(), time_steps=3))
-
-
-def _intact_folder(kind, folder):
-    """Class folders of three intact files each."""
-    suffix, make = KINDS[kind]
-    for label, name in enumerate(("a", "b")):
-        (folder / name).mkdir(parents=True)
-        for i in range(3):
-            (folder / name / f"{i}{suffix}").write_bytes(make(14 * (3 * label + i), folder.parent))
-    return folder
+@contextlib.contextmanager
+def _counted(counts, name):
+    """Count what is read, and what is refused in one line."""
+    try:
+        yield
+        counts[f"{name} read"] += 1
+    except ConfigError as error:
+        counts[f"{name} refused"] += 1
+        assert "\n" not in str(error), str(error)
+        # Bad files of a folder are left out.
+        assert name != "folder" or any(text in str(error) for text in OF_THE_FOLDER), str(error)
 
 
 class Target:
@@ -161,9 +161,14 @@ class Target:
         self.counts: dict[str, int] = collections.Counter()
         if kind in ("h5", "wav"):  # no content of a folder of one's own
             return
-        self.root = _intact_folder(kind, folder / "root")
+        self.root = folder / "root"
+        for i in range(6):  # three intact files of each of two classes
+            file = self.root / "ab"[i // 3] / f"{i % 3}{self.suffix}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(KINDS[kind][1](14 * i, folder))
         picture = kind in ("png", "jpeg", "other_picture")
-        self.config = _folder_config(self.root, bad="skip", **({"size": (8, 8)} if picture else {}))
+        of_folder = Data(name="folder", dir=str(self.root), bad="skip", size=(8, 8) if picture else None)
+        self.config = Config(data=of_folder, model=Model(input_shape=(), time_steps=3))
         shape = (8, 8, 3) if picture else (34, 34, 2) if kind == "bin" else (SIZE, SIZE, 2)
         trained = Config(data=self.config.data, model=Model(input_shape=shape, classes=2, time_steps=3))
         names = ["digits"] if self.suffix in (".png", ".jpg", ".npy", ".npz") else []
@@ -182,12 +187,12 @@ class Target:
         path = self.scratch / f"file{self.suffix}"
         path.write_bytes(content)
         for config in self.configs:
-            with self._counted("predict"):
+            with _counted(self.counts, "predict"):
                 read, _ = prediction_inputs.reader(config, [path])
                 read(path)
         path.replace(self.root / "b" / f"x{self.suffix}")
         cache = self.scratch / "prepared"
-        with self._counted("folder"):
+        with _counted(self.counts, "folder"):
             for source in data.load(self.config, cache).values():
                 for i in range(len(source)):
                     source[i]
@@ -199,41 +204,20 @@ class Target:
         path.write_bytes(content)
         shutil.copy(self.scratch / "intact.h5", path.with_name("shd_test.h5"))
         members = []
-        with self._counted("index"):
+        with _counted(self.counts, "index"):
             members = recordings.index("shd", self.scratch, {})["train"]
         for member in members[:5]:
-            with self._counted("read"):
+            with _counted(self.counts, "read"):
                 recordings.read("shd", member)
 
     def _read_wav(self, content):
         path = self.scratch / "0_ann_0.wav"
         path.write_bytes(content)
-        with self._counted("predict"):
+        with _counted(self.counts, "predict"):
             read, _ = prediction_inputs.reader(configs.load("fsdd"), [path])
             read(path)
-        with self._counted("read"):
+        with _counted(self.counts, "read"):
             recordings.read("fsdd", recordings.Recording(path.name, path, 0))
-
-    def _counted(self, name):
-        return _Counted(self.counts, name)
-
-
-class _Counted:
-    """Count what is read and what is refused."""
-
-    def __init__(self, counts, name):
-        self.counts, self.name = counts, name
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, ConfigError):
-            assert "\n" not in str(error), str(error)
-            if self.name == "folder":  # bad files are left out
-                assert any(text in str(error) for text in OF_THE_FOLDER), str(error)
-        self.counts[f"{self.name} {'refused' if error else 'read'}"] += 1
-        return isinstance(error, ConfigError)
 
 
 def main(folder, kind, first, count):

@@ -29,12 +29,13 @@ Count = Callable[[Recording], IntArray]
 
 
 class CachedFrames(DataSource):
-    """Source over rows of a cached array: record i is ``{"x": [T, ...] unsigned counts, "y": int32}``."""
+    """Source over rows of a cached array: record i is ``{"x": [T, ...] unsigned counts, "y": a target}``."""
 
     events = True
 
-    def __init__(self, path: pathlib.Path, rows: IntArray, y: IntArray, classes: int):
-        self.path, self.rows, self.y, self.classes = path, rows, y.astype(np.int32), classes
+    def __init__(self, path: pathlib.Path, rows: IntArray, y: Array, classes: int):
+        self.path, self.rows, self.classes = path, rows, classes
+        self.y = y.astype(np.int32) if y.ndim == 1 else y
 
     @functools.cached_property
     def _frames(self) -> IntArray:

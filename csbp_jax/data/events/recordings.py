@@ -26,7 +26,8 @@ class Recording(NamedTuple):
     id: str
     """Path within the data set; for SHD and SSC, file/row."""
     path: pathlib.Path
-    label: int
+    label: int | tuple[float, ...]
+    """Number of the class, or numbers of a target of another kind."""
 
 
 Splits = dict[str, list[Recording]]

@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 
 from csbp_jax.config import Config, ConfigError
+from csbp_jax.data import targets
+from csbp_jax.data.buckets import check_lengths
 from csbp_jax.data.device import transform
-from csbp_jax.data.source import Array, ArraySource, DataSource, UserSource, example_batch
-from csbp_jax.data.splits import stratified
+from csbp_jax.data.source import Array, ArraySource, DataSource, UserSource, example_batch, lengths_of
+from csbp_jax.data.splits import divided
 from csbp_jax.data.user import folder_files
 
-Pair = tuple[Array, Array]
-"""Records ``x [N, T or 1, ...]`` and labels ``y [N]``."""
+Records = Array | list[Array]
+Pair = tuple[Records, Records]
+"""Records ``x [N, T or 1, ...]`` and targets ``y [N, ...]``, or lists of ``[T_i, ...]``."""
 
 MAX_CLASSES = 100_000
 """Most classes of data of one's own: the network has an output for each label up to the largest."""
@@ -50,19 +53,15 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
     if "validation" not in returned:
         if "train" not in pairs:
             raise ConfigError(f"{origin}: data gives no validation; it can be taken from train only if that is {_PAIR}")
+        parts = divided(pairs["train"][1], config.data.validation, config.loss)
         x, y = pairs["train"]
-        train, validation = stratified(y, config.data.validation)
-        pairs |= {"train": (x[train], y[train]), "validation": (x[validation], y[validation])}
-    labels = np.unique(np.concatenate([y for _, y in pairs.values()])) if pairs else np.zeros(1, int)
-    if not config.model.classes and labels[0] > 0:
-        raise ConfigError(
-            f"{origin}: data: labels are from {labels[0]} to {labels[-1]}, but classes are numbered from 0; subtract "
-            f"{labels[0]}, or if there are such classes without examples, give model.classes {labels[-1] + 1}"
-        )
-    classes = config.model.classes or max(
-        [int(y.max()) + 1 for _, y in pairs.values() if len(y)] + [source.classes for source in own.values()]
-    )
-    own |= {split: UserSource(ArraySource(*pair, classes), name(split)) for split, pair in pairs.items()}
+        for split, rows in zip(("train", "validation"), parts, strict=True):
+            pairs[split] = _rows(x, rows), _rows(y, rows)
+    loss = config.loss
+    classes = _classes(pairs, own, config, origin) if loss.task == "class" else 0
+    for split, (x, y) in pairs.items():
+        records = ArraySource(x, y, classes or np.shape(y[0])[-1], loss.per == "step")
+        own[split] = UserSource(records, name(split), loss=loss)
     _check_options(own["train"], config)
     splits = {split: own[split] for split in _SPLITS}
     expected = _form(splits["train"], config)
@@ -70,6 +69,24 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
         if len(source) and (form := _form(source, config)) != expected:
             raise ConfigError(f"{source.name}: holds {form}, but train {expected}; give all splits one form")
     return splits
+
+
+def _classes(pairs: Mapping[str, Pair], own: Mapping[str, UserSource], config: Config, origin: str) -> int:
+    """Return the number of classes, that of the config or else of the labels."""
+    of_pairs = [y.ravel() if isinstance(y, np.ndarray) else np.concatenate(y) for _, y in pairs.values()]
+    labels = np.unique(np.concatenate(of_pairs or [np.zeros(1, int)]))
+    if not config.model.classes and labels[0] > 0:
+        raise ConfigError(
+            f"{origin}: data: labels are from {labels[0]} to {labels[-1]}, but classes are numbered from 0; subtract "
+            f"{labels[0]}, or if there are such classes without examples, give model.classes {labels[-1] + 1}"
+        )
+    return config.model.classes or max(
+        [int(labels[-1]) + 1] * bool(pairs) + [source.classes for source in own.values()]
+    )
+
+
+def _rows(records: Records, rows: Array) -> Records:
+    return records[rows] if isinstance(records, np.ndarray) else [records[i] for i in rows]
 
 
 def fingerprint(splits: Mapping[str, UserSource]) -> str:
@@ -84,14 +101,15 @@ def reader(source: DataSource) -> Callable[[pathlib.Path], Array]:
     something else in the source's type.
     """
     example = example_batch(source)["x"][0]
+    fixed = lengths_of(source) is None
     dtype = np.dtype(np.float32) if source.events else example.dtype  # counts are the same numbers in any type
 
     def read(path: pathlib.Path) -> Array:
         if path.suffix.lower() not in (".npy", ".npz"):
             raise ConfigError(f"{path}: unsupported file format; allowed are .npy, .npz, as the run has its own data")
         x = folder_files.read_array(path)
-        x = x[0] if x.shape[1:] == example.shape else x
-        if x.shape != example.shape:
+        x = x[0] if x.ndim > example.ndim and len(x) == 1 else x
+        if (x.shape[1:], len(x) * fixed) != (example.shape[1:], len(example) * fixed):
             raise ConfigError(f"{path}: is {x.shape} with its time steps, but this run's records are {example.shape}")
         # An integer's brightness is relative to its type, and floats and booleans are brightness in [0, 1].
         other = x.dtype == np.uint8 if dtype.kind == "f" else x.dtype.kind in "bf" or (x.astype(dtype) != x).any()
@@ -106,29 +124,48 @@ def reader(source: DataSource) -> Callable[[pathlib.Path], Array]:
 
 
 def _pair(pair: tuple[Any, ...], config: Config, name: str) -> Pair:
-    """Return a split's arrays: x as uint8, which is brightness in still inputs and counts in frames, or as float32."""
+    """Return a split's records and targets."""
     if len(pair) != 2:
         raise ConfigError(f"{name} is a tuple of {len(pair)}; expected is {_PAIR}")
+    x = _inputs(pair[0], name)
+    if isinstance(x, np.ndarray):
+        _check_records(x, config, name)
+    else:
+        check_lengths(np.array([len(record) for record in x]), config, name)
+    stills = isinstance(x, np.ndarray) and x.shape[1] == 1
+    steps = [config.model.time_steps if stills else len(record) for record in x]
+    most, count = config.model.classes or MAX_CLASSES, config.model.classes
+    y = targets.of_records(pair[1], steps, config.loss, count, most, name)
+    return x, y
+
+
+def _inputs(records: Any, name: str) -> Records:
+    """Return x as uint8, which is brightness in still inputs and counts in frames, or as float32."""
     try:
-        x, y = map(np.asarray, pair)
+        several = isinstance(records, list | tuple) and len({np.shape(record)[:1] for record in records}) > 1
+        x = [np.asarray(record) for record in (records if several else [records])]
     except ValueError:
         raise ConfigError(f"{name}: x or y holds records of several shapes; expected is {_PAIR}") from None
-    if x.ndim < 3 or x.dtype.kind not in "buif" or 0 in x.shape:
+    if several:
+        forms = {(array.shape[1:], array.dtype.kind in "buif") for array in x}
+        if len(forms) > 1 or min(array.ndim for array in x) < 2:
+            shapes = ", ".join(dict.fromkeys(str(array.shape) for array in x[:10]))
+            raise ConfigError(f"{name}: x holds records {shapes}; expected are [T, ...], equal but for T")
+        if 0 in (sizes := [array.size for array in x]):
+            raise ConfigError(f"{name}: x of record {sizes.index(0)} is {x[sizes.index(0)].shape}, which is empty")
+    elif x[0].ndim < 3 or x[0].dtype.kind not in "buif" or 0 in x[0].shape:
         raise ConfigError(
-            f"{name}: x is {x.dtype} {x.shape}; expected are numbers [N, T, ...], or [N, 1, ...] for still inputs "
-            "(time is axis 1)"
+            f"{name}: x is {x[0].dtype} {x[0].shape}; expected are numbers [N, T, ...], or [N, 1, ...] for still "
+            "inputs (time is axis 1)"
         )
-    if y.shape != x.shape[:1] or y.dtype.kind not in "ui" or y.min() < 0:
-        raise ConfigError(f"{name}: y is {y.dtype} {y.shape}; expected are labels from 0 on, integers [{len(x)}]")
-    most = config.model.classes or MAX_CLASSES
-    if y.max() >= most:  # before it is cast to int32, where it could become another label
-        raise ConfigError(f"{name}: y has a label {y.max()}; allowed are 0 to {most - 1} (model.classes)")
     with np.errstate(over="ignore"):
-        x = x if x.dtype == np.uint8 else x.astype(np.float32)
-    if x.dtype == np.float32 and not np.isfinite(x).all():
-        raise ConfigError(f"{name}: x holds values that are not finite in float32; expected are finite ones")
-    _check_records(x, config, name)
-    return x, y.astype(np.int32)
+        if any(array.dtype != np.uint8 for array in x):
+            x = [array.astype(np.float32) for array in x]
+    for i, array in enumerate(x):
+        if array.dtype == np.float32 and not np.isfinite(array).all():
+            of = f" of record {i}" * several
+            raise ConfigError(f"{name}: x{of} holds values that are not finite in float32; expected are finite ones")
+    return x if several else x[0]
 
 
 def _source(source: Any, config: Config, name: str, augmented: bool) -> UserSource:
@@ -140,13 +177,16 @@ def _source(source: Any, config: Config, name: str, augmented: bool) -> UserSour
             )
     if not isinstance(source.classes, int | np.integer) or not 1 <= source.classes <= MAX_CLASSES:
         raise ConfigError(f"{name}: has {source.classes} classes; allowed are 1 to {MAX_CLASSES}")
-    checked = UserSource(source, name, thread_safe=config.data.threads > 1)
+    checked = UserSource(source, name, thread_safe=config.data.threads > 1, loss=config.loss)
     if not len(checked):
         raise ConfigError(f"{name}: is empty; expected is at least one record")
+    if checked.lengths is not None:
+        check_lengths(checked.lengths, config, name)
     plain = np.asarray(checked[0]["x"])  # so that data of another form are refused now, not after compilation
     # Of a batch, since a source's own take may choose time steps of its records.
     example = np.asarray(example_batch(checked)["x"])
-    _check_records(example, config, name)
+    if lengths_of(checked) is None:
+        _check_records(example, config, name)
     # Frames are the same numbers in any type, but an integer's brightness is relative to its type.
     other_type = (
         not checked.events and plain.dtype != example.dtype and {plain.dtype.kind, example.dtype.kind} & set("iu")
@@ -195,4 +235,5 @@ def _form(source: UserSource, config: Config) -> str:
     # Counts are the same numbers in any type, but an integer's brightness is relative to its type.
     scale = str(x.dtype) if x.dtype.kind in "iu" else "floats"
     kind = "frames" if source.events else f"still inputs of {scale}"
-    return f"{kind} {shape}, {source.classes} classes"
+    outputs = {"class": "classes", "labels": "labels", "value": "values"}[config.loss.task]
+    return f"{kind} {shape}, {source.classes} {outputs}"

@@ -1,7 +1,9 @@
-"""Class folders of the user: pictures, arrays of frames, or recordings of events.
+"""Folders of the user, with a folder for each class or a table of targets: pictures, frames or recordings of events.
 
     DIR/CLASS/FILE                    divided into train, validation and test, a share of each class
     DIR/{train,test}/CLASS/FILE       validation is taken from train, unless DIR/validation exists as well
+    DIR/labels.csv                    names the files and their targets (folder_labels.py); divided as above
+    DIR/{train,test}/labels.csv       as above
 
 Splits may be spelled Train, Test, val or valid. Classes are the folders' names in natural order (2 before 10). Hidden
 files, files that operating systems create (``Thumbs.db``, ``desktop.ini``) and plain files beside folders are ignored;
@@ -13,6 +15,7 @@ same type of content:
     others with x, y, t, p   events, in the formats of csbp_jax.data.events.readers; counted in T frames
 """
 
+import hashlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -22,8 +25,9 @@ from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.events import readers
 from csbp_jax.data.events.recordings import Recording, Splits, collect_errors, natural_key
 from csbp_jax.data.source import DataSource
-from csbp_jax.data.splits import stratified
-from csbp_jax.data.user import folder_events, folder_files
+from csbp_jax.data.splits import divided
+from csbp_jax.data.user import folder_events, folder_files, folder_labels
+from csbp_jax.runtime import files
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _CONTENT_TYPES = dict.fromkeys(PICTURES, "pictures") | dict.fromkeys((".npy", ".npz"), "frames")
@@ -53,13 +57,16 @@ def load(config: Config, folder: pathlib.Path) -> Mapping[str, DataSource]:
 
 
 def fingerprint(config: Config, folder: pathlib.Path) -> str:
-    """Return a checksum of the files' names, splits, sizes and modification times."""
+    """Return a checksum of the files' names, splits, sizes and modification times, and of targets from a table."""
     del folder
-    return folder_files.fingerprint(list_files(config)[0])
+    splits, _ = list_files(config)
+    root = pathlib.Path(config.data.dir)
+    tables = b"".join(files.read_bytes(path, files.LARGE) for path in _tables(root, None).values())
+    return folder_files.fingerprint(splits) + (hashlib.sha256(tables).hexdigest() if tables else "")
 
 
 def class_names(config: Config, folder: pathlib.Path) -> list[str]:
-    """Return the classes' names in the order of their labels."""
+    """Return the names of the classes, labels or values, in their order."""
     del folder
     return list_files(config)[1]
 
@@ -79,9 +86,20 @@ def list_files(config: Config, skipped: dict[str, str] | None = None) -> tuple[S
         skipped = {}
     root = pathlib.Path(config.data.dir)
     if root == pathlib.Path():
-        raise ConfigError("data.dir: missing; name the folder that holds your class folders (make: DIR=...)")
+        raise ConfigError(
+            "data.dir: missing; name the folder that holds your class folders or labels.csv (make: DIR=...)"
+        )
     if not root.is_dir():
         raise ConfigError(f"data.dir: there is no folder {root}; name one that holds a folder for each class")
+    tables = _tables(root, skipped)
+    if tables:
+        splits, classes = folder_labels.read(tables, root, config, _check_suffix, skipped)
+        return _with_all_splits(root, splits, config), classes
+    if (config.loss.task, config.loss.per) != ("class", "example"):
+        raise ConfigError(
+            f"{root}: has no {folder_labels.NAME}, which targets of loss.task {config.loss.task} need; write it (docs/"
+            "data.md), or for targets of every time step a function data (docs/own.md)"
+        )
     folders = _split_folders(root, skipped)
     names = {split: set(_subfolders(path, skipped)) for split, path in folders.items()}
     classes = sorted(set().union(*names.values()), key=natural_key)
@@ -89,18 +107,40 @@ def list_files(config: Config, skipped: dict[str, str] | None = None) -> tuple[S
         raise ConfigError(f"{root}: holds the folder {classes[0]} alone; did you mean {root / classes[0]}?")
     if len(classes) < 2:
         count = f"{len(classes) or 'no'} class folder{'' if classes else 's'}"
-        raise ConfigError(f"{root}: has {count}; it needs a folder for each class, at least two")
+        raise ConfigError(
+            f"{root}: has {count}; it needs a folder for each class, at least two, or a {folder_labels.NAME}"
+        )
     for split, present in names.items():
         if missing := [name for name in classes if name not in present]:
             raise ConfigError(
                 f"{folders[split]}: has no folder {missing[0]!r}, but another split has; create it, or remove the other"
             )
     splits = {split: _files(root, path, classes, skipped) for split, path in folders.items()}
+    return _with_all_splits(root, splits, config), classes
+
+
+def _with_all_splits(root: pathlib.Path, splits: Splits, config: Config) -> Splits:
+    """Return train, validation and test, of which those that are missing are divided from others."""
     if "all" in splits:
-        splits["train"], splits["test"] = _divide(root, splits.pop("all"), _TEST_SHARE, 3)
+        splits["train"], splits["test"] = _divide(root, splits.pop("all"), _TEST_SHARE, 3, config)
     if "validation" not in splits:
-        splits["train"], splits["validation"] = _divide(root, splits["train"], config.data.validation, 2)
-    return {split: splits[split] for split in ("train", "validation", "test")}, classes
+        splits["train"], splits["validation"] = _divide(root, splits["train"], config.data.validation, 2, config)
+    return {split: splits[split] for split in ("train", "validation", "test")}
+
+
+def _tables(root: pathlib.Path, skipped: dict[str, str] | None) -> dict[str, pathlib.Path]:
+    """Return the table of targets of each split, or of "all"; none if there are class folders."""
+    if (root / folder_labels.NAME).is_file():
+        return {"all": root / folder_labels.NAME}
+    subfolders = _subfolders(root, skipped)
+    named = [name for name in subfolders if name.lower() in _SPLIT_NAMES]
+    tables = {_SPLIT_NAMES[name.lower()]: subfolders[name] / folder_labels.NAME for name in named}
+    if not any(table.is_file() for table in tables.values()):
+        return {}
+    for split in ("train", "test", *tables):
+        if not tables.get(split, root / split / folder_labels.NAME).is_file():
+            raise ConfigError(f"{root / split}: has no {folder_labels.NAME}, but another split has; write it")
+    return tables
 
 
 def _split_folders(root: pathlib.Path, skipped: dict[str, str] | None) -> dict[str, pathlib.Path]:
@@ -163,15 +203,15 @@ def _files(
 
 
 def _divide(
-    root: pathlib.Path, files: list[Recording], share: float, needed: int
+    root: pathlib.Path, files: list[Recording], share: float, needed: int, config: Config
 ) -> tuple[list[Recording], list[Recording]]:
-    """Divide files by a stratified share, if any class has enough of them."""
+    """Divide files by a stratified share, if any class has enough of them; others by a share of all."""
     labels = np.array([file.label for file in files])
-    if np.bincount(labels).max() < needed:
-        raise ConfigError(
-            f"{root}: no class has {needed} files to divide; add files, or make folders train, validation and test"
-        )
-    first, second = stratified(labels, share)
+    by_class = config.loss.task == "class"
+    if (np.bincount(labels).max() if by_class else len(labels)) < needed:
+        problem = f"no class has {needed} files" if by_class else f"has fewer than {needed} files"
+        raise ConfigError(f"{root}: {problem} to divide; add files, or make folders train, validation and test")
+    first, second = divided(labels, share, config.loss)
     return [files[i] for i in first], [files[i] for i in second]
 
 

@@ -12,7 +12,7 @@ from csbp_jax.data.events.frame_cache import CachedFrames, cache_dir, load_or_bu
 from csbp_jax.data.events.readers import IntArray, read_file, validate
 from csbp_jax.data.events.recordings import Recording, Splits, collect_errors
 from csbp_jax.data.events.sources import bin_events
-from csbp_jax.data.user.folder_files import fingerprint, paths_of, print_skipped
+from csbp_jax.data.user.folder_files import fingerprint, labels_of, paths_of, print_skipped
 
 
 def load_events(config: Config, folder: pathlib.Path, splits: Splits, classes: int) -> dict[str, CachedFrames]:
@@ -52,7 +52,7 @@ def load_events(config: Config, folder: pathlib.Path, splits: Splits, classes: i
     for split, entry in content["parts"].items():
         rows = np.array(entry["rows"])
         # Not those of the cache: a new class without a usable file changes labels, but not the files' fingerprint.
-        labels = np.array([recording.label for recording in splits[split]])
+        labels = labels_of(splits[split])
         usable = rows >= 0
         sources[split] = CachedFrames(target / f"{split}.npy", rows[usable], labels[usable], classes)
     return sources

@@ -11,6 +11,7 @@ import numpy as np
 
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.array_files import open_arrays
+from csbp_jax.data.buckets import check_lengths
 from csbp_jax.data.events.readers import SAVE
 from csbp_jax.data.events.recordings import Recording, Splits, collect_errors
 from csbp_jax.data.images import augment, sources
@@ -40,7 +41,7 @@ def load_pictures(config: Config, folder: pathlib.Path, splits: Splits, classes:
         split: sources.JpegSource(
             _EncodedFiles([record.path for record in records]),
             np.arange(len(records)),
-            _labels(records),
+            labels_of(records),
             classes,
             dataclasses.replace(view, random=random and split == "train"),
             sources.host_steps(config, view.size, lambda: _GREY, but="resized_crop") if split == "train" else (),
@@ -65,8 +66,11 @@ class _EncodedFiles:
 def load_frames(config: Config, folder: pathlib.Path, splits: Splits, classes: int) -> dict[str, "ArrayFileSource"]:
     """Load arrays unchanged, one per file; those without a time axis are repeated for T steps.
 
+    Arrays may differ in their time steps, up to the model's T.
+
     Raises:
-      ConfigError: an option is not for frames, a file cannot be read, or they differ in shape or from the model's T.
+      ConfigError: an option is not for frames, a file cannot be read, they differ in shape but for time, or have other
+        time steps than the model's T.
     """
     del folder
     data = config.data
@@ -77,25 +81,34 @@ def load_frames(config: Config, folder: pathlib.Path, splits: Splits, classes: i
         )
     splits = _usable(splits, data.bad, read_array)
     paths, expected = paths_of(splits), config.model.time_steps
-    steps = _common_shape(paths, lambda path: read_array(path).shape)[0]
-    if steps not in (1, expected):
+    steps = {path: read_array(path).shape[0] for path in paths}
+    _common_shape(paths, lambda path: read_array(path).shape[1:])
+    lengths, only = np.array(list(steps.values())), steps[paths[0]]
+    if np.ptp(lengths):
+        check_lengths(lengths, config, data.dir)
+    elif only not in (1, expected):
         raise ConfigError(
-            f"{paths[0]}: has {steps} time steps, its first axis; expected is model.time_steps ({expected}), or 1; set "
-            f"--model.time-steps {steps}, or save other frames"
+            f"{paths[0]}: has {only} time steps, its first axis; expected is model.time_steps ({expected}), or 1; "
+            f"set --model.time-steps {only}, or save other frames"
         )
     return {
-        split: ArrayFileSource([record.path for record in records], _labels(records), classes)
+        split: ArrayFileSource(
+            of_split := [record.path for record in records],
+            labels_of(records),
+            classes,
+            np.array([steps[path] for path in of_split]),
+        )
         for split, records in splits.items()
     }
 
 
 class ArrayFileSource(DataSource):
-    """Source of one array per file, read on access: record i is ``{"x": [T or 1, ...], "y": int32}``."""
+    """Source of one array per file, read on access: record i is ``{"x": [T or 1, ...], "y": int32 or float32 [K]}``."""
 
     events = True
 
-    def __init__(self, paths: Sequence[pathlib.Path], y: Array, classes: int):
-        self.paths, self.y, self.classes = paths, y, classes
+    def __init__(self, paths: Sequence[pathlib.Path], y: Array, classes: int, lengths: Array):
+        self.paths, self.y, self.classes, self.lengths = paths, y, classes, lengths
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -150,8 +163,10 @@ def paths_of(splits: Splits) -> list[pathlib.Path]:
     return [record.path for records in splits.values() for record in records]
 
 
-def _labels(records: Sequence[Recording]) -> Array:
-    return np.array([record.label for record in records], np.int32)
+def labels_of(records: Sequence[Recording]) -> Array:
+    """Return the targets of records: classes as int32 ``[N]``, numbers as float32 ``[N, K]``."""
+    labels = np.array([record.label for record in records])
+    return labels.astype(np.int32 if labels.dtype.kind == "i" else np.float32)
 
 
 def _common_shape(paths: Sequence[pathlib.Path], measure: Callable[[pathlib.Path], tuple[int, ...]]) -> tuple[int, ...]:

@@ -149,12 +149,13 @@ def _read_brightness(path: pathlib.Path, shape: tuple[int, int, int]) -> Array:
 
 def _frame_reader(config: Config, trained_on: Sequence[pathlib.Path]) -> Read:
     expected = functools.cache(lambda: folder_files.read_array(trained_on[0]).shape)
+    several = functools.cache(lambda: any(len(folder_files.read_array(file)) != expected()[0] for file in trained_on))
 
     def read(path: pathlib.Path) -> Array:
         x = folder_files.read_array(path)
-        if trained_on:
+        if trained_on and x.shape != expected() and not (x.shape[1:] == expected()[1:] and several()):
             _check_shape(path, x.shape, expected(), f"{trained_on[0]}, trained on, is")
-        if len(x) not in (1, config.model.time_steps):
+        if len(x) not in (1, config.model.time_steps) and not (trained_on and len(x) < config.model.time_steps):
             raise ConfigError(
                 f"{path}: has {len(x)} time steps; expected is model.time_steps ({config.model.time_steps}), or 1"
             )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from csbp_jax.config import ConfigError
+from csbp_jax.data.source import lengths_of
 from csbp_jax.evaluation import compare
 from csbp_jax.evaluation.evaluate import data_changed
 from csbp_jax.evaluation.outputs import output_folder
@@ -53,7 +54,7 @@ def robustness(
 
     Raises:
       ConfigError: no run, two runs of the same setting and seed or in one folder, no such split, or missing data or
-        other classes of them.
+        other classes of them, or targets that are not classes of examples of one length.
     """
     console = make_console() if console is None else console
     _check_folders(runs)
@@ -61,6 +62,10 @@ def robustness(
     finished, sources = [], []
     for run in runs:
         splits, fingerprint = restore.load_data(run, data_dir)
+        loss, several = run.config.loss, lengths_of(splits[plan.split]) is not None
+        if (loss.task, loss.per) != ("class", "example") or several:
+            kind = "records of several lengths" if several else f"loss.task {loss.task}, loss.per {loss.per}"
+            raise ConfigError(f"{run.folder}: has {kind}; robustness measures classes of examples of one length")
         data_changed(run, fingerprint)
         digest = run_dir.fingerprint_digest(fingerprint)
         finished.append(Run(run.folder, {"config": run.config, "data": digest, "own": run.own.metadata()}))

@@ -1,0 +1,17 @@
+"""CIFAR-10, 32x32 RGB, 50,000 + 10,000. Half the channels of ``cifar10_ilif``, trained in some ten minutes of one core.
+
+A trained one ships with the package (``csbp_jax predict cifar10_tiny a.png``).
+"""
+
+import dataclasses
+
+from csbp_jax.config import Data, Optimizer
+from csbp_jax.configs.cifar10_ilif import config as ilif
+
+config = dataclasses.replace(
+    ilif,
+    epochs=8,
+    data=Data(name="cifar10", normalise="standard", augment=("flip",)),
+    model=dataclasses.replace(ilif.model, features=(32, 64, 128, 256)),
+    optimizer=Optimizer(name="adamw", lr=0.004, weight_decay=0.01, warmup_epochs=1),
+)
