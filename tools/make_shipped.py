@@ -43,7 +43,7 @@ CARD = """\
 |---|---|---|---|---|
 {rows}
 
-This is one seed, to try the commands with; `docs/results/{name}` compares CSBP with plain backpropagation.
+This is one seed, to try the commands with; `docs/results/presets/{name}` compares CSBP with plain backpropagation.
 
 Made by `{command}` at commit {commit}, with {versions}; {machine}.
 """
