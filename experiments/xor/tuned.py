@@ -18,7 +18,6 @@ import numpy as np
 from csbp_jax import Experiment, RunTable, chaos, dynamics
 from experiments import study
 from experiments.statistics import (
-    best_weights,
     bits,
     compare_solved,
     equivalence_of_shares,
