@@ -60,8 +60,8 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
     loss = config.loss
     classes = _classes(pairs, own, config, origin) if loss.task == "class" else 0
     for split, (x, y) in pairs.items():
-        source = ArraySource(x, y, classes or np.shape(y[0])[-1], loss.per == "step")
-        own[split] = UserSource(source, name(split), loss=loss)
+        of_pair = ArraySource(x, y, classes or np.shape(y[0])[-1], loss.per == "step")
+        own[split] = UserSource(of_pair, name(split), loss=loss)
     _check_options(own["train"], config)
     splits = {split: own[split] for split in _SPLITS}
     expected = _form(splits["train"], config)
