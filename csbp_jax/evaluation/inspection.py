@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax import data
+from csbp_jax import data, learner
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import forward, synaptic_ops
 from csbp_jax.evaluation.outputs import output_folder
@@ -21,7 +21,7 @@ from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runs import restore
 from csbp_jax.runtime import files
 from csbp_jax.training import build
-from csbp_jax.xla.lengths import valid, without_padding
+from csbp_jax.xla.lengths import mean_over_time, without_padding
 
 _SYNOPS = ("acs", "macs", "dense")
 
@@ -104,21 +104,22 @@ def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:
 
     def measure(apply: restore.Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, Any]:
         names = layers or forward.spiking_layers(apply, variables, x)
-        (logits, aux), synops = synaptic_ops.count_synops(apply, variables, x, levels=levels, inspect=names)
+        lengths = learner.lengths_of(batch)
+        (logits, aux), synops = synaptic_ops.count_synops(apply, variables, x, levels=levels, inspect=names, **lengths)
         missing = [layer for layer in names if layer not in aux.spikes]
         if missing or not names:
             raise ConfigError(
                 f"inspect: the network does not give spikes of {', '.join(missing) or 'any layer'}; it needs to be a "
                 "csbp_jax.models.base.Network with spiking layers (docs/own.md)"
             )
-        spikes = {layer: without_padding(batch.get("lengths"), aux.spikes[layer]) for layer in names}
+        spikes = {layer: without_padding(lengths.get("lengths"), aux.spikes[layer]) for layer in names}
         fired = {layer: spikes[layer].sum(1, dtype=jnp.int32) for layer in names}
         steps = {layer: (spikes[layer] != 0).sum(1, dtype=jnp.int32) for layer in names}
 
         def over_examples(counts: dict[str, jax.Array]) -> dict[str, jax.Array]:
             return {layer: jnp.einsum("b,b...->...", batch["mask"].astype(n.dtype), n) for layer, n in counts.items()}
 
-        predicted = logits.mean(axis=1, where=valid(batch.get("lengths"), logits))[0].argmax()
+        predicted = mean_over_time(logits, **lengths)[0].argmax()
         return {
             "by_neuron": over_examples(fired),
             "steps_by_neuron": over_examples(steps),
@@ -157,11 +158,9 @@ def _gather(
                 row[key] = row[key] + np.asarray(measured[key][layer], np.int64).ravel()
             row["by_example"] = np.append(row["by_example"], np.asarray(measured["by_example"][layer])[mask])
         for name, synops in measured["synops"].items():
-            spiking = np.asarray(synops.spiking)[mask]
-            used = np.resize(steps_of[mask].T, spiking.shape[::-1]).T  # of all calls in turn, or of a still input's one
-            effective = synops.effective[mask] * used
+            effective, spiking = synops.effective[mask], np.asarray(synops.spiking)[mask]
             counts = synapses.setdefault(name, {"acs": 0, "macs": 0, "dense": 0})
-            counts["dense"] += int((synops.dense * used).sum())
+            counts["dense"] += int(np.broadcast_to(synops.dense, synops.spiking.shape)[mask].sum())
             counts["acs"] += int(effective[spiking].sum())
             counts["macs"] += int(effective[~spiking].sum())
     for row in layers.values():
