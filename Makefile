@@ -84,7 +84,7 @@ test-trackers: $(TRACKERS)/.installed  ## Test the trackers (W&B, MLflow, tracki
 bench: setup  ## Measure speed against other libraries, into docs/results/bench (ARGS="--quick")
 	@$(RUN) -m benchmarks.run --environment
 
-bench-data: setup  ## Measure the speed of the data pipeline, into docs/results/data
+bench-data: setup  ## Measure the speed of the data pipeline, into docs/checks/data
 	@$(RUN) -m benchmarks.data_images
 	@$(RUN) -m benchmarks.data_events
 	@$(RUN) -m benchmarks.data_device
@@ -99,10 +99,10 @@ device: setup  ## Check and measure a GPU or TPU in 40 minutes, into .bench/devi
 tpu: setup  ## Compile training steps for TPU slices, without one, into docs/results/bench (many hours; resumes)
 	@$(RUN) -m benchmarks.tpu
 
-parity: setup  ## Compare networks and recipes with PyTorch references, into docs/results/parity
+parity: setup  ## Compare networks and recipes with PyTorch references, into docs/checks/parity
 	@$(RUN) -m experiments.parity
 
-accuracy: setup  ## Compare CSBP with plain backpropagation on digits, 10 paired seeds, into docs/results/digits
+accuracy: setup  ## Compare CSBP with plain backpropagation on digits, 10 paired seeds, into docs/results/presets/digits
 	@$(RUN) -m experiments.accuracy digits
 
 lint: setup  ## Check style and types

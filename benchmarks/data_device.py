@@ -1,6 +1,6 @@
 """Time augmentation, mixing and resizing of a batch of event frames on the device: jitted, on the CPU.
 
-    python -m benchmarks.data_device [--out docs/results/data] [--rounds 21]
+    python -m benchmarks.data_device [--out docs/checks/data] [--rounds 21]
 
 A batch is 32 examples of 10 frames of 48x48 pixels and two polarities, Poisson counts of mean 1. Pinned to one core; in
 each round every program runs once, in a new order. Milliseconds of CPU time are per example: median, minimum and
@@ -41,7 +41,7 @@ def program(shape: tuple[int, ...], **options: Any) -> Callable[[], Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/results/data"))
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/checks/data"))
     parser.add_argument("--rounds", type=int, default=21)
     options = parser.parse_args(arguments)
     jax.config.update("jax_platforms", "cpu")  # the clock is the CPU's, also where there is a GPU

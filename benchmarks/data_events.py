@@ -1,6 +1,6 @@
 """Measure the speed of counting events into frames, and of reading cached frames, on a core of this machine.
 
-    python -m benchmarks.data_events [--out docs/results/data/events.json] [--rounds 21]
+    python -m benchmarks.data_events [--out docs/checks/data/events.json] [--rounds 21]
 
 Rates are per second of CPU time, so that others on the machine do not matter; median, minimum and maximum of rounds, in
 each of which every program runs once, in a new order. Recordings are events of uniformly random pixels and times, with
@@ -131,7 +131,7 @@ def reading(rounds: int, folder: pathlib.Path) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/results/data/events.json"))
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/checks/data/events.json"))
     parser.add_argument("--rounds", type=int, default=21)
     options = parser.parse_args(arguments)
     pin_to_core()

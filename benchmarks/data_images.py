@@ -1,6 +1,6 @@
 """Measure the speed of static images on the host: images per second of a core's CPU time.
 
-    python -m benchmarks.data_images [--out docs/results/data/images.json] [--rounds 15] [--photographs FOLDER]
+    python -m benchmarks.data_images [--out docs/checks/data/images.json] [--rounds 15] [--photographs FOLDER]
 
 Pinned to a core; in each round every program runs once, in a new order. CIFAR: random uint8 images in memory, of which
 batches of 128 are gathered, cropped, flipped and normalised by the published mean and deviation, the last step jitted
@@ -139,7 +139,7 @@ def mean_kilobytes(jpegs: Sequence[bytes]) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/results/data/images.json"))
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/checks/data/images.json"))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--photographs", type=pathlib.Path, help="folder of JPEG files, to be timed as well")
     options = parser.parse_args(arguments)

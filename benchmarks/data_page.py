@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-OUT = pathlib.Path("docs/results/data")
+OUT = pathlib.Path("docs/checks/data")
 
 
 def table(images: dict[str, Any], events: dict[str, Any], device: dict[str, Any]) -> str:

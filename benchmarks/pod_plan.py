@@ -17,7 +17,7 @@ from benchmarks.h100 import PUBLISHED
 from benchmarks.tables import table
 from benchmarks.tpu_page import CHIPS, Chip
 
-IMAGES = pathlib.Path("docs/results/data/images.json")
+IMAGES = pathlib.Path("docs/checks/data/images.json")
 TRAINING_IMAGES = 1_281_167 * 9 // 10
 """A tenth is held out."""
 PREPARED = {

@@ -1,6 +1,6 @@
 """Time from the start of ``csbp_jax train digits`` to its first step's metrics, without and with the compilation cache.
 
-python -m benchmarks.start        writes docs/results/survival/starts.json
+python -m benchmarks.start        writes docs/checks/survival/starts.json
 """
 
 import json
@@ -16,7 +16,7 @@ from importlib import metadata
 from csbp_jax.runtime.files import write_json
 from csbp_jax.training.metrics_log import read_rows
 
-OUT = pathlib.Path("docs/results/survival/starts.json")
+OUT = pathlib.Path("docs/checks/survival/starts.json")
 STARTS = 7
 
 

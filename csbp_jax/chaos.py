@@ -38,8 +38,9 @@ class ChaosTerm(Protocol):
         *,
         cut: tuple[float, float] | None,
         reduce: Reduce,
+        where: jax.Array | None = None,
     ) -> jax.Array:
-        """Compute the term; arguments as in :func:`term`."""
+        """Compute the term; arguments as in :func:`term`. ``where`` is passed for sequences of unequal length alone."""
         ...
 
 
@@ -50,6 +51,7 @@ def term(
     *,
     cut: tuple[float, float] | None = None,
     reduce: Reduce = "mean",
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     """Compute the chaos term of one tapped tensor at strength 1: ``reduce(softplus(h/k) - I0 h/k)``.
 
@@ -64,6 +66,7 @@ def term(
         code. NaN passes through.
       reduce: ``"mean"`` over all elements (the released code), ``"sum"`` (the authors' README), or ``"neuron"``:
         mean over batch, time and space, sum over channels, so that the pull on one neuron does not fade with width.
+      where: the elements that count, all by default; bool that broadcasts to ``h``, as of ``jnp.mean``.
 
     Returns:
       A scalar, at least ``-(I0 log I0 + (1-I0) log(1-I0))`` per element.
@@ -76,7 +79,7 @@ def term(
     >>> round(float(term(jnp.zeros((4, 3)))), 4)
     0.6931
     """
-    return reduced(lambda u, target: _softplus(u) - target * u, h, target, scale, cut, reduce)
+    return reduced(lambda u, target: _softplus(u) - target * u, h, target, scale, cut, reduce, where)
 
 
 def reduced(
@@ -86,6 +89,7 @@ def reduced(
     scale: ArrayLike,
     cut: tuple[float, float] | None,
     reduce: Reduce,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     """Compute ``reduce(potential(h / scale, target))``, the form that :func:`term` and its controls share.
 
@@ -114,8 +118,8 @@ def reduced(
     u = h / jnp.asarray(scale, wide)
     loss = potential(u, jnp.asarray(target, wide))
     if reduce == "sum":
-        return jnp.sum(loss)
-    return jnp.mean(loss) * (h.shape[-1] if reduce == "neuron" else 1)
+        return jnp.sum(loss, where=where)
+    return jnp.mean(loss, where=where) * (h.shape[-1] if reduce == "neuron" else 1)
 
 
 @jax.custom_jvp

@@ -56,6 +56,7 @@ def drift(
     *,
     cut: tuple[float, float] | None = None,
     reduce: chaos.Reduce = "mean",
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     """Compute a parabola whose gradient equals the chaos term's at h = 0 and at its zero h*.
 
@@ -71,7 +72,7 @@ def drift(
         curvature = jnp.where(near_half, 0.25, centre / jnp.where(near_half, 1.0, rest))
         return curvature * (u - rest) ** 2 / 2
 
-    return chaos.reduced(parabola, h, target, scale, cut, reduce)
+    return chaos.reduced(parabola, h, target, scale, cut, reduce, where)
 
 
 def linear(
@@ -81,12 +82,13 @@ def linear(
     *,
     cut: tuple[float, float] | None = None,
     reduce: chaos.Reduce = "mean",
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     """Compute a term whose gradient is everywhere the chaos term's at h = 0.
 
     Arguments as in :func:`csbp_jax.chaos.term`.
     """
-    return chaos.reduced(lambda u, target: (0.5 - target) * u, h, target, scale, cut, reduce)
+    return chaos.reduced(lambda u, target: (0.5 - target) * u, h, target, scale, cut, reduce, where)
 
 
 TERMS: dict[str, chaos.ChaosTerm] = {

@@ -1,12 +1,14 @@
-"""Task losses of spiking networks, from the logits of every time step, ``[B, T, C]``.
+"""Task losses of spiking networks, from the outputs of every time step, ``[B, T, C]``.
 
-Shape key: B batch, T time steps, C classes.
+Shape key: B batch, T time steps, C outputs: logits of classes or labels, or values.
+
+Of sequences of unequal length, ``lengths [B]``, an average over time is that over the time steps before its length.
 """
 
 from __future__ import annotations  # help() shows ArrayLike, not what it stands for
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import jax
@@ -16,30 +18,92 @@ from jax.typing import ArrayLike
 
 from csbp_jax import config as configuration
 from csbp_jax import ranges
+from csbp_jax.xla.lengths import mean_over_time, valid
+
+Pointwise = Callable[[jax.Array, jax.Array], jax.Array]
+"""``error(outputs [..., C], targets) -> [...]``; integer targets of classes lack the last axis."""
 
 
 class Loss(Protocol):
-    """Task loss, ``loss(logits, labels, where=None)``: a scalar mean over the examples."""
+    """Task loss, ``loss(logits, targets, where=None)``: a scalar mean over the examples.
 
-    def __call__(self, logits: jax.Array, labels: jax.Array, /, *, where: jax.Array | None = None) -> jax.Array:
+    It also takes ``lengths`` if sequences have them.
+    """
+
+    def __call__(
+        self,
+        logits: jax.Array,
+        targets: jax.Array,
+        /,
+        *,
+        where: jax.Array | None = None,
+        lengths: jax.Array | None = None,
+    ) -> jax.Array:
         """Compute the loss.
 
         Args:
           logits: ``[B, T, C]``.
-          labels: ``[B]`` integers, or ``[B, C]`` probabilities.
+          targets: of classes ``[B]`` integers or ``[B, C]`` probabilities, else ``[B, C]`` labels or values; those of
+            every time step ``[B, T]`` or ``[B, T, C]``.
           where: ``[B]`` bool; the examples that count (padding does not). All by default.
+          lengths: of sequences of unequal length, ``[B]`` integers.
         """
         ...
 
 
 def build(config: configuration.Loss) -> Loss:
     """Build the loss of a config."""
-    table: dict[str, Loss] = {
-        "rate": rate_cross_entropy,
-        "tet": functools.partial(tet, lam=config.lam),
-        "mse": rate_mse,
+    table: dict[tuple[str, str], Loss] = {
+        ("class", "rate"): rate_cross_entropy,
+        ("class", "tet"): functools.partial(tet, lam=config.lam),
+        ("class", "mse"): rate_mse,
+        ("labels", "rate"): functools.partial(rate_error, _binary_cross_entropy),
+        ("labels", "tet"): functools.partial(tet, lam=config.lam, cross_entropy=_binary_cross_entropy),
+        ("value", "mse"): functools.partial(rate_error, _mean_of(optax.squared_error)),
+        ("value", "mae"): functools.partial(rate_error, _mean_of(lambda outputs, targets: jnp.abs(outputs - targets))),
+        ("value", "huber"): functools.partial(rate_error, _mean_of(optax.huber_loss)),
     }
-    return table[config.name]
+    loss = table[config.task, config.name]
+    return functools.partial(at_every_step, loss) if config.per == "step" else loss
+
+
+def at_every_step(
+    loss: Loss,
+    logits: jax.Array,
+    targets: jax.Array,
+    where: jax.Array | None = None,
+    lengths: jax.Array | None = None,
+) -> jax.Array:
+    """Compute a loss of targets at every time step, ``mean_b 1/T sum_t loss(o[b,t], y[b,t])``.
+
+    Args:
+      loss: of a sequence of one time step.
+      logits: ``[B, T, C]``.
+      targets: ``[B, T]`` or ``[B, T, C]``.
+      where: ``[B]`` bool; the examples that count. All by default.
+      lengths: of sequences of unequal length, ``[B]``.
+    """
+    loss_BT = jax.vmap(jax.vmap(lambda o, y: loss(o[None, None], y[None])))(logits, targets)
+    return jnp.mean(mean_over_time(loss_BT, lengths), where=where)
+
+
+def rate_error(
+    error: Pointwise,
+    outputs: jax.Array,
+    targets: jax.Array,
+    where: jax.Array | None = None,
+    lengths: jax.Array | None = None,
+) -> jax.Array:
+    """Compute the error of the time-averaged outputs, ``mean_b error(1/T sum_t o[b,t], y[b])``.
+
+    Args:
+      error: ``(outputs [B, C], targets) -> [B]``.
+      outputs: ``[B, T, C]``.
+      targets: what the error takes, such as values ``[B, C]``.
+      where: ``[B]`` bool; the examples that count. All by default.
+      lengths: of sequences of unequal length, ``[B]``.
+    """
+    return jnp.mean(error(mean_over_time(outputs, lengths), targets), where=where)
 
 
 def rates_outside(rates: Mapping[str, jax.Array], low: float, high: float) -> jax.Array:
@@ -61,7 +125,7 @@ def rates_outside(rates: Mapping[str, jax.Array], low: float, high: float) -> ja
     return jnp.mean(jnp.square(jnp.maximum(low - r, 0)) + jnp.square(jnp.maximum(r - high, 0)))
 
 
-def membrane_error(u: jax.Array, spikes: jax.Array) -> jax.Array:
+def membrane_error(u: jax.Array, spikes: jax.Array, where: ArrayLike | None = None) -> jax.Array:
     """Compute the mean squared distance of membranes from the spikes that they give, ``mean (u - s)**2``.
 
     The quantisation error that RMP-Loss adds to the task loss (Guo et al., ICCV 2023, arXiv:2308.06787): it draws a
@@ -70,11 +134,12 @@ def membrane_error(u: jax.Array, spikes: jax.Array) -> jax.Array:
     Args:
       u: membranes of a layer before reset, ``[B, T, ...]``.
       spikes: of the layer, ``[B, T, ...]``.
+      where: the elements that count, all by default; bool that broadcasts to u, as of ``jnp.mean``.
 
     >>> float(membrane_error(jnp.array([0.5, 1.5, 3.0, 0.0]), jnp.array([0.0, 1.0, 1.0, 0.0])))
     1.125
     """
-    return jnp.mean(jnp.square(u - jax.lax.stop_gradient(spikes).astype(u.dtype)))
+    return jnp.mean(jnp.square(u - jax.lax.stop_gradient(spikes).astype(u.dtype)), where=where)
 
 
 def _check_labels(labels: jax.Array) -> None:
@@ -94,11 +159,19 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return values
 
 
+def _mean_of(error: Pointwise) -> Pointwise:
+    """Average an elementwise error over the last axis; a target of one number may lack this axis."""
+    return lambda outputs, targets: error(outputs, targets.reshape(outputs.shape)).mean(axis=-1)
+
+
+_binary_cross_entropy = _mean_of(optax.sigmoid_binary_cross_entropy)
+
+
 def smoothed(labels: jax.Array, classes: int, share: ArrayLike) -> jax.Array:
     """Smooth labels ``[B]`` or ``[B, C]`` to probabilities ``(1 - share) y + share / C``, ``[B, C]``.
 
     Label smoothing (Szegedy et al. 2016, arXiv:1512.00567), for any loss that takes probabilities. With share 0 the
-    labels are returned unchanged, unless it is traced.
+    labels are returned unchanged, unless it is traced. Those of every time step have a further axis T.
 
     >>> smoothed(jnp.array([1]), 4, 0.5).tolist()
     [[0.125, 0.625, 0.125, 0.125]]
@@ -106,29 +179,38 @@ def smoothed(labels: jax.Array, classes: int, share: ArrayLike) -> jax.Array:
     ranges.require("smoothed", ranges.FROM_0_BELOW_1, share=share)
     if not isinstance(share, jax.Array) and not share:
         return labels
-    probabilities = labels if labels.ndim == 2 else jax.nn.one_hot(labels, classes)
+    are_probabilities = jnp.issubdtype(labels.dtype, jnp.floating)
+    probabilities = labels if are_probabilities else jax.nn.one_hot(labels, classes)
     soft: jax.Array = optax.smooth_labels(probabilities, share)
     return soft
 
 
-def rate_cross_entropy(logits: jax.Array, labels: jax.Array, where: jax.Array | None = None) -> jax.Array:
+def rate_cross_entropy(
+    logits: jax.Array, labels: jax.Array, where: jax.Array | None = None, lengths: jax.Array | None = None
+) -> jax.Array:
     """Compute the cross-entropy of the time-averaged logits, ``mean_b CE(1/T sum_t o[b,t], y[b])``.
 
     Args:
       logits: ``[B, T, C]``.
       labels: ``[B]`` integers, or ``[B, C]`` probabilities.
       where: ``[B]`` bool; the examples that count (padding does not). All by default.
+      lengths: of sequences of unequal length, ``[B]``.
 
     Raises:
-      ValueError: the labels are neither. Every loss raises this.
+      ValueError: the labels are neither. Every loss of classes raises this.
     """
     _check_labels(labels)
-    loss_B = _cross_entropy(logits.mean(axis=1), labels)
-    return jnp.mean(loss_B, where=where)
+    return rate_error(_cross_entropy, logits, labels, where, lengths)
 
 
 def tet(
-    logits: jax.Array, labels: jax.Array, lam: float, target: float = 1.0, where: jax.Array | None = None
+    logits: jax.Array,
+    labels: jax.Array,
+    lam: float,
+    target: float = 1.0,
+    where: jax.Array | None = None,
+    lengths: jax.Array | None = None,
+    cross_entropy: Pointwise = _cross_entropy,
 ) -> jax.Array:
     """Compute the loss of temporal efficient training, at every time step (Deng et al., ICLR 2022, equations 9 to 11).
 
@@ -140,16 +222,25 @@ def tet(
       lam: weight of the regulariser that pulls all logits to ``target``; 1e-3 in the authors' code.
       target: ``phi`` of the paper, 1 in the authors' code.
       where: ``[B]`` bool; the examples that count. All by default.
+      lengths: of sequences of unequal length, ``[B]``.
+      cross_entropy: CE; by default that of classes.
     """
     ranges.require("tet", ranges.FROM_0_TO_1, lam=lam)
     _check_labels(labels)
     labels_BT = jnp.broadcast_to(jnp.expand_dims(labels, 1), (*logits.shape[:2], *labels.shape[1:]))
-    cross_entropy_B = _cross_entropy(logits, labels_BT).mean(axis=1)
-    pull_B = jnp.square(logits - target).mean(axis=(1, 2))
+    cross_entropy_BT = cross_entropy(logits, labels_BT)
+    cross_entropy_B = mean_over_time(cross_entropy_BT, lengths)
+    pull_B = jnp.square(logits - target).mean(axis=(1, 2), where=valid(lengths, logits))
     return jnp.mean((1 - lam) * cross_entropy_B + lam * pull_B, where=where)
 
 
-def rate_mse(outputs: jax.Array, labels: jax.Array, votes: int = 1, where: jax.Array | None = None) -> jax.Array:
+def rate_mse(
+    outputs: jax.Array,
+    labels: jax.Array,
+    votes: int = 1,
+    where: jax.Array | None = None,
+    lengths: jax.Array | None = None,
+) -> jax.Array:
     """Compute the squared error between time-averaged outputs and one-hot labels (PLIF: Fang et al., ICCV 2021).
 
         mean_bc (r[b,c] - onehot(y[b])[c])**2,    r[b,c] = mean over t and the votes of class c
@@ -159,9 +250,10 @@ def rate_mse(outputs: jax.Array, labels: jax.Array, votes: int = 1, where: jax.A
       labels: ``[B]`` integers, or ``[B, C]`` probabilities.
       votes: number of neighbouring outputs that are averaged to one class; 10 in the paper.
       where: ``[B]`` bool; the examples that count. All by default.
+      lengths: of sequences of unequal length, ``[B]``.
     """
     _check_labels(labels)
-    rates_BC = outputs.mean(axis=1).reshape(outputs.shape[0], -1, votes).mean(axis=-1)
+    rates_BC = mean_over_time(outputs, lengths).reshape(outputs.shape[0], -1, votes).mean(axis=-1)
     if jnp.issubdtype(labels.dtype, jnp.integer):
         labels = jax.nn.one_hot(labels, rates_BC.shape[-1], dtype=rates_BC.dtype)
     return jnp.mean(jnp.square(rates_BC - labels).mean(axis=-1), where=where)

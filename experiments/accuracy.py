@@ -2,7 +2,7 @@
 
     python -m experiments.accuracy DATASET [--seeds 10] [--data-dir data] [--out FOLDER] [--FIELD VALUE ...]
 
---out is docs/results/DATASET by default, a FIELD any of the config.
+--out is docs/results/presets/DATASET by default, a FIELD any of the config.
 
 A pair shares its seed: the same initial weights and the same order of data; only z0 differs. Finished runs under
 ``runs/accuracy`` are not repeated, so the study can be stopped and resumed. Results of other options or of more seeds
@@ -33,9 +33,9 @@ NOTES = {"digits": "Images by the same writer occur in all splits."}
 NOTES_OF_PRESETS = {
     "digits": "Both methods are near 100 %, so this shows that the method trains, not that it improves accuracy.",
 }
-COMBINED = ("digits", "digits_events", "mnist")
-"""Data sets whose page points to the one that combines them."""
-ORIGIN = "There was no plan, and $z_0$ is the preset's, not tuned; [with the other data sets](../together/README.md)."
+UNPLANNED = ("digits", "digits_events", "mnist")
+"""Data sets whose committed runs had no plan."""
+ORIGIN = "There was no plan, and $z_0$ is the preset's, not tuned."
 
 
 def summary(results: Mapping[str, list[Content]]) -> Content:
@@ -87,11 +87,11 @@ def conclusion(content: Content) -> str:
 
 
 def page(content: Content) -> str:
-    """The text of README.md: the table and its provenance."""
+    """The text of accuracy.md: the table and its provenance."""
     dataset, seeds, share = content["dataset"], content["seeds"], content["chaos_share_of_task_gradient_at_step_0"]
     unchanged = not content.get("fields")
     notes = [of[dataset] for of in (NOTES_OF_PRESETS if unchanged else {}, NOTES) if dataset in of]
-    origin = f"{ORIGIN}\n" if unchanged and dataset in COMBINED else ""
+    origin = f"{ORIGIN}\n" if unchanged and dataset in UNPLANNED else ""
     over = f"Mean and 95 % interval (Student's t, not bounded at 100 %) over {seeds} paired seeds"
     return f"""# {dataset}, all labels: CSBP against plain backpropagation
 
@@ -172,11 +172,11 @@ def earlier(
     return stored
 
 
-def write(out: pathlib.Path, content: Content, text: str) -> None:
-    """Write ``accuracy.json`` and ``README.md`` into the folder ``out``."""
+def write(out: pathlib.Path, content: Content, text: str, page: str = "accuracy.md") -> None:
+    """Write ``accuracy.json`` and its page into the folder ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     study.write_json(out / "accuracy.json", json.loads(json.dumps(content, default=float)))
-    (out / "README.md").write_text(text)
+    (out / page).write_text(text)
 
 
 def make_parser(doc: str | None) -> argparse.ArgumentParser:
@@ -195,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
     with study.one_line_errors(parser):
         options, fields, csbp = study.parse_dataset(parser, MODULE, arguments)
-        out = options.out or study.RESULTS / options.dataset
+        out = options.out or study.PRESETS / options.dataset
         stored = earlier(parser, out / "accuracy.json", options, fields)
         results = train_arms({"csbp": csbp, "bp": plain(csbp)}, options.seeds, options.data_dir)
     content: dict[str, Any] = {"dataset": options.dataset, "fields": fields, "seeds": options.seeds} | summary(results)

@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     jax.config.update("jax_platforms", "cpu")
     with study.one_line_errors(parser):
         options, fields, config = study.parse_dataset(parser, MODULE, arguments)
-        folder: pathlib.Path = options.out or study.RESULTS / options.dataset
+        folder: pathlib.Path = options.out or study.PRESETS / options.dataset
         file = folder / "accuracy.json"
         content = study.read(parser, file, f"python -m experiments.accuracy {options.dataset}")
         if (content.get("dataset"), content.get("fields", [])) != (options.dataset, fields):

@@ -3,7 +3,7 @@
     python -m experiments.curves [--preset cifar10_quick] [--conditions csbp plain drift] [--seeds 3]
         [--data-dir data] [--out FOLDER] [--FIELD VALUE ...]
 
---out is docs/results/PRESET by default (cifar10_quick: cifar10, fsdd: fsdd_curves). The config is that of the preset, a
+--out is docs/results/presets/PRESET by default. The config is that of the preset, a
 FIELD any of it. Runs with the same seed have the same initial weights and the same order of data. Runs are kept under
 ``runs/curves``: a stopped one resumes, also within an epoch, and one that has finished is not repeated. The test split
 is evaluated once per run, with the weights of the last epoch and with those of the epoch chosen by validation. Runs are
@@ -29,13 +29,7 @@ from experiments.statistics import student_dict
 from experiments.study import Content
 
 MODULE = "experiments.curves"
-FOLDERS = {
-    "cifar10_quick": "cifar10",
-    "cifar10_ilif": "cifar10_ilif",
-    "cifar10_cnn7": "cifar10_cnn7",
-    "fsdd": "fsdd_curves",
-}
-"""The results of each preset, below docs/results."""
+PRESETS = ("cifar10_quick", "cifar10_ilif", "cifar10_cnn7", "fsdd")
 ROOT = pathlib.Path("runs/curves")
 CONDITIONS = ("csbp", "plain", "drift")
 LABELS = {"csbp": "CSBP", "plain": "plain backpropagation", "drift": "drift in place of the chaos term"}
@@ -114,13 +108,13 @@ def draw(runs: Mapping[str, Mapping[str, Content]]) -> Figure:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__, data_dir=True)
-    parser.add_argument("--preset", choices=FOLDERS, default="cifar10_quick")
+    parser.add_argument("--preset", choices=PRESETS, default="cifar10_quick")
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=CONDITIONS)
     parser.add_argument("--seeds", type=int, default=3)
     options, fields = parser.parse_known_args(arguments)
     with study.one_line_errors(parser):
         config = parse(configs.load(options.preset), fields, MODULE)
-        out = options.out or study.RESULTS / FOLDERS[options.preset]
+        out = options.out or study.PRESETS / options.preset
         file = out / "curves.json"
         content = study.resume(parser, file, {"config": to_json(config)}, {"runs": {}, "data_marks": {}})
         command = study.command_of(parser, f"python -m {MODULE}", options, fields)

@@ -36,6 +36,7 @@ from experiments.study import Content
 MODULE = "python -m experiments.exponents"
 STRIDE = 10  # of the steps that are stored
 SHOWN = (1e-8, 1e-2)  # distances in the table
+DRAWN = ("as given", "z = 0", "drift")  # the conditions that the figure has as lines
 NOISES = {
     "Gaussian noise": lambda tx: optax.chain(controls.gaussian(), tx),
     "logistic sequences": lambda tx: optax.chain(controls.logistic(), tx),
@@ -192,37 +193,39 @@ def intervals(runs: Sequence[Content], values: ArrayLike) -> str:
 
 
 def draw(content: Content, out: pathlib.Path) -> None:
-    """Draw spectra, finite-size curves, cumulated local exponents and the logits' separation, a line a condition."""
-    figure = empty_figure(12, 7)
-    spectra, sizes, cumulated, separation = figure.subplots(2, 2).ravel()
+    """Draw exponents and rises, a row a condition, and finite-size exponents and annealed growth of :data:`DRAWN`."""
+    figure = empty_figure(12, 6)
+    tangent, sizes, rises, cumulated = figure.subplots(2, 2).ravel()
+    names = list(content["conditions"])
     for i, (name, runs) in enumerate(content["conditions"].items()):
-        style = {"color": PALETTE[i], "label": name}
         starts = [run["start"] for run in runs]
-        values = np.array(group_means([run["tangent"]["exponents"] for run in runs], starts))
-        numbers = np.arange(1, values.shape[1] + 1) + 0.08 * (i - 2)
-        spectra.errorbar(numbers, values.mean(0), yerr=half_widths(values), fmt="o", ms=4, **style)
+        for axes, values in (
+            (tangent, [run["tangent"]["exponents"][:1] for run in runs]),
+            (rises, [[run["rise"]] for run in runs]),
+        ):
+            means = np.array(group_means(values, starts))
+            axes.errorbar(means.mean(0), [i], xerr=half_widths(means), fmt="o", color=_color(name))
+        if name not in DRAWN:
+            continue
+        style = {"color": _color(name), "label": name}
         sized = [run["finite_size"] for run in runs]
         _band(sizes, sized[0]["deltas"], group_means([run["exponents"] for run in sized], starts), style)
-        logits = np.mean([run["logits"]["exponents"] for run in sized], axis=0)
-        sizes.plot(sized[0]["deltas"], logits, ls="--", lw=1.2, color=style["color"])
         steps = STRIDE * np.arange(1, len(runs[0]["cumulated"]) + 1)
         _band(cumulated, steps, group_means([run["cumulated"] for run in runs], starts), style)
-        logits = np.log10(np.maximum(np.array([run["apart"]["logits"] for run in runs])[:, :, 0], 1e-17))
-        # Quartiles, since starts are near or far and few lie between.
-        low, middle, high = np.quantile(group_means(logits, starts), (0.25, 0.5, 0.75), axis=0)
-        separation.plot(STRIDE * np.arange(len(middle)), middle, lw=1.2, color=style["color"])
-        separation.fill_between(STRIDE * np.arange(len(middle)), low, high, color=style["color"], alpha=0.2, lw=0)
-    for axes in (spectra, sizes):
-        axes.axhline(0, color="black", lw=0.8)
-    spectra.set(xlabel="exponent number", ylabel="tangent exponent (nats per step)", title="fixed z")
-    spectra.set_xticks(range(1, values.shape[1] + 1))
-    sizes.set(xlabel="distance", ylabel="finite-size exponent (nats per step)", xscale="log")
-    sizes.set_title("fixed z; dashed: of logits")
-    cumulated.set(xlabel="step", ylabel="cumulated local exponent (nats)", title="annealed")
-    separation.set(xlabel="step", ylabel="log10 of the distance of logits", title="annealed, two runs 1e-8 apart")
-    figure.legend(*spectra.get_legend_handles_labels(), loc="outside lower center", ncols=len(content["conditions"]))
-    figure.suptitle(f"Means and 95 % intervals (last panel: medians and quartiles) over {len(set(starts))} starts")
+    for axes, label in ((tangent, "exponent at fixed z (nats per step)"), (rises, "rise of the annealed run (nats)")):
+        axes.axvline(0, color="black", lw=0.8)
+        axes.set(xlabel=label, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+    sizes.axhline(0, color="black", lw=0.8)
+    sizes.set(xlabel="distance of two runs, fixed z", ylabel="growth (nats per step)", xscale="log")
+    cumulated.set(xlabel="step, annealed", ylabel="cumulated local exponent (nats)")
+    for axes in (sizes, cumulated):
+        axes.legend(fontsize="small", loc="upper left")
+    figure.suptitle(f"Means and 95 % intervals over {len(set(starts))} starts")
     study.save_figure(figure, out, "exponents")
+
+
+def _color(name: str) -> str:
+    return PALETTE[DRAWN.index(name)] if name in DRAWN else "0.4"
 
 
 def _band(axes: Any, x: ArrayLike, lines: ArrayLike, style: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from csbp_jax.reporting import plots
 
 ROOT = pathlib.Path(__file__).parent.parent
 RECORD = ROOT / "tests" / "data" / "analyses.json"
-DRAWS = ROOT / "docs" / "results" / "xor_tuned" / "draws.json"
+DRAWS = ROOT / "docs" / "results" / "xor" / "tuned" / "draws.json"
 OUT = ROOT / "docs" / "results" / "contrasts.png"
 COLUMNS = ("CSBP minus plain", "CSBP minus drift")
 WIDEST = 6.0
@@ -29,19 +29,19 @@ ACCURACY = "test accuracy after the last epoch (points) over seeds, {}, primary"
 POOLED = "test accuracy (points) over seeds, {}, pooled over methods"
 SEEDS, FOLDS = (f"test accuracy, last epoch, over {what}" for what in ("seeds", "folds"))
 FEW = {
-    "digits": ("claims", "digits"),
-    "CIFAR-10, 8x8": ("claims", "cifar10"),
-    "digits as events": ("claims_events", "digits_events"),
-    "spike times": ("claims_events", "spike_timing"),
-    "MNIST": ("claims_mnist", "mnist"),
-    "Fashion-MNIST": ("claims_mnist", "fashion_mnist"),
-    "spoken digits": ("claims_fsdd", "fsdd"),
-    "N-MNIST": ("claims_nmnist", "nmnist"),
-    "digits, wrong labels": ("claims", "digits, wrong labels"),
-    "MNIST, wrong labels": ("claims_mnist", "mnist, wrong labels"),
-    "Fashion-MNIST, wrong labels": ("claims_mnist", "fashion_mnist, wrong labels"),
-    "spoken digits, wrong labels": ("claims_fsdd", "fsdd, wrong labels"),
-    "N-MNIST, wrong labels": ("claims_nmnist", "nmnist, wrong labels"),
+    "digits": ("few_labels/digits_cifar10", "digits"),
+    "CIFAR-10, grey, 16x16": ("few_labels/digits_cifar10", "cifar10"),
+    "digits as events": ("few_labels/events", "digits_events"),
+    "spike times": ("few_labels/events", "spike_timing"),
+    "MNIST": ("few_labels/mnist", "mnist"),
+    "Fashion-MNIST": ("few_labels/mnist", "fashion_mnist"),
+    "spoken digits": ("few_labels/speech", "fsdd"),
+    "N-MNIST": ("few_labels/nmnist", "nmnist"),
+    "digits, wrong labels": ("few_labels/digits_cifar10", "digits, wrong labels"),
+    "MNIST, wrong labels": ("few_labels/mnist", "mnist, wrong labels"),
+    "Fashion-MNIST, wrong labels": ("few_labels/mnist", "fashion_mnist, wrong labels"),
+    "spoken digits, wrong labels": ("few_labels/speech", "fsdd, wrong labels"),
+    "N-MNIST, wrong labels": ("few_labels/nmnist", "nmnist, wrong labels"),
 }
 """Page and task of each label."""
 
@@ -70,19 +70,19 @@ def groups() -> dict[str, list[Row]]:
         "The paper's regime: deep, all labels": [Row("CNN7 with TEBN, CIFAR-10: not yet tested")],
         "Spiking XOR": [
             over_draws("best of 24 tries, over 8 draws"),
-            recorded("stuck points that are left", "xor_escape", escape, "CSBP", "plain backpropagation", "drift"),
+            recorded("stuck points that are left", "xor/escape", escape, "CSBP", "plain backpropagation", "drift"),
         ],
         "Few labels, settings drawn once": [
             recorded(label, page, ACCURACY.format(task), "C", "P", "D") for label, (page, task) in FEW.items()
         ],
         "Plugged into other methods, few labels": [
-            recorded("nine methods, digits as events", "claims_forest", POOLED.format("digits_events"), "C", "P", "D"),
-            recorded("nine methods, CIFAR-10, 8x8", "claims_forest", POOLED.format("cifar10"), "C", "P", "D"),
+            recorded("nine methods, digits as events", "plug_in", POOLED.format("digits_events"), "C", "P", "D"),
+            recorded("nine methods, CIFAR-10, 8x8", "plug_in", POOLED.format("cifar10"), "C", "P", "D"),
         ],
         "Small tasks, all labels": [
-            recorded("digits", "digits", SEEDS, "csbp", "bp"),
-            recorded("digits as events", "digits_events", SEEDS, "csbp", "bp"),
-            recorded("MNIST", "mnist", SEEDS, "csbp", "bp"),
+            recorded("digits", "presets/digits", SEEDS, "csbp", "bp"),
+            recorded("digits as events", "presets/digits_events", SEEDS, "csbp", "bp"),
+            recorded("MNIST", "presets/mnist", SEEDS, "csbp", "bp"),
             recorded("N-MNIST, 1,100 recordings", "nmnist", FOLDS, "CSBP", "plain", "drift"),
         ],
     }

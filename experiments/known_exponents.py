@@ -1,6 +1,6 @@
 """Compare exponents and their standard errors with four maps whose exponents are known.
 
-    python -m experiments.known_exponents [--out docs/results/known_exponents] [--starts 64]
+    python -m experiments.known_exponents [--out docs/checks/known_exponents] [--starts 64]
 
 The scatter of the exponents over starts is the true standard error of one run; the ratio of the reported standard error
 to it should be 1. Takes about a minute.
@@ -134,7 +134,7 @@ def page(content: Content) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "known_exponents")
+    parser = study.make_parser(__doc__, study.CHECKS / "known_exponents")
     parser.add_argument("--starts", type=int, default=64)
     options = parser.parse_args(arguments)
     if options.starts < 2:

@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     content = {"dataset": options.dataset, "fields": fields, "seeds": options.seeds} | summary(results)
     content |= provenance(MODULE, options, fields)
     content |= {"test_count": results["csbp"][0]["last"]["test_count"], "changed_spikes": changed_spikes()}
-    write(out, content, page(content))
+    write(out, content, page(content), "README.md")
     print(table(content))
 
 

@@ -1,6 +1,7 @@
 """Test accuracy on spoken digits of speakers who are known from training, and of speakers who are not.
 
-    python -m experiments.speakers [--seeds 3] [--data-dir data] [--out docs/results/fsdd] [--FIELD VALUE ...]
+    python -m experiments.speakers [--seeds 3] [--data-dir data] [--out docs/results/presets/fsdd_speakers]
+        [--FIELD VALUE ...]
 
 The config is that of ``fsdd``, with CSBP and with plain backpropagation on paired seeds. Each speaker in turn is left
 out of training and validation, and is the test split. Finished runs are in ``runs/speakers`` and not repeated. Ridge
@@ -84,7 +85,7 @@ def table(content: Content) -> str:
 
 
 def page(content: Content) -> str:
-    """The text of README.md."""
+    """The text of accuracy.md."""
     validation = [100 * np.mean(arms["csbp"]) for split, arms in content["validation"].items() if split != KNOWN]
     unknown = np.mean(content["accuracy"][UNKNOWN]["csbp"])
     settings = "" if content.get("fields") else SETTINGS
@@ -115,7 +116,7 @@ Made by `{content["command"]}`; `accuracy.json` holds the accuracies of each see
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "fsdd", data_dir=True)
+    parser = study.make_parser(__doc__, "presets/fsdd_speakers", data_dir=True)
     parser.add_argument("--seeds", type=int, default=3)
     options, fields = parser.parse_known_args(arguments)
     with study.one_line_errors(parser):

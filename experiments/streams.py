@@ -1,6 +1,6 @@
-"""Run the plan of docs/results/streams/plan.md: CNN7 on a fixed batch, a cycle of batches and a stream of batches.
+"""Run the plan of docs/results/released_code/streams/plan.md: CNN7 on a fixed batch, a cycle and a stream of batches.
 
-    python -m experiments.streams [--starts 4] [--data-dir data] [--out docs/results/streams]
+    python -m experiments.streams [--starts 4] [--data-dir data] [--out docs/results/released_code/streams]
 
 N-MNIST must have been prepared (make data). Finished runs are read from ``streams.json`` and not repeated, so that more
 starts extend what is measured.
@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -267,29 +267,30 @@ def differences(maps: Content) -> str:
 
 
 def draw(content: Content, options: argparse.Namespace) -> None:
-    """Draw norms, losses and cumulated growths over steps: a column a map, a colour a condition, a line a start."""
-    courses: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], str]] = {
-        "norm": ("norm of the parameters (start = 1)", np.array, "linear"),
-        "loss": ("task loss", np.array, "log"),
-        "exponent": ("cumulated exponent (nats)", np.cumsum, "linear"),
-        "growth": (f"cumulated growth at {DELTA:g} (nats)", np.cumsum, "linear"),
-    }
-    figure = empty_figure(4 * len(MAPS), 3 * len(courses))
-    panels = figure.subplots(len(courses), len(MAPS), sharey="row", sharex="row", squeeze=False)
-    for row, (course, (label, transform, scale)) in zip(panels, courses.items(), strict=True):
-        row[0].set_ylabel(label)
-        for axes, (name, cells) in zip(row, complete(content["maps"]).items(), strict=True):
-            axes.set(title=name, xlabel="step", yscale=scale)
-            for color, (condition, runs) in zip(PALETTE, cells.items(), strict=False):
-                for i, run in enumerate(runs):
-                    values = transform(np.array(run[course], float))
-                    axes.plot(values, color=color, lw=1, label=condition if i == 0 else None)
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(CONDITIONS))
+    """Draw both growths of each start with their means, and the norm of the parameters of start 0 over all steps."""
+    maps = complete(content["maps"])
+    figure = empty_figure(11, 3.6)
+    *panels, norms = figure.subplots(1, 1 + len(GROWTHS))
+    for axes, (growth, label) in zip(panels, GROWTHS.items(), strict=True):
+        for x, cells in enumerate(maps.values()):
+            for i, (condition, runs) in enumerate(cells.items()):
+                values, at = exponents(runs, growth), x + 0.22 * (i - 1)
+                axes.plot(np.full(len(values), at), values, "o", ms=5, mfc="none", color=PALETTE[i])
+                mean = axes.hlines(np.mean(values), at - 0.1, at + 0.1, color=PALETTE[i], lw=2)
+                mean.set_label(condition if x == 0 else None)
+        axes.set_xticks(range(len(maps)), list(maps))
+        axes.set(ylabel=label, ylim=(0, None))
+    for name, style in (("fixed batch", "-"), ("stream", ":")):
+        for i, runs in enumerate(maps[name].values()):
+            norms.plot(runs[0]["norm"], style, color=PALETTE[i], lw=1.5)
+    norms.set(xlabel="step", ylabel="norm of the parameters (start = 1)")
+    norms.set_title("start 0; dotted: stream", fontsize="medium")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(CONDITIONS))
     study.save_figure(figure, options.out, "streams")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "streams", data_dir=True)
+    parser = study.make_parser(__doc__, "released_code/streams", data_dir=True)
     parser.add_argument("--starts", type=int, default=4)
     options = parser.parse_args(arguments)
     with study.one_line_errors(parser):

@@ -32,7 +32,8 @@ from csbp_jax.training import run_dir
 Content = dict[str, Any]
 """The content of a results file."""
 
-RESULTS = pathlib.Path("docs/results")
+RESULTS, CHECKS = pathlib.Path("docs/results"), pathlib.Path("docs/checks")
+PRESETS = RESULTS / "presets"
 WORK = pathlib.Path("runs")
 """Folders of experiments, from which a study makes its results."""
 ORIGIN = ("command", "versions", "machine", "device", "commit")
@@ -42,19 +43,22 @@ ORIGIN = ("command", "versions", "machine", "device", "commit")
 # --- command line -------------------------------------------------------------------------------------------------
 
 
-def make_parser(doc: str | None, out: str | None = None, data_dir: bool = False) -> argparse.ArgumentParser:
+def make_parser(
+    doc: str | None, out: str | pathlib.Path | None = None, data_dir: bool = False
+) -> argparse.ArgumentParser:
     """A parser with ``--out`` and, if asked for, ``--data-dir``.
 
     Args:
       doc: docstring of the study, which ``--help`` prints.
-      out: default of ``--out``, below docs/results.
+      out: default of ``--out``; text is a folder below docs/results.
     """
     # As written: it holds the command and what its options mean.
     as_written = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=doc, formatter_class=as_written, allow_abbrev=False)
     if data_dir:
         parser.add_argument("--data-dir", default="data")
-    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / out if out else None)
+    folder = RESULTS / out if isinstance(out, str) else out
+    parser.add_argument("--out", type=pathlib.Path, default=folder)
     return parser
 
 
@@ -211,7 +215,7 @@ def _commit(folder: pathlib.Path = pathlib.Path(__file__).parent) -> str | None:
     git = ["git", "-C", str(folder)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-        paths = (":/", ":(top,exclude)docs/results")
+        paths = (":/", *(f":(top,exclude){folder}" for folder in (RESULTS, CHECKS)))
         others = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *paths], capture_output=True)
     except OSError:  # git is not installed
         return None

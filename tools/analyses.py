@@ -5,8 +5,8 @@
 Runs in, numbers out: so code that analyses runs can be replaced, in :mod:`tools.analyses_by`. The file is a list of
 families of tests:
 
-    study       folder of the page that has the numbers, below docs/results
-    file        the file of its runs, below docs/results
+    study       folder of the study, relative to docs/results
+    file        the file of its runs, relative to docs/results
     measure     what is compared, its unit, and over what the arrays run
     values      {name: selector} of arrays; see :func:`select`
     test        a key of TESTS; options: its arguments beside the arrays
@@ -45,7 +45,7 @@ Family = dict[str, Any]
 
 @functools.cache
 def read(file: str) -> Any:
-    """The content of a .json or .npz file below docs/results."""
+    """The content of a .json or .npz file, relative to docs/results."""
     path = ROOT / "docs" / "results" / file
     return dict(np.load(path)) if path.suffix == ".npz" else json.loads(path.read_text())
 

@@ -2,7 +2,7 @@
 
 python -m tools.kills [--rounds N] [--cases CASE ...]
 
-Writes docs/results/survival/kills.json and the table of the page beside it. In a round, each case begins in an empty
+Writes docs/checks/survival/kills.json and the table of the page beside it. In a round, each case begins in an empty
 folder, or in a copy of what the case before it left. Its process gets SIGKILL, SIGTERM or SIGINT, after a random share
 of the CPU time of an uninterrupted process or at a random one of its file operations; the same command is then repeated
 and interrupted again, until a process ends by itself. All files must then be as an uninterrupted process leaves them;
@@ -35,7 +35,7 @@ from tests.support.checkpoint_arrays import arrays
 from tools.kill_itself import STAGES, stage
 
 ROOT = pathlib.Path(__file__).parents[1]
-OUT = ROOT / "docs" / "results" / "survival"
+OUT = ROOT / "docs" / "checks" / "survival"
 WORK = ROOT / "runs" / "kills"
 CLOCKS = {"seconds", "examples_per_second", "waiting"}
 """Fields of metrics.jsonl and result.json that hold times."""

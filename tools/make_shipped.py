@@ -52,7 +52,7 @@ Made by `{command}` at commit {commit}, with {versions}; {machine}.
 DIGITS = """\
 the digits that ship with the package, with their split (`csbp_jax/data/DIGITS.md`, CC BY 4.0). The same writers
   occur in the training and test splits, so that digits by others are harder."""
-COMPARED = "`docs/results/{}` compares CSBP with plain backpropagation"
+COMPARED = "`docs/results/presets/{}` compares CSBP with plain backpropagation"
 WORDS = {
     "digits": {
         "summary": "A small convolutional spiking network that classifies 8x8 images of handwritten digits.",

@@ -1,6 +1,7 @@
 """CIFAR-10, 32x32 RGB, 50,000 + 10,000. A network of our own that one core of a CPU trains within an hour, T = 2.
 
-On the pictures re-encoded as JPEG it reached 78.2 % (one seed; docs/results/cifar10). ``cifar10_small`` is larger.
+On the pictures re-encoded as JPEG it reached 78.2 % (one seed; docs/results/presets/cifar10_quick). ``cifar10_small``
+is larger.
 """
 
 from csbp_jax.config import Chaos, Config, Data, Model, Neuron, Optimizer

@@ -1,7 +1,7 @@
 """The bundled digits as recorded by a synthetic event camera (data/events/camera.py), 16x16, in 10 frames of 30 ms.
 
-``make train DATASET=digits_events``: 98.9 % on the test split (359 recordings; docs/results/digits_events), in 92 s on
-2 cores.
+``make train DATASET=digits_events``: 98.9 % on the test split (359 recordings; docs/results/presets/digits_events), in 92 s
+on 2 cores.
 """
 
 from csbp_jax.config import Chaos, Config, Data, Model, Neuron, Optimizer

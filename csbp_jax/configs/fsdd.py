@@ -2,7 +2,7 @@
 
 ``make train DATASET=fsdd`` tests on the authors' split, whose speakers have all been heard in training: 98.4 % of 300
 recordings. ``make train DATASET=fsdd_speaker`` tests on a speaker who has not: 67 %, on average over the six speakers
-(docs/results/fsdd).
+(docs/results/presets/fsdd_speakers).
 """
 
 from csbp_jax.config import Chaos, Config, Data, Model, Neuron, Optimizer

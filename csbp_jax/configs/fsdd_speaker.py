@@ -1,7 +1,7 @@
 """Free Spoken Digit Dataset, tested on a speaker who has not been heard in training: george; others by
 ``--data.test-speaker``.
 
-``make train DATASET=fsdd_speaker``; all else as fsdd (docs/results/fsdd has all six speakers).
+``make train DATASET=fsdd_speaker``; all else as fsdd (docs/results/presets/fsdd_speakers has all six speakers).
 """
 
 import dataclasses

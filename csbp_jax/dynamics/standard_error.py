@@ -31,7 +31,7 @@ def standard_error(history: ArrayLike) -> Array:
       likelihood. The variance of the mean is ``s**2 ((1 - t)**2 + 2 t / B) / B``. A t above 0 must make the data more
       than e**3 times as likely as 0 does.
 
-    Measured on maps with known exponents (docs/results/known_exponents) and on AR(1) series, the result is right to
+    Measured on maps with known exponents (docs/checks/known_exponents) and on AR(1) series, the result is right to
     within 30 % from 1000 chunks on, and too large rather than too small. From 200 chunks it is up to 40 % too large, of
     flows up to 2.5 times.
 

@@ -122,7 +122,7 @@ def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:
         def over_examples(counts: dict[str, jax.Array]) -> dict[str, jax.Array]:
             return {layer: jnp.einsum("b,b...->...", batch["mask"].astype(n.dtype), n) for layer, n in counts.items()}
 
-        predicted = logits[0].mean(axis=0, where=valid(batch.get("lengths"), logits)[0]).argmax()
+        predicted = logits.mean(axis=1, where=valid(batch.get("lengths"), logits))[0].argmax()
         return {
             "by_neuron": over_examples(fired),
             "steps_by_neuron": over_examples(steps),

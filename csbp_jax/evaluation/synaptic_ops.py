@@ -14,7 +14,7 @@ An integer n of an I-LIF neuron stands for n spikes, and so for n AC of each of 
 1, all inputs that are integers up to that size are counted in this way.
 
 A still input passes its first synapse once and is counted once; a network that computes that synapse at each time step
-needs T times as much there.
+needs T times as much there. In the padding of sequences of unequal length there are no SynOps.
 """
 
 from collections.abc import Callable
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from csbp_jax.models.delays import DelayedSynapse
 from csbp_jax.models.layers import Recurrent
+from csbp_jax.xla.lengths import without_padding
 
 MAC_PJ, AC_PJ = 4.6, 0.9
 """Picojoules in 45 nm (Horowitz, ISSCC 2014): a 32-bit floating-point product and sum (3.7 + 0.9), and a sum alone."""
@@ -39,7 +40,8 @@ MAC_PJ, AC_PJ = 4.6, 0.9
 class SynOps:
     """SynOps of one synapse, at T time steps: 1 where a still input passes once, and those of all its calls in turn.
 
-    effective_parts, dense_parts: ``[B, T, 2]`` and ``[1, T, 2]``, as :func:`_sum` makes them.
+    effective_parts, dense_parts: ``[B, T, 2]`` and ``[1, T, 2]``, of sequences of unequal length both ``[B, T, 2]``, as
+        :func:`_sum` makes them.
     spiking: ``[B, T]`` bool, whether the operations are accumulates.
     """
 
@@ -54,9 +56,9 @@ class SynOps:
 
     @property
     def dense(self) -> NDArray[np.int64]:
-        """All connections of an example, ``[T]``; not within a jitted function."""
-        dense: NDArray[np.int64] = _total(self.dense_parts)[0]
-        return dense
+        """All connections of an example, ``[T]``, or ``[B, T]`` of unequal ones; not within a jitted function."""
+        dense: NDArray[np.int64] = _total(self.dense_parts)
+        return dense[0] if len(dense) == 1 else dense
 
 
 def _sum(counts: jax.Array, axes: tuple[int, ...]) -> jax.Array:
@@ -78,7 +80,8 @@ def count_synops(
 ) -> tuple[Any, dict[str, SynOps]]:
     """Call ``apply(variables, x, **options)``; return its output, and ``{synapse: SynOps}`` of the call.
 
-    levels: largest number of spikes of a neuron per time step.
+    levels: largest number of spikes of a neuron per time step. Of sequences of unequal length, ``options`` have the
+    ``lengths [B]``.
 
     Synapses are the ``nn.Conv`` and ``nn.Dense`` of the network, by their layer's name (``conv1.conv``), the feedback
     of recurrent layers (``rec1.feedback``), and those with delays, each connection of which is two: it interpolates
@@ -110,14 +113,14 @@ def count_synops(
         out = apply(variables, x, **options)
     counts: dict[str, SynOps] = {}
     for name, synapse, kernel, received in calls:
-        count = _count(synapse, kernel, received, levels)
+        count = _count(synapse, kernel, received, levels, options.get("lengths"))
         if name in counts:
             count = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), counts[name], count)
         counts[name] = count
     return out, counts
 
 
-def _count(synapse: nn.Module, kernel: jax.Array, x: jax.Array, levels: int) -> SynOps:
+def _count(synapse: nn.Module, kernel: jax.Array, x: jax.Array, levels: int, lengths: jax.Array | None) -> SynOps:
     def fanout(kernel: jax.Array) -> jax.Array:
         """Count the connections of each input: the derivative of the sum of all outputs, exact in float32."""
 
@@ -129,15 +132,17 @@ def _count(synapse: nn.Module, kernel: jax.Array, x: jax.Array, levels: int) -> 
             connections: jax.Array = jax.grad(outputs)(jnp.zeros((1, *x.shape[2:]), jnp.float32))
         return connections.astype(jnp.int32)
 
-    axes = tuple(range(2, x.ndim))
+    axes, x = tuple(range(2, x.ndim)), without_padding(lengths, x)
     size = jnp.abs(x.astype(jnp.float32))
     spiking = ((size <= levels) & (size == jnp.round(size))).all(axes, keepdims=True)
     uses = jnp.where(spiking, size, 1).astype(jnp.int32)
-    dense = fanout(jnp.ones_like(kernel, jnp.float32))[None]
+    dense = jnp.repeat(_sum(fanout(jnp.ones_like(kernel, jnp.float32))[None], axes), x.shape[1], axis=1)
+    if lengths is not None:
+        dense = without_padding(lengths, jnp.repeat(dense, len(x), axis=0))
     return SynOps(
         effective_parts=_sum(jnp.where(x != 0, uses * fanout((kernel != 0).astype(jnp.float32))[None], 0), axes),
         spiking=spiking.reshape(x.shape[:2]),
-        dense_parts=jnp.repeat(_sum(dense, axes), x.shape[1], axis=1),
+        dense_parts=dense,
     )
 
 

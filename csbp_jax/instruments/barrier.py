@@ -22,8 +22,7 @@ from csbp_jax import controls, learner
 from csbp_jax.config import ConfigError
 from csbp_jax.instruments import unit_matching
 from csbp_jax.instruments.training_map import TrainingMap, repeated, to_default_precision
-from csbp_jax.learner import Batch, Recipe, State
-from csbp_jax.learner.objective import correct
+from csbp_jax.learner import Batch, Recipe, State, measures
 from csbp_jax.models.norms import BatchNorm
 
 POINTS = 21
@@ -97,7 +96,8 @@ def between(
       points: on the line, evenly spaced, both ends included.
 
     Returns:
-      ``{barrier, losses [points], accuracies [points]}``; the losses are means over the batches.
+      ``{barrier, losses [points], accuracies [points]}``; these are means over the batches, and accuracies those of
+      classes, of labels F1, of values R2.
 
     Raises:
       ConfigError: the two networks differ in shape.
@@ -190,7 +190,7 @@ def _on_line(first: optax.Params, second: optax.Params, t: float) -> optax.Param
 
 
 def _evaluate(recipe: Recipe, params: optax.Params, batches: Sequence[Batch]) -> tuple[float, float]:
-    """Return mean loss and accuracy, with batch statistics that are the mean of those of the batches."""
+    """Return mean loss and primary measure, with batch statistics that are the mean of those of the batches."""
     each_batch = [_batch_statistics(recipe, params, batch) for batch in batches]
     statistics = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *each_batch)
     measured = np.array([_loss_and_accuracy(recipe, params, statistics, batch) for batch in batches])
@@ -209,11 +209,14 @@ def _batch_statistics(recipe: Recipe, params: optax.Params, batch: Batch) -> Any
         True,
         rngs={"dropout": jax.random.key(0)},
         mutable=["batch_stats"],
+        **learner.lengths_of(batch),
     )
     return jax.tree.map(lambda leaf: leaf / (1 - BatchNorm.momentum), mutated.get("batch_stats", {}))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _loss_and_accuracy(recipe: Recipe, params: optax.Params, statistics: Any, batch: Batch) -> jax.Array:
-    logits, _ = recipe.model.apply({"params": params, "batch_stats": statistics}, batch["x"], False)
-    return jnp.stack([recipe.loss(logits, batch["y"]), correct(logits, batch["y"]).mean()])
+    lengths = learner.lengths_of(batch)
+    logits, _ = recipe.model.apply({"params": params, "batch_stats": statistics}, batch["x"], False, **lengths)
+    measured = measures.of_batch(recipe.config, logits, batch["y"], **lengths)
+    return jnp.stack([recipe.loss(logits, batch["y"], **lengths), *measured.values()])

@@ -29,6 +29,7 @@ from csbp_jax.neurons import integer
 from csbp_jax.training import build, flip_meter
 from csbp_jax.training.plugins import Own
 from csbp_jax.training.resolved import resolve
+from csbp_jax.xla.lengths import mean_over_time
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -116,7 +117,7 @@ class TrainingMap:
     @functools.cached_property
     def readouts(self) -> Callable[[State], dict[str, jax.Array]]:
         """``readouts(state) -> {parameters, logits, spikes}`` on the probe batch; spikes are 0 or 1."""
-        apply, probe = self.recipe.model.apply, self.probe
+        apply, probe, lengths = self.recipe.model.apply, self.probe, learner.lengths_of(self.probe)
         init_with_output = functools.partial(self.recipe.model.init_with_output, jax.random.key(0))
         layers = tuple(jax.eval_shape(lambda: init_with_output(probe["x"], True))[0][1].rates)
         levels = self.recipe.config.model.neuron.most_spikes
@@ -130,13 +131,14 @@ class TrainingMap:
                 inspect=layers,
                 rngs={"dropout": state.key},
                 mutable=["batch_stats"],
+                **lengths,
             )
             spikes = [aux.spikes[layer] for layer in layers]
             if levels > 1:  # a squared distance counts spikes only if each has an entry of its own
                 spikes = [integer.to_binary(of_layer, levels) for of_layer in spikes]
             return {
                 "parameters": ravel_pytree(state.params)[0],
-                "logits": logits.mean(axis=1),
+                "logits": mean_over_time(logits, **lengths),
                 "spikes": jnp.concatenate([of_layer.astype(logits.dtype).ravel() for of_layer in spikes]),
             }
 
@@ -149,7 +151,8 @@ class TrainingMap:
 
     @functools.cached_property
     def _init(self) -> Callable[[jax.Array], State]:
-        return jax.jit(lambda key: learner.calibrate(self.recipe, learner.init(self.recipe, key), self.probe["x"]))
+        x, lengths = self.probe["x"], learner.lengths_of(self.probe)
+        return jax.jit(lambda key: learner.calibrate(self.recipe, learner.init(self.recipe, key), x, **lengths))
 
 
 def make(

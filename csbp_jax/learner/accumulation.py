@@ -32,7 +32,9 @@ def accumulate_gradients(
 ) -> tuple[Tree, Any]:
     """Average the values of ``function(state, batch) -> (values, batch_stats)`` over ``count`` microbatches.
 
-    They run one after the other; the statistics pass from one to the next, and each has a key of its own.
+    They run one after the other; the statistics pass from one to the next, and each has a key of its own. Microbatches
+    count equally: where a mean is over the time steps that are there, as that of the chaos term, a sequence of unequal
+    length counts by its share of its microbatch.
     """
 
     def split(rows: jax.Array) -> jax.Array:

@@ -33,7 +33,7 @@ _RANGE = 8.0  # log2 of the largest factor, and minus that of the smallest
 _HALVINGS = 12  # the factor is then known to 0.3 %
 
 
-def calibrate(recipe: Recipe, state: State, x: jax.Array) -> State:
+def calibrate(recipe: Recipe, state: State, x: jax.Array, lengths: jax.Array | None = None) -> State:
     """Scale the weights of each spiking layer so that its rate on ``x`` is ``config.model.init_rate``.
 
     Unchanged if that is None. Where inputs are so sparse that a layer has less than twice this rate even at 256 times
@@ -42,6 +42,7 @@ def calibrate(recipe: Recipe, state: State, x: jax.Array) -> State:
     Args:
       state: the initial state.
       x: examples as the network sees them, ``[B, T or 1, ...]``.
+      lengths: of sequences of unequal length, ``[B]``.
 
     Raises:
       ConfigError: a spiking layer has no synapse of its own to be scaled, or is called more than once; or the network
@@ -53,7 +54,8 @@ def calibrate(recipe: Recipe, state: State, x: jax.Array) -> State:
     names: list[str] = []
 
     def rates(params: Any) -> jax.Array:
-        _, aux = recipe.model.apply(weights_of(state) | {"params": params}, x, False, **neuron_override(state))
+        options = neuron_override(state) | ({} if lengths is None else {"lengths": lengths})
+        _, aux = recipe.model.apply(weights_of(state) | {"params": params}, x, False, **options)
         names[:] = aux.rates  # in the order of the layers, which jit would change
         if not names:
             raise ConfigError(f"model.init_rate: {target}, but the network gave no rates; set it to None")

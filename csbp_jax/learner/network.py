@@ -26,10 +26,11 @@ class Auxiliary(Protocol):
 
 
 class SpikingNetwork(Protocol):
-    """A Linen module called as ``(x [B, T or 1, ...], train, *, tap, taps[, neuron][, membrane_term])``.
+    """A Linen module called as ``(x [B, T or 1, ...], train, *, tap, taps[, neuron][, membrane_term][, lengths])``.
 
     It returns ``(logits [B, T, C], Auxiliary)``. ``neuron`` is passed if a run has one of its own, ``membrane_term``
-    if ``loss.membrane`` is on. :class:`csbp_jax.models.base.Network` is one.
+    if ``loss.membrane`` is on, ``lengths [B]`` if sequences have them; then ``tap`` and ``membrane_term`` take
+    ``where``, as ``jnp.mean`` does. :class:`csbp_jax.models.base.Network` is one.
     """
 
     def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:

@@ -11,9 +11,10 @@ import optax
 
 from csbp_jax import chaos, losses
 from csbp_jax.config import ConfigError
+from csbp_jax.learner import measures
 from csbp_jax.learner.network import Auxiliary
 from csbp_jax.learner.recipe import LossAndGradient, Outcome, Recipe
-from csbp_jax.learner.state import Batch, State
+from csbp_jax.learner.state import Batch, State, lengths_of
 
 
 def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) -> tuple[jax.Array, Outcome]:
@@ -23,25 +24,26 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
       ConfigError: the network returned terms of other taps than the state has strengths for, or no membrane terms
         although ``loss.membrane`` is on, or no rates although ``loss.firing`` is.
     """
-    config, h = recipe.config, state.hparams
+    config, h, lengths = recipe.config, state.hparams, lengths_of(batch)
     aux: Auxiliary
     (logits, aux), mutated = recipe.model.apply(
         {"params": params, "batch_stats": state.batch_stats},
         batch["x"],
         True,
-        tap=lambda tensor: recipe.term(
-            tensor, h["target"], h["scale"], cut=config.chaos.cut, reduce=config.chaos.reduce
+        tap=lambda tensor, **where: recipe.term(
+            tensor, h["target"], h["scale"], cut=config.chaos.cut, reduce=config.chaos.reduce, **where
         ),
         taps=config.chaos.taps,
         rngs={"dropout": jax.random.fold_in(state.key, state.step)},
         mutable=["batch_stats"],
         **neuron_override(state),
         **({"membrane_term": losses.membrane_error} if config.loss.membrane else {}),
+        **lengths,
     )
     if set(aux.terms) != set(h["z0"]):
         raise ConfigError(f"chaos.taps: {', '.join(h['z0'])}, but the network gave terms of: {', '.join(aux.terms)}")
     labels = losses.smoothed(batch["y"], logits.shape[-1], h.get("smoothing", config.loss.smoothing))
-    task_loss = recipe.loss(logits, labels)
+    task_loss = recipe.loss(logits, labels, **lengths)
     z = {tap: chaos.strength(state.step, z0, h["beta"], h["every"]) for tap, z0 in h["z0"].items()}
     terms = {tap: z[tap] * term for tap, term in aux.terms.items()}
     chaos_loss = sum(terms.values(), jnp.zeros_like(task_loss))
@@ -49,7 +51,7 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
         "task_loss": task_loss,
         "chaos_loss": chaos_loss,
         "z": z,
-        "accuracy": correct(logits, batch["y"]).mean(),
+        **measures.of_batch(config, logits, batch["y"], **lengths),
         "rates": aux.rates,
     }
     if config.loss.firing:
@@ -98,10 +100,3 @@ def separate_gradients(recipe: Recipe, state: State, batch: Batch) -> dict[str, 
 def neuron_override(state: State) -> dict[str, Any]:
     """Return a neuron among the hyperparameters, which stands in for the model's own."""
     return {"neuron": state.hparams["neuron"]} if "neuron" in state.hparams else {}
-
-
-def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return whether the class of the largest time-averaged logit is the (most probable) label: ``[B]`` bool."""
-    if labels.ndim == 2:
-        labels = labels.argmax(axis=-1)
-    return logits.mean(axis=1).argmax(axis=-1) == labels

@@ -37,7 +37,7 @@ class Recipe:
     Attributes:
       model: the network.
       tx: gradient to update for a learning rate of 1; the step multiplies the update by the traced rate.
-      loss: ``loss(logits, labels, where=None)``, a scalar mean.
+      loss: ``loss(logits, targets, where=None[, lengths])``, a scalar mean.
       term: the chaos term of one tapped tensor.
       config: gives the taps, the cut and the reduction of the term, and the input's shape.
       steps_per_epoch: for a config that anneals by the epoch.

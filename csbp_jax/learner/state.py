@@ -15,7 +15,11 @@ from csbp_jax.config import Config, ConfigError
 from csbp_jax.learner import optimizer
 
 Batch = dict[str, jax.Array]
-"""``{"x": [B, T or 1, ...], "y": [B] or [B, C]}``; for evaluation also ``"mask": [B]``."""
+"""``{"x": [B, T or 1, ...], "y": [B, ...]}``; for evaluation also ``"mask": [B]``.
+
+Of sequences of unequal length also ``"lengths": [B]`` integers, from 1 to T, of which T is at least 2. What stands
+after them in x, and in y if it has targets of every time step, is padding, which changes nothing.
+"""
 
 
 @struct.dataclass
@@ -47,6 +51,11 @@ _FLOATS = (
     "weight_decay",
     "smoothing",
 )  # of which a config or a caller may have whole numbers
+
+
+def lengths_of(batch: Batch) -> dict[str, jax.Array]:
+    """Return the argument ``lengths`` of a network and a loss, or none if the batch has no lengths."""
+    return {"lengths": batch["lengths"]} if "lengths" in batch else {}
 
 
 def weights_of(state: State) -> dict[str, Any]:

@@ -15,10 +15,10 @@ import optax
 from csbp_jax import controls
 from csbp_jax.chaos import ChaosTerm
 from csbp_jax.config import Config, ConfigError, check
-from csbp_jax.learner import accumulation, objective, optimizer, sharpness, substeps
+from csbp_jax.learner import accumulation, measures, objective, optimizer, sharpness, substeps
 from csbp_jax.learner.network import SpikingNetwork
 from csbp_jax.learner.recipe import Recipe
-from csbp_jax.learner.state import Batch, State, complete_hyperparameters, evaluated_weights
+from csbp_jax.learner.state import Batch, State, complete_hyperparameters, evaluated_weights, lengths_of
 from csbp_jax.losses import Loss
 
 
@@ -33,10 +33,10 @@ def make_recipe(
     """Build the recipe of a config, with the functions that compute its gradient and complete its update.
 
     Args:
-      model: network with ``apply(variables, x, train, *, tap, taps[, neuron]) -> (logits [B, T, C], Aux)``.
+      model: network with ``apply(variables, x, train, *, tap, taps[, neuron][, lengths]) -> (logits [B, T, C], Aux)``.
       tx: optimiser for a learning rate of 1 (``optimizer.build``); its result is multiplied by ``lr``. Its ``update``
         receives ``value`` (the loss), ``step``, ``key`` and, if the hparams have it, ``forcing`` (controls.py).
-      loss: ``loss(logits, labels, where=None)``, a scalar mean, e.g. ``losses.rate_cross_entropy``.
+      loss: ``loss(logits, targets, where=None[, lengths])``, a scalar mean, e.g. ``losses.rate_cross_entropy``.
       config: determines the taps, kind, cut and reduction of the chaos term, and the input's shape for ``init``.
       steps_per_epoch: used by a config that anneals once per epoch; at 1, z is multiplied by beta at each step.
       term: replaces the config's chaos term; called like ``chaos.term``.
@@ -126,15 +126,15 @@ def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[
 
 
 def eval_step(recipe: Recipe, state: State, batch: Batch) -> dict[str, jax.Array]:
-    """Sum ``{count, correct, loss}`` over the examples where ``batch["mask"]`` is true, at the evaluated weights."""
-    override = objective.neuron_override(state)
-    logits, _ = recipe.model.apply(evaluated_weights(recipe.config, state), batch["x"], False, **override)
+    """Sum ``{count, loss}`` and :func:`measures.sums` where ``batch["mask"]`` is true, at the evaluated weights."""
+    override, lengths = objective.neuron_override(state), lengths_of(batch)
+    logits, _ = recipe.model.apply(evaluated_weights(recipe.config, state), batch["x"], False, **override, **lengths)
     mask, count = batch["mask"], batch["mask"].sum()
     return {
         "count": count,
-        "correct": (objective.correct(logits, batch["y"]) & mask).sum(),
+        **measures.sums(recipe.config, logits, batch["y"], **lengths, where=mask),
         # The mean over no example is NaN.
-        "loss": jnp.where(count > 0, recipe.loss(logits, batch["y"], where=mask), 0) * count,
+        "loss": jnp.where(count > 0, recipe.loss(logits, batch["y"], where=mask, **lengths), 0) * count,
     }
 
 

@@ -54,6 +54,7 @@ class Network(nn.Module):
         inspect: tuple[str, ...] = (),
         states: Mapping[str, neurons.State] | None = None,
         membrane_term: MembraneTerm | None = None,
+        lengths: jax.Array | None = None,
     ) -> tuple[jax.Array, Aux]:
         """Map ``x [B, T or 1, ...]`` to ``(logits [B, T, classes], Aux)``.
 
@@ -67,12 +68,19 @@ class Network(nn.Module):
             all are zeros, and none is returned. For a sequence in chunks, :func:`csbp_jax.models.stream`.
           membrane_term: maps the membrane before reset and the spikes of every spiking layer to a scalar of
             ``Aux.membrane_terms``.
+          lengths: of sequences of unequal length, ``[B]`` integers from 1 to T; the rest of each is padding, which no
+            term, rate or norm counts (lengths.py). None: all have T time steps. With ``tap``, ``membrane_term``: these
+            take ``where``, as ``jnp.mean`` does.
 
         Raises:
-          ConfigError: a name in ``taps`` or ``inspect`` does not exist.
+          ConfigError: a name in ``taps`` or ``inspect`` does not exist; or sequences have lengths, and a neuron or the
+            norm mixes, or has parameters for, other time steps.
+          ValueError: sequences have lengths, but x has one time step, which would be repeated.
         """
         layer_neuron = self.neuron if neuron is None else neuron
-        probe = Probe(tap, taps, inspect, states, membrane_term)
+        if lengths is not None and x.shape[1] == 1:
+            raise ValueError("lengths: x has one time step, which is that of a static input; pad x to two or more")
+        probe = Probe(tap, taps, inspect, states, membrane_term, lengths)
         auxes: list[Aux] = []
 
         def call(layer: nn.Module, x: jax.Array) -> tuple[jax.Array, Aux]:

@@ -79,7 +79,7 @@ class DelayedDense(nn.Module):
         at_rest = jnp.zeros((x.shape[0], self.max_delay, x.shape[-1]), x.dtype)
         before: Any = (probe.states or {}).get(f"{name}.inputs", at_rest)
         h = to_float32(DelayedSynapse(self.features, self.max_delay, self.dtype, name="dense")(x, before))
-        tensors = {"dense": h, "norm": self.norm(name="norm")(h, train)}
+        tensors = {"dense": h, "norm": norms.over_time(self.norm(name="norm"), h, train, h.shape[1], probe.lengths)}
         current = to_compute_dtype(tensors["norm"], self.dtype)
         spikes, aux = run_neuron(name, tensors, current, layers.bind_neuron(neuron, self.features), probe)
         if probe.states is None:

@@ -55,10 +55,10 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
-        tensors = self.tensors(x, train)
+        tensors = self.tensors(x, train, probe)
         return tensors["norm"], apply_taps(str(self.name), tensors, probe)
 
-    def tensors(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+    def tensors(self, x: jax.Array, train: bool, probe: Probe) -> dict[str, jax.Array]:
         """Compute the outputs of convolution and norm."""
         synapse = nn.Conv(
             self.features,
@@ -74,7 +74,7 @@ class ConvNorm(nn.Module):
             name="conv",
         )
         h = to_float32(synapse(x))
-        currents = norms.over_time(self.norm(name="norm"), h, train, self.time_steps)
+        currents = norms.over_time(self.norm(name="norm"), h, train, self.time_steps, probe.lengths)
         return {"conv": repeat_over_time(h, self.time_steps), "norm": currents}
 
 
@@ -83,7 +83,7 @@ class ConvNormLIF(ConvNorm):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
-        tensors = self.tensors(x, train)
+        tensors = self.tensors(x, train, probe)
         current = to_compute_dtype(tensors["norm"], self.dtype)
         return run_neuron(str(self.name), tensors, current, bind_neuron(neuron, self.features), probe)
 
@@ -113,7 +113,7 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
-        current = self.norm(name="norm")(to_float32(x), train)
+        current = norms.over_time(self.norm(name="norm"), to_float32(x), train, x.shape[1], probe.lengths)
         return current, apply_taps(str(self.name), {"norm": current}, probe)
 
 
@@ -148,13 +148,13 @@ class DenseNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
-        tensors = self.tensors(x, train)
+        tensors = self.tensors(x, train, probe)
         return tensors["norm"], apply_taps(str(self.name), tensors, probe)
 
-    def tensors(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+    def tensors(self, x: jax.Array, train: bool, probe: Probe) -> dict[str, jax.Array]:
         """Compute the outputs of synapse and norm."""
         h = to_float32(dense_synapse(self, x.shape[-1])(x))
-        currents = norms.over_time(self.norm(name="norm"), h, train, self.time_steps)
+        currents = norms.over_time(self.norm(name="norm"), h, train, self.time_steps, probe.lengths)
         return {"dense": repeat_over_time(h, self.time_steps), "norm": currents}
 
 
@@ -163,7 +163,7 @@ class Dense(DenseNorm):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
-        tensors = self.tensors(x, train)
+        tensors = self.tensors(x, train, probe)
         current = to_compute_dtype(tensors["norm"], self.dtype)
         return run_neuron(str(self.name), tensors, current, bind_neuron(neuron, self.features), probe)
 
@@ -173,7 +173,7 @@ class Recurrent(DenseNorm):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
-        tensors = self.tensors(x, train)
+        tensors = self.tensors(x, train, probe)
         current = to_compute_dtype(tensors["norm"], self.dtype)
         weights = self.param("feedback", nn.initializers.orthogonal(), (self.features, self.features))
         feedback = Feedback(bind_neuron(neuron, self.features), weights)

@@ -19,6 +19,9 @@ evaluation it uses the running mean and the running *unbiased* variance (divided
 With ``groups`` G > 1 (ghost batch norm: Hoffer et al., NeurIPS 2017) the batch consists of G groups of B/G neighbours,
 each normalised by its own statistics in training, as on G devices without communication. The running statistics are
 updated by the mean over the groups, as where devices average theirs.
+
+Of sequences of unequal length, statistics are those of the time steps that are there. Norms with parameters or
+statistics per time step then take sequences that end before the last of them, which stay as they are.
 """
 
 import functools
@@ -31,10 +34,11 @@ import jax.numpy as jnp
 
 from csbp_jax.config import ConfigError
 from csbp_jax.xla import batch_norm
+from csbp_jax.xla.lengths import valid
 from csbp_jax.xla.static import repeat_over_time
 
 Norm = Callable[..., nn.Module]
-"""Constructor of a norm, ``norm(name=...)``, whose result is called as ``(h, train)``."""
+"""Constructor of a norm, ``norm(name=...)``, whose result is called as ``(h, train)``, and with ``lengths`` if any."""
 
 
 class BatchNorm(nn.Module):
@@ -47,9 +51,9 @@ class BatchNorm(nn.Module):
     scale: float = 1.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, repeats: int = 1) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, repeats: int = 1, lengths: jax.Array | None = None) -> jax.Array:
         """Normalise x, and repeat it if it is static."""
-        return _normalise(self, x, train, tuple(range(x.ndim - 1)), *self.affine(x), repeats)
+        return _normalise(self, x, train, tuple(range(x.ndim - 1)), *self.affine(x), repeats, lengths)
 
     def affine(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return factor and summand of xhat, shaped to broadcast against ``x``."""
@@ -84,11 +88,11 @@ class BNTT(nn.Module):
     scale: float = 1.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, lengths: jax.Array | None = None) -> jax.Array:
         _check_steps("bntt", self.time_steps, x)
         gamma = self.param("scale", nn.initializers.constant(self.scale), (self.time_steps, x.shape[-1]))
         scale = _broadcastable(gamma, x)
-        return _normalise(self, x, train, (0, *range(2, x.ndim - 1)), scale, jnp.zeros_like(scale))
+        return _normalise(self, x, train, (0, *range(2, x.ndim - 1)), scale, jnp.zeros_like(scale), lengths=lengths)
 
 
 class NoNorm(nn.Module):
@@ -97,8 +101,8 @@ class NoNorm(nn.Module):
     groups: int = 1
     scale: float = 1.0
 
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        del train
+    def __call__(self, x: jax.Array, train: bool, lengths: jax.Array | None = None) -> jax.Array:
+        del train, lengths
         return x
 
 
@@ -132,8 +136,18 @@ def make(name: str, time_steps: int, threshold: float = 1.0, alpha: float = 1.0,
     return functools.partial(table[name], groups=groups)
 
 
-def over_time(norm: nn.Module, h: jax.Array, train: bool, time_steps: int) -> jax.Array:
-    """Apply a norm to ``h [B, T, ...]``; a static h (T = 1) is normalised as if repeated over ``time_steps``."""
+def over_time(
+    norm: nn.Module, h: jax.Array, train: bool, time_steps: int, lengths: jax.Array | None = None
+) -> jax.Array:
+    """Apply a norm to ``h [B, T, ...]``; a static h (T = 1) is normalised as if repeated over ``time_steps``.
+
+    lengths: of sequences of unequal length, ``[B]``; a norm with parameters per time step then sees them padded to all.
+    """
+    if lengths is not None:
+        T = h.shape[1]
+        more = max(getattr(norm, "time_steps", T) - T, 0)
+        padded: jax.Array = norm(jnp.pad(h, ((0, 0), (0, more), *((0, 0),) * (h.ndim - 2))), train, lengths=lengths)
+        return padded[:, :T]
     same_at_all = h.shape[1] == 1 and type(norm) is BatchNorm
     normalised: jax.Array = norm(h, train, time_steps) if same_at_all else norm(repeat_over_time(h, time_steps), train)
     return normalised
@@ -147,11 +161,13 @@ def _normalise(
     scale: jax.Array,
     shift: jax.Array,
     repeats: int = 1,
+    lengths: jax.Array | None = None,
 ) -> jax.Array:
     """Compute ``scale xhat + shift`` in float32 or wider; in training, update the running statistics.
 
     axes: those over which the statistics are taken.
     repeats: how often a static x is repeated over time.
+    lengths: of sequences of unequal length.
     """
     dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
     shape = tuple(n for axis, n in enumerate(x.shape) if axis not in axes)
@@ -159,13 +175,19 @@ def _normalise(
     running_var = module.variable("batch_stats", "var", jnp.ones, shape, wide)
     x, scale, shift = (jnp.asarray(a, wide) for a in (x, scale, shift))
     if train:
-        y, mean, var = batch_norm.normalise(
-            x, scale, shift, running_mean.value, axes, module.epsilon, module.groups, repeats
-        )
-        n = repeats * math.prod(x.shape[axis] for axis in axes) // module.groups
+        where, seen = valid(lengths, x), None
+        if where is None:
+            y, mean, var = batch_norm.normalise(
+                x, scale, shift, running_mean.value, axes, module.epsilon, module.groups, repeats
+            )
+            n = repeats * math.prod(x.shape[axis] for axis in axes) // module.groups
+            var = var * (n / max(n - 1, 1))
+        else:
+            y, mean, var, seen = batch_norm.normalise_where(x, scale, shift, where, axes, module.epsilon, module.groups)
         if not module.is_initializing():
-            for running, new in ((running_mean, mean), (running_var, var * (n / max(n - 1, 1)))):
-                running.value = module.momentum * running.value + (1 - module.momentum) * new
+            for running, new in ((running_mean, mean), (running_var, var)):
+                updated = module.momentum * running.value + (1 - module.momentum) * new
+                running.value = updated if seen is None else jnp.where(seen, updated, running.value)
     else:
         mean, var = (jnp.expand_dims(running.value, axes) for running in (running_mean, running_var))
         y = batch_norm.over_time(lambda x: (x - mean) * (scale / jnp.sqrt(var + module.epsilon)) + shift, x, repeats)

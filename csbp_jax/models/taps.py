@@ -14,21 +14,27 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from csbp_jax.config import ConfigError
-from csbp_jax.neurons import Neuron, State, membrane_of
+from csbp_jax.neurons import Neuron, State, TracingNeuron, membrane_of
+from csbp_jax.neurons.psn import Parallel
+from csbp_jax.neurons.recurrent import until_end
+from csbp_jax.xla import lengths
 from csbp_jax.xla.memory import time_outermost
 
-Tap = Callable[[jax.Array], jax.Array]
-"""Function from a tapped tensor to a term, e.g. ``chaos.term``."""
+Tap = Callable[..., jax.Array]
+"""Function from a tapped tensor to a term, e.g. ``chaos.term``; it takes ``where`` if sequences have lengths."""
 
-MembraneTerm = Callable[[jax.Array, jax.Array], jax.Array]
-"""``term(u [B, T, ...], spikes [B, T, ...])``: a scalar of a layer's membrane before reset and its spikes."""
+MembraneTerm = Callable[..., jax.Array]
+"""``term(u [B, T, ...], spikes [B, T, ...])``: a scalar of a layer's membrane before reset and its spikes.
+
+It takes ``where`` if sequences have lengths.
+"""
 
 
 TAPS = {
@@ -51,10 +57,10 @@ class Aux:
     terms: ``{tap: scalar}``, the tap function of each tapped tensor.
     rates: ``{layer: scalar}``, spikes per neuron per time step.
     membrane_terms: ``{layer: scalar}``, the membrane term of each spiking layer, if it was requested.
-    spikes, membranes: ``{layer: [B, T, ...]}`` of the inspected layers. Membranes are those before reset, and only of
-        layers whose neuron has a ``trace``.
-    states: ``{layer: state}`` of all neurons after the last time step, if states were passed, and ``{LAYER.inputs: the
-        last inputs}`` of layers with delays; see streaming.py.
+    spikes, membranes: ``{layer: [B, T, ...]}`` of the inspected layers, 0 in padding. Membranes are those before reset,
+        and only of layers whose neuron has a ``trace``.
+    states: ``{layer: state}`` of all neurons after the last time step, padding or not, if states were passed, and
+        ``{LAYER.inputs: the last inputs}`` of layers with delays; see streaming.py.
     names: all tensors that can be tapped (static).
     """
 
@@ -73,6 +79,7 @@ class Probe:
 
     states: the states of layers before the first time step, zeros where there is none; None: do not return states.
     membrane_term: applied to every spiking layer.
+    lengths: of the sequences, ``[B]``; None where all are equal (lengths.py).
     """
 
     tap: Tap
@@ -80,6 +87,11 @@ class Probe:
     inspect: tuple[str, ...] = ()
     states: Mapping[str, State] | None = None
     membrane_term: MembraneTerm | None = None
+    lengths: jax.Array | None = None
+
+    def where(self, h: jax.Array) -> dict[str, jax.Array | None]:
+        """Return the argument by which terms of ``h [B, T, ...]`` leave padding out, or no argument."""
+        return {} if self.lengths is None else {"where": lengths.valid(self.lengths, h)}
 
 
 def apply_taps(layer: str, tensors: dict[str, jax.Array], probe: Probe) -> Aux:
@@ -93,7 +105,9 @@ def apply_taps(layer: str, tensors: dict[str, jax.Array], probe: Probe) -> Aux:
     if tapped and any(h.dtype == jnp.float16 for h in tensors.values()):
         raise TypeError(f"{layer} computes in float16 and is tapped; use bfloat16 or float32")
     return Aux(
-        terms={name: probe.tap(h) for name, h in tapped.items()},
+        terms={
+            name: probe.tap(h, **({} if name == f"{layer}.membrane" else probe.where(h))) for name, h in tapped.items()
+        },
         names=tuple(f"{layer}.{kind}" for kind in tensors),
     )
 
@@ -114,35 +128,39 @@ def run_neuron(
       ``(spikes [B, T, ...], Aux)``.
 
     Raises:
-      ConfigError: a tap or a term is of the membrane at every time step, and the neuron has no ``trace``.
+      ConfigError: a tap or a term is of the membrane at every time step, and the neuron has no ``trace``; or sequences
+        are padded, and the neuron mixes all time steps.
       TypeError: see :func:`apply_taps`, or the neuron gives something else than it should.
     """
     inspected = layer in probe.inspect
-    current = time_outermost(current)
-    before_reset, membranes = {}, {}
-    start = [probe.states[layer]] if probe.states and layer in probe.states else []
-    membrane_terms = {}
     required = probe.membrane_term or f"{layer}.membrane_pre" in probe.taps
-    if (required or inspected) and hasattr(neuron, "trace"):
-        with jax.named_scope("neuron"):  # its kernels have this name in a profile
-            spikes, state, u = _checked(neuron.trace(current, *start), current, "(spikes, state, u)")
-        before_reset["membrane_pre"] = u
-        membranes = {layer: u} if inspected else {}
-        membrane_terms = {layer: probe.membrane_term(u, spikes)} if probe.membrane_term else {}
-    elif required:
+    traced = (required or inspected) and hasattr(neuron, "trace")
+    if required and not traced:
         raise ConfigError(f"{layer}.membrane_pre: this neuron has no method trace(x, state=None)")
-    else:
-        with jax.named_scope("neuron"):
-            spikes, state = _checked(neuron(current, *start), current, "(spikes, state)")
+    if probe.lengths is not None and isinstance(neuron, Parallel):
+        raise ConfigError(
+            "model.neuron.name: psn and masked_psn are not possible with sequences of unequal length, whose padding "
+            "their weights would mix with the time steps before it; take sliding_psn"
+        )
+    run: Any = cast(TracingNeuron, neuron).trace if traced else neuron
+    if probe.lengths is not None and f"{layer}.membrane" in probe.taps:
+        run = until_end(run, probe.lengths)
+    start = [probe.states[layer]] if probe.states and layer in probe.states else []
+    with jax.named_scope("neuron"):  # its kernels have this name in a profile
+        current = time_outermost(current)
+        spikes, state, *u = _checked(
+            run(current, *start), current, "(spikes, state, u)" if traced else "(spikes, state)"
+        )
     membrane = membrane_of(state)
     after_reset = {} if membrane is None else {"membrane": membrane}
-    aux = apply_taps(layer, {**tensors, **after_reset, **before_reset}, probe)
+    aux = apply_taps(layer, {**tensors, **after_reset, **({"membrane_pre": u[0]} if u else {})}, probe)
+    rate_dtype, where = jnp.promote_types(spikes.dtype, jnp.float32), lengths.valid(probe.lengths, spikes)
     return spikes, dataclasses.replace(
         aux,
-        rates={layer: jnp.mean(spikes, dtype=jnp.promote_types(spikes.dtype, jnp.float32))},
-        membrane_terms=membrane_terms,
-        spikes={layer: spikes} if inspected else {},
-        membranes=membranes,
+        rates={layer: jnp.mean(spikes, dtype=rate_dtype, where=where)},
+        membrane_terms={layer: probe.membrane_term(u[0], spikes, **probe.where(spikes))} if probe.membrane_term else {},
+        spikes={layer: lengths.without_padding(probe.lengths, spikes)} if inspected else {},
+        membranes={layer: lengths.without_padding(probe.lengths, u[0])} if inspected and u else {},
         states={} if probe.states is None else {layer: state},
         names=tuple(dict.fromkeys([*aux.names, f"{layer}.membrane_pre"])),
     )

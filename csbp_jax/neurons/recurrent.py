@@ -1,4 +1,8 @@
-"""Recurrent neuron: its spikes are fed back to it one time step later."""
+"""Neurons that call another one time step at a time.
+
+:class:`Feedback` is recurrent: its spikes are fed back to it one time step later. :func:`until_end` stops at the end of
+each sequence of a batch.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -62,10 +66,36 @@ class Feedback:
             return FeedbackState(state, spikes[:, 0]), [rows[:, 0] for rows in (spikes, *others)]
 
         if state is None:
-            shapes = jax.eval_shape(neuron, x[:, :1])[1]
-            rest = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-            state = FeedbackState(rest, jnp.zeros_like(x[:, 0]))
+            state = FeedbackState(_at_rest(neuron, x), jnp.zeros_like(x[:, 0]))
         end: FeedbackState
         end, sequences = lax.scan(step, state, jnp.moveaxis(x, 1, 0))
         spikes, *others = (jnp.moveaxis(rows, 0, 1) for rows in sequences)
         return spikes, end, *others
+
+
+def until_end(neuron: Callable[..., tuple[Any, ...]], lengths: jax.Array) -> Callable[..., tuple[Any, ...]]:
+    """Return a neuron, or its ``trace``, whose state is that after the last time step of each sequence.
+
+    A neuron alone would go on in the padding. It is slower, as it keeps the states between all time steps.
+
+    neuron: called one time step at a time, at rest from a state of zeros.
+    lengths: of the sequences, ``[B]``.
+    """
+
+    def run(x: jax.Array, state: State | None = None, /) -> tuple[Any, ...]:
+        def step(state: State, row: tuple[jax.Array, jax.Array]) -> tuple[State, list[jax.Array]]:
+            x_t, t = row
+            spikes, after, *others = neuron(x_t[:, None], state)
+            lasts = jax.tree.map(lambda leaf: (t < lengths).reshape(-1, *(1,) * (leaf.ndim - 1)), after)
+            return jax.tree.map(jnp.where, lasts, after, state), [rows[:, 0] for rows in (spikes, *others)]
+
+        start = _at_rest(neuron, x) if state is None else state
+        end, sequences = lax.scan(step, start, (jnp.moveaxis(x, 1, 0), jnp.arange(x.shape[1])))
+        spikes, *others = (jnp.moveaxis(rows, 0, 1) for rows in sequences)
+        return spikes, end, *others
+
+    return run
+
+
+def _at_rest(neuron: Callable[..., tuple[Any, ...]], x: jax.Array) -> State:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(neuron, x[:, :1])[1])

@@ -51,6 +51,43 @@ def normalise(
     return by_platform(x, scale, shift, reference, default=two_passes, **forms)
 
 
+def normalise_where(
+    x: jax.Array,
+    scale: jax.Array,
+    shift: jax.Array,
+    where: jax.Array,
+    axes: tuple[int, ...],
+    epsilon: float,
+    groups: int,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Compute ``(scale xhat + shift, mean, unbiased variance, seen)`` by statistics of the elements ``where`` true.
+
+    Arguments as in :func:`normalise`; in the same form on every platform.
+
+    Args:
+      where: bool that broadcasts to x.
+
+    Returns:
+      ``seen`` is whether there is an element of a statistic; without one, mean and variance are 0. With groups, these
+      are means over the groups that have one.
+    """
+    x_grouped, where = _grouped(x, groups), _grouped(where, groups)
+    over = tuple(axis + 1 for axis in axes)
+    n = jnp.broadcast_to(where, x_grouped.shape).sum(over, keepdims=True).astype(x.dtype)
+
+    def mean_of(values: jax.Array) -> jax.Array:
+        return save(values.sum(over, keepdims=True, where=where) / jnp.maximum(n, 1))
+
+    def over_groups(statistic: jax.Array) -> jax.Array:
+        return (statistic.sum(0) / jnp.maximum((n > 0).sum(0), 1)).squeeze(axes)
+
+    mean = mean_of(x_grouped)
+    centred = x_grouped - mean
+    var = mean_of(jnp.square(centred))
+    y = (centred * (scale[None] / jnp.sqrt(var + epsilon)) + shift[None]).reshape(x.shape)
+    return y, over_groups(mean), over_groups(var * n / jnp.maximum(n - 1, 1)), (n > 0).any(0).squeeze(axes)
+
+
 def over_time(norm: Callable[[jax.Array], jax.Array], x: jax.Array, time_steps: int) -> jax.Array:
     """Apply an elementwise norm to x, and repeat a static one over ``time_steps``: on TPU before, as XLA fuses both."""
     repeat = functools.partial(repeat_over_time, time_steps=time_steps)

@@ -1,6 +1,6 @@
-"""Run the plan of docs/results/cbp/plan.md and write its results beside it.
+"""Run the plan of docs/results/cbp/published/plan.md and write its results beside it.
 
-    python -m experiments.cbp [--out docs/results/cbp] [--tuning 64] [--starts 1024]
+    python -m experiments.cbp [--out docs/results/cbp/published] [--tuning 64] [--starts 1024]
 
 Finished runs are in ``runs/cbp`` and not repeated, nor are the exponents in ``cbp.json``.
 """
@@ -102,7 +102,7 @@ def compare(content: Content) -> Content:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "cbp")
+    parser = study.make_parser(__doc__, "cbp/published")
     parser.add_argument("--tuning", type=int, default=64)
     parser.add_argument("--starts", type=int, default=1024)
     options = parser.parse_args(arguments)

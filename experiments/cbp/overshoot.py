@@ -1,6 +1,6 @@
-"""Run the plan of docs/results/cbp_overshoot/plan.md: chaos against overshooting in CBP.
+"""Run the plan of docs/results/cbp/overshoot/plan.md: chaos against overshooting in CBP.
 
-    python -m experiments.cbp.overshoot [--out docs/results/cbp_overshoot] [--grid 1024] [--rises 512] [--starts 4096]
+    python -m experiments.cbp.overshoot [--out docs/results/cbp/overshoot] [--grid 1024] [--rises 512] [--starts 4096]
 
 Finished runs are in ``runs/cbp_overshoot`` and not repeated.
 """
@@ -358,7 +358,7 @@ def rises_of(table: RunTable) -> dict[str, list[float]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "cbp_overshoot")
+    parser = study.make_parser(__doc__, "cbp/overshoot")
     for name, size in (("grid", 1024), ("rises", 512), ("starts", 4096)):
         parser.add_argument(f"--{name}", type=int, default=size)
     options = parser.parse_args(arguments)

@@ -218,15 +218,13 @@ def draw(content: Content, out: pathlib.Path) -> None:
     functions.set(xscale="log", xlabel="step", ylabel="functions visited, mean of starts", ylim=(0, 16.5))
     functions.set_title("solid: chaos; dotted: noise;\ndashed: noise on sub-steps", fontsize="medium")
     functions.legend(fontsize="small")
-    for i, name in enumerate(chaotic):
-        series = content["systems"][name]["chaos"].get("series", [])
-        if not series:
-            continue
-        entropies, ks = [s["entropy"] for s in series], [s["k"] for s in series]
-        random.plot(entropies, ks, "o", ms=3, alpha=0.6, color=PALETTE[i % len(PALETTE)], label=name)
-    for name, series in content["noise"].items():
-        random.plot([s["entropy"] for s in series], [s["k"] for s in series], "x", ms=3, color="grey", label=name)
-    random.axhline(0.8, color="black", lw=0.8, ls="--")
-    random.set(xlabel="permutation entropy", ylabel="K of the 0-1 test", title="irregular: above the line")
-    random.legend(fontsize="x-small")
+    measured = {name: content["systems"][name]["chaos"].get("series") for name in chaotic} | content["noise"]
+    measured = {name: series for name, series in measured.items() if series}
+    for y, series in enumerate(measured.values()):
+        for passes, color in ((False, PALETTE[1]), (True, PALETTE[0])):
+            entropies = [s["entropy"] for s in series if s["random_like"] == passes]
+            random.plot(entropies, np.full(len(entropies), y + 0.15 - 0.3 * passes), "|", ms=9, color=color)
+    random.set_yticks(range(len(measured)), list(measured), fontsize="small")
+    random.set(xlabel="permutation entropy of 1000 values", ylim=(len(measured) - 0.5, -0.5))
+    random.set_title("blue: passes the test of noise;\norange: does not", fontsize="medium")
     study.save_figure(figure, out, "ergodic")

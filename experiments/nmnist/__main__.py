@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from csbp_jax import Experiment, RunTable
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.reporting.statistics import holm, paired
+from csbp_jax.reporting.statistics import holm, paired, student
 from experiments import study
 from experiments.nmnist import training
 from experiments.nmnist.training import FOLDS, Folds, Setting
@@ -219,18 +219,32 @@ def contrast_table(rows: Mapping[str, Content]) -> str:
 
 
 def draw(content: Content, out: pathlib.Path) -> None:
-    """Draw the accuracy of each fold, and validation over the epochs."""
-    figure = empty_figure(9, 3.6)
+    """Draw the accuracy of each fold, and differences of the folds with their means and intervals."""
+    figure = empty_figure(9, 3)
     left, right = figure.subplots(1, 2)
-    for color, (name, seeds) in zip(PALETTE, content["runs"].items(), strict=False):
-        left.plot(range(FOLDS), 100 * np.array(content["accuracy"]["last"][name]), "o-", color=color, label=name)
-        curves = np.array([run["validation"] for folds in seeds.values() for run in folds], float)
-        right.plot(range(1, curves.shape[1] + 1), 100 * curves.mean(axis=0), color=color, label=name)
-    left.axhline(100 * GOAL, color="black", lw=0.8, ls=":")
-    left.set(xlabel="fold", ylabel="test accuracy (%), last epoch", xticks=range(FOLDS))
-    right.set(xlabel="epoch", ylabel="validation accuracy (%), mean of all runs", ylim=(80, 100))
-    left.legend()
+    folds = {name: 100 * np.array(values) for name, values in content["accuracy"]["last"].items()}
+    for i, values in enumerate(folds.values()):
+        interval = student(values)
+        _row(left, i, values, (interval.mean, interval.low, interval.high), PALETTE[i])
+    for i, other in enumerate(CONTRASTS):
+        row = content["contrasts"]["last"][other]
+        ends = [100 * row[name] for name in ("difference", "low", "high")]
+        _row(right, i, folds["CSBP"] - folds[other], ends, PALETTE[1 + i])
+    left.set_yticks(range(len(folds)), list(folds))
+    right.set_yticks(range(len(CONTRASTS)), [f"CSBP minus {other}" for other in CONTRASTS])
+    left.set(xlabel="test accuracy of a fold (%)", ylim=(len(folds) - 0.5, -0.5))
+    right.axvspan(-100 * MARGIN, 100 * MARGIN, color="0.9")
+    right.axvline(0, color="black", lw=0.8)
+    right.set(xlabel="difference of a fold (points)", ylim=(len(CONTRASTS) - 0.5, -0.5))
     study.save_figure(figure, out, "nmnist")
+
+
+def _row(axes: Any, y: int, values: Array, interval: Sequence[float | None], color: str) -> None:
+    """Draw values as circles, those that are equal beside each other, above their mean and its interval."""
+    ranks = [np.sum(np.isclose(values[:n], value)) for n, value in enumerate(values)]
+    axes.plot(values, y - 0.1 - 0.07 * np.array(ranks), "o", ms=5, color=color, mfc="none")
+    axes.plot(interval[1:], [y + 0.2] * 2, color=color, lw=2)
+    axes.plot(interval[:1], [y + 0.2], "o", ms=6, color=color)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,7 +2,7 @@
 
     python -m experiments.parity.make    writes tests/data/parity* from the references (needs torch)
     python -m experiments.parity.released FOLDER    the same for the released code itself, from clones
-    python -m experiments.parity         writes docs/results/parity from those files and this package
+    python -m experiments.parity         writes docs/checks/parity from those files and this package
 
 Both sides draw weights, running statistics and batches by the same formula (cases.py), so the files only hold results.
 """

@@ -1,6 +1,6 @@
 """Run the cases and write their largest differences from the PyTorch references.
 
-    python -m experiments.parity [--cases CASE ...] [--out docs/results/parity]
+    python -m experiments.parity [--cases CASE ...] [--out docs/checks/parity]
 
 With ``--cases``, the other cases are read from ``parity.json`` and not run.
 """
@@ -56,7 +56,7 @@ Made by {", ".join(commands)}; `parity.json` holds every difference.
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "parity")
+    parser = study.make_parser(__doc__, study.CHECKS / "parity")
     parser.add_argument("--cases", nargs="+", choices=cases.CASES, metavar="CASE")
     options = parser.parse_args(arguments)
     file = options.out / "parity.json"

@@ -1,1 +1,1 @@
-"""Chaos in the released experiment, and in small nets over the strength of the term; docs/results/release/plan.md."""
+"""Chaos in the released experiment, and in small nets; docs/results/released_code/fixed_batch/plan.md."""

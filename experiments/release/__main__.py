@@ -1,6 +1,6 @@
-"""Run the plan of docs/results/release/plan.md and write its results beside it.
+"""Run the plan of docs/results/released_code/fixed_batch/plan.md and write its results beside it.
 
-    python -m experiments.release [--part cnn7|small] [--data-dir data] [--out docs/results/release]
+    python -m experiments.release [--part cnn7|small] [--data-dir data] [--out docs/results/released_code/fixed_batch]
 
 Finished measurements are read from ``release.json`` and not repeated. MNIST must have been prepared (make data).
 """
@@ -23,7 +23,7 @@ def page(content: Content) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "release", data_dir=True)
+    parser = study.make_parser(__doc__, "released_code/fixed_batch", data_dir=True)
     parser.add_argument("--part", choices=PARTS)
     options = parser.parse_args(arguments)
     file = options.out / "release.json"

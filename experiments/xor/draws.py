@@ -1,12 +1,12 @@
-"""Repeat the tuning of docs/results/xor_tuned over several draws of its settings, by its draws_plan.md.
+"""Repeat the tuning of docs/results/xor/tuned over several draws of its settings, by its draws_plan.md.
 
-    python -m experiments.xor.draws [--out docs/results/xor_tuned] [--draws 8] [--tuning 256] [--starts 1024]
+    python -m experiments.xor.draws [--out docs/results/xor/tuned] [--draws 8] [--tuning 256] [--starts 1024]
 
-Writes ``draws.json`` and ``draws.md``. Finished runs are in ``runs/xor_draws`` and not
-repeated.
+Writes ``draws.json``, ``draws.md`` and the figure ``tries``. Finished runs are in ``runs/xor_draws`` and not repeated.
 """
 
 import itertools
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax import RunTable
+from csbp_jax.reporting.plots import PALETTE, empty_figure
 from csbp_jax.runtime.files import write_text
 from experiments import study
 from experiments.statistics import best_weights, percent_text, student_dict
@@ -26,6 +27,7 @@ NAMES = ("CSBP", "plain backpropagation", "drift")
 SEEDS = 1_000_000
 """The first seed of draw 0, and those of the others 10,000 apart; test starts follow tuning starts."""
 TRIES, MARGIN = (4, 11, 24), 0.02
+ENDS = ("mean", "low", "high")
 SEEN = 4
 """Draws that were looked at before the plan."""
 
@@ -61,12 +63,17 @@ def best_of_tries(shares: NDArray[Any], tries: int, samples: int = 10_000) -> Co
     return result
 
 
+def tuning_of(draws: Content) -> NDArray[Any]:
+    """Shares of the tuning starts at all settings of some draws, ``[conditions, settings]``, as :data:`NAMES`."""
+    return np.array([np.concatenate([of_draw[name]["tuning"] for of_draw in draws.values()]) for name in NAMES])
+
+
 def analyse(draws: Content) -> Content:
     """The plan's numbers, of all draws and of those before and from :data:`SEEN` on."""
     groups = {"all": [*draws], "seen before": [*draws][:SEEN], "new": [*draws][SEEN:]}
     result: Content = {}
     for group, members in ((group, members) for group, members in groups.items() if members):
-        shares = np.array([np.concatenate([draws[draw][name]["tuning"] for draw in members]) for name in NAMES])
+        shares = tuning_of({draw: draws[draw] for draw in members})
         tests = {name: np.array([draws[draw][name]["share"] for draw in members]) for name in NAMES}
         result[group] = {
             "best of": {str(n): best_of_tries(shares, n) for n in TRIES if n <= shares.shape[1]},
@@ -115,8 +122,29 @@ Verdict of the plan, over settings: **{verdict(primary)}**.
 """
 
 
+def draw(draws: Content, out: pathlib.Path) -> None:
+    """Draw the expected best share over the number of tries, and differences with their intervals over settings."""
+    shares = tuning_of(draws)
+    tries = range(1, shares.shape[1] // len(draws) + 1)
+    cells = [best_of_tries(shares, n, samples=2000) for n in tries]
+    figure = empty_figure(9, 3.6)
+    left, right = figure.subplots(1, 2)
+    for i, (name, style) in enumerate(zip(NAMES, ("-", "-", "--"), strict=True)):
+        left.plot(tries, [100 * cell["best"][i] for cell in cells], style, color=PALETTE[i], label=name)
+    for i, name in enumerate(NAMES[1:], start=1):
+        mean, low, high = (100 * np.array([cell[f"minus {name}"][end] for cell in cells]) for end in ENDS)
+        right.plot(tries, mean, color=PALETTE[i], label=f"CSBP minus {name}")
+        right.fill_between(tries, low, high, color=PALETTE[i], alpha=0.2, lw=0)
+    right.axhline(0, color="black", lw=0.8)
+    left.set(xlabel="settings tried", ylabel="expected share of the best (%)", ylim=(80, 96))
+    right.set(xlabel="settings tried", ylabel="difference (points), 95 %", ylim=(-8, 12))
+    for axes in (left, right):
+        axes.legend(fontsize="small", loc="lower right")
+    study.save_figure(figure, out, "tries")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "xor_tuned")
+    parser = study.make_parser(__doc__, "xor/tuned")
     parser.add_argument("--draws", type=int, default=8)
     parser.add_argument("--tries", type=int, default=24)
     parser.add_argument("--tuning", type=int, default=256)
@@ -135,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     content["analysis"] = analyse(content["draws"])
     study.store(file, content, MODULE)
     write_text(options.out / "draws.md", page(content))
+    draw(content["draws"], options.out)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Run the plan of docs/results/xor_escape/plan.md: from where plain training of XOR is stuck.
+"""Run the plan of docs/results/xor/escape/plan.md: from where plain training of XOR is stuck.
 
-    python -m experiments.xor.escape [--out docs/results/xor_escape] [--tries 16] [--tuning 256] [--stuck 1024]
+    python -m experiments.xor.escape [--out docs/results/xor/escape] [--tries 16] [--tuning 256] [--stuck 1024]
 
-Reads the setting of plain backpropagation from docs/results/xor_tuned/tuned.json. Finished runs are in
+Reads the setting of plain backpropagation from docs/results/xor/tuned/tuned.json. Finished runs are in
 ``runs/xor_escape`` and not repeated.
 """
 
@@ -164,11 +164,11 @@ def run_group(group: str, setting: Setting, options: argparse.Namespace) -> Cont
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "xor_escape")
+    parser = study.make_parser(__doc__, "xor/escape")
     sizes = (("tries", 16), ("tuning", 256), ("stuck", 1024), ("rises", 512), ("steps", 5000))
     for name, size in sizes:
         parser.add_argument(f"--{name}", type=int, default=size)
-    parser.add_argument("--tuned", type=pathlib.Path, default=study.RESULTS / "xor_tuned" / "tuned.json")
+    parser.add_argument("--tuned", type=pathlib.Path, default=study.RESULTS / "xor" / "tuned" / "tuned.json")
     options = parser.parse_args(arguments)
     earlier = study.read(parser, options.tuned, "python -m experiments.xor.tuned")
     content: Content = {name: getattr(options, name) for name, _ in sizes}

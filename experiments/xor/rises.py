@@ -1,9 +1,9 @@
-"""Measure how far annealed runs of the primary conditions of docs/results/xor_tuned expand, at their chosen settings.
+"""Measure how far annealed runs of the primary conditions of docs/results/xor/tuned expand, at their chosen settings.
 
 Also, how near CSBP's term comes to overshooting there: controls that do not overshoot say something about chaos only as
 far as CSBP does.
 
-    python -m experiments.xor.rises [--out docs/results/xor_tuned] [--starts 256]
+    python -m experiments.xor.rises [--out docs/results/xor/tuned] [--starts 256]
 
 Reads ``tuned.json``, and writes ``rises.json`` and ``rises.md``. It was not in the plan of that study. Finished
 conditions are not repeated.
@@ -110,7 +110,7 @@ In the last column, n is the number of solved or of unsolved starts, whichever i
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "xor_tuned")
+    parser = study.make_parser(__doc__, "xor/tuned")
     parser.add_argument("--starts", type=int, default=256)
     options = parser.parse_args(arguments)
     tuned = study.read(parser, options.out / "tuned.json", "python -m experiments.xor.tuned")

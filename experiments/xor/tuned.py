@@ -1,6 +1,6 @@
-"""Run the plan of docs/results/xor_tuned/plan.md: XOR with every condition tuned over the same joint space.
+"""Run the plan of docs/results/xor/tuned/plan.md: XOR with every condition tuned over the same joint space.
 
-    python -m experiments.xor.tuned [--out docs/results/xor_tuned] [--tries 24] [--tuning 1024] [--starts 4096]
+    python -m experiments.xor.tuned [--out docs/results/xor/tuned] [--tries 24] [--tuning 1024] [--starts 4096]
 
 Finished runs are in ``runs/xor_tuned`` and not repeated. ``--secondary NAME ...`` runs only these of the secondary
 conditions.
@@ -16,10 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax import Experiment, RunTable, chaos, dynamics
-from csbp_jax.reporting.plots import PALETTE, empty_figure
 from experiments import study
 from experiments.statistics import (
-    best_weights,
     bits,
     compare_solved,
     equivalence_of_shares,
@@ -163,21 +161,6 @@ def page(content: Content) -> str:
     return "\n\n".join(lines)
 
 
-def draw(results: Content, out: pathlib.Path) -> None:
-    """Draw the expected best share over the number of tries."""
-    figure = empty_figure(7, 4)
-    axes = figure.subplots()
-    for i, (name, result) in enumerate(results.items()):
-        ordered = np.sort(result["tuning"])
-        best = [best_weights(len(ordered), n) @ ordered for n in range(1, len(ordered) + 1)]
-        style = "-" if name == "CSBP" or name in PRIMARY else ":"
-        axes.plot(range(1, len(best) + 1), [100 * b for b in best], style, color=PALETTE[i % len(PALETTE)], label=name)
-    axes.set(xlabel="settings tried", ylabel="expected share of the best (%)", ylim=(0, 101))
-    axes.legend(fontsize="small", ncols=2)
-    axes.grid(alpha=0.3)
-    study.save_figure(figure, out, "tries")
-
-
 def result_of(table: RunTable, name: str, condition: Condition, settings: Sequence[Setting]) -> Content:
     """The shares of an arm's tries ``settings``, and its starts at the best of them."""
     of_arm = table.where(arm=name)
@@ -191,14 +174,13 @@ def result_of(table: RunTable, name: str, condition: Condition, settings: Sequen
 
 
 def report(content: Content, out: pathlib.Path) -> None:
-    """Write the results, the table and the figure."""
+    """Write the results and the table."""
     content |= compare(content["conditions"])
-    draw(content["conditions"], out)
     study.write(out, "tuned", content, page(content))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "xor_tuned")
+    parser = study.make_parser(__doc__, "xor/tuned")
     parser.add_argument("--tries", type=int, default=24)
     parser.add_argument("--tuning", type=int, default=1024)
     parser.add_argument("--starts", type=int, default=4096)

@@ -17,11 +17,11 @@ DOCS = pathlib.Path(__file__).parents[2] / "docs"
 
 @pytest.fixture
 def published():
-    return [json.loads((DOCS / "results" / "data" / f"{name}.json").read_text()) for name in PARTS]
+    return [json.loads((DOCS / "checks" / "data" / f"{name}.json").read_text()) for name in PARTS]
 
 
 def test_the_page_and_the_docs_have_the_measured_numbers(published):
-    page = (DOCS / "results" / "data" / "README.md").read_text()
+    page = (DOCS / "checks" / "data" / "README.md").read_text()
     assert page == data_page.page(*published)
     options = (DOCS / "data.md").read_text().partition("### Smaller images")[2]
     rows = re.findall(r"^\| photograph.*(?:pillow|simplejpeg|cykooz) \| pictures/s \| ([\d,]+)", page, re.MULTILINE)

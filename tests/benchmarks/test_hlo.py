@@ -366,16 +366,17 @@ def test_the_text_on_tpus_is_true_of_its_numbers():
     assert "has 61 %" not in tpu_page.page({"programs": programs, "versions": {}})
 
 
-@pytest.mark.slow
-def test_a_training_step_compiles_for_several_slices_of_a_tpu(tmp_path):
-    wheels = ROOT / ".bench" / "tpu"
-    if not (wheels / "installed.txt").exists():
-        pytest.skip("needs TPU's compiler: run make tpu once, and stop it when it compiles")
-    line = [sys.executable, "-m", "benchmarks.tpu", "--out", tmp_path, "--wheels", wheels, "--only", "digits"]
-    line += ["--layouts", "fsdp", "data", "--slices", "2 x v5e 2x2"]
+def compiled(compiler, out, *options):
+    """The programs of a training step on the digits."""
+    line = [sys.executable, "-m", "benchmarks.tpu", "--out", out, "--wheels", compiler, "--only", "digits", *options]
     done = subprocess.run(line, cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
-    programs = json.loads((tmp_path / "tpu.json").read_text())["programs"]
+    return json.loads((out / "tpu.json").read_text())["programs"]
+
+
+@pytest.mark.slow
+def test_a_training_step_compiles_for_several_slices_of_a_tpu(tpu_compiler, tmp_path):
+    programs = compiled(tpu_compiler, tmp_path, "--layouts", "fsdp", "data", "--slices", "2 x v5e 2x2")
     assert programs["digits, 2 x v5e 2x2, data"]["collectives"]["all-gather"]["bytes"] < 1e5  # no activations
     program = programs["digits, 2 x v5e 2x2, fsdp"]
     assert program["flops"] > 1e8 and program["bytes"] > 1e5
@@ -385,17 +386,10 @@ def test_a_training_step_compiles_for_several_slices_of_a_tpu(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_counts_are_those_of_a_program_that_is_compiled_to_the_end(tmp_path):
-    wheels = ROOT / ".bench" / "tpu"
-    if not (wheels / "installed.txt").exists():
-        pytest.skip("needs TPU's compiler: run make tpu once, and stop it when it compiles")
-    programs = []
-    for options in ([], ["--code"]):
-        out = tmp_path / str(len(options))
-        line = [sys.executable, "-m", "benchmarks.tpu", "--out", out, "--wheels", wheels, "--only", "digits", *options]
-        line += ["--layouts", "data", "--slices", "v5e 2x2"]
-        done = subprocess.run(line, cwd=ROOT, capture_output=True)
-        assert done.returncode == 0, done.stderr.decode()
-        programs.append(json.loads((out / "tpu.json").read_text())["programs"]["digits, v5e 2x2, data"])
-        del programs[-1]["seconds"]
-    assert programs[0] == programs[1] and programs[0]["bytes"] > 1e5
+def test_the_counts_are_those_of_a_program_that_is_compiled_to_the_end(tpu_compiler, tmp_path):
+    options = ("--layouts", "data", "--slices", "v5e 2x2")
+    counted, to_the_end = (
+        compiled(tpu_compiler, tmp_path / str(len(more)), *options, *more)["digits, v5e 2x2, data"] | {"seconds": 0}
+        for more in ([], ["--code"])
+    )
+    assert counted == to_the_end and counted["bytes"] > 1e5

@@ -175,17 +175,6 @@ def test_a_norm_sees_as_many_images_as_on_the_gpus_of_the_original(name, images)
     assert config.batch_size // config.model.norm_groups == images
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_a_data_set_that_is_not_prepared_is_an_error_with_the_command_to_run(name, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main.main(["train", name]) == 2
-    reported = capsys.readouterr().err
-    assert reported.count("\n") == 1 and f"run: make data DATASET={name} " in reported
-    assert ("image-net.org" in reported and "_train.tar" in reported) == (name == "imagenet")
-    assert ("this downloads it" in reported) == (name != "imagenet") and "FROM=" in reported
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_each_data_set_has_a_config_and_each_config_a_data_set():
     assert {configs.load(name).data.name for name in configs.NAMES} == {*data.NAMES} <= {*configs.NAMES}
     assert {*WRITERS} | {"digits", "digits_events", "folder"} == {*data.NAMES}

@@ -64,6 +64,24 @@ def datasets(tmp_path_factory):
     return folder, content
 
 
+@pytest.fixture(scope="module")
+def folder(datasets):
+    return datasets[0]
+
+
+@pytest.fixture(scope="module")
+def content(datasets):
+    return datasets[1]
+
+
+@pytest.fixture
+def directory(folder, tmp_path):
+    """A copy of the prepared MNIST in ``tmp_path``, which a test may damage, without its decoded pictures."""
+    copied = copy(folder, "mnist", tmp_path)
+    (copied / "csbp_train.npz").unlink(missing_ok=True)
+    return copied
+
+
 COUNTS = {
     "cifar10": {"train": 100, "test": 20},
     "cifar100": {"train": 200, "test": 100},
@@ -74,16 +92,14 @@ COUNTS = {
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_counts_and_a_second_preparation(datasets, name, tmp_path):
-    folder, content = datasets
+def test_counts_and_a_second_preparation(folder, content, name, tmp_path):
     assert content[name, "counts"] == COUNTS[name]
     assert prepare(name, tmp_path, folder) == COUNTS[name]  # the raw files are not needed any more
     assert not list(folder.glob("*.part"))
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist"])
-def test_the_unmodified_library_reads_the_content_of_the_raw_files(datasets, name):
-    folder, content = datasets
+def test_the_unmodified_library_reads_the_content_of_the_raw_files(folder, content, name):
     x, y, *coarse = content[name]
     directory = records.prepared(folder, name)
     assert directory.parent == folder / name
@@ -103,8 +119,7 @@ def test_the_unmodified_library_reads_the_content_of_the_raw_files(datasets, nam
         assert builder.info.features["label"].names == [f"class{n}" for n in range(10)]
 
 
-def test_the_unmodified_library_reads_imagenet(datasets):
-    folder, content = datasets
+def test_the_unmodified_library_reads_imagenet(folder, content):
     train, validation = content["imagenet"]
     builder = tfds.builder_from_directory(records.find(folder, "imagenet"))
     assert builder.info.full_name == "imagenet2012/5.1.0"
@@ -129,9 +144,8 @@ def test_mnist_without_gz(tmp_path, capfd):
     np.testing.assert_array_equal(y[order], test.y)
 
 
-def test_downloads_of_one_data_set_are_not_taken_for_another(datasets, tmp_path, monkeypatch):
+def test_downloads_of_one_data_set_are_not_taken_for_another(content, tmp_path, monkeypatch):
     """Those of MNIST and Fashion-MNIST have the same names."""
-    _, content = datasets
 
     def download(file, directory, show, otherwise, verify):
         directory.mkdir(parents=True, exist_ok=True)
@@ -292,8 +306,7 @@ def test_the_remains_of_a_killed_preparation_are_removed(tmp_path):
     assert os.listdir(tmp_path / "data") == ["mnist"]
 
 
-def test_a_second_process_waits_and_takes_the_result_of_the_first(datasets, tmp_path, monkeypatch):
-    folder, _ = datasets
+def test_a_second_process_waits_and_takes_the_result_of_the_first(folder, tmp_path, monkeypatch):
     stderr = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stderr)
     with ThreadPoolExecutor() as pool:
@@ -311,9 +324,8 @@ def test_a_second_process_waits_and_takes_the_result_of_the_first(datasets, tmp_
 
 
 @pytest.mark.parametrize("form", ["raw files", "tfrecord"])
-def test_a_full_disk(datasets, tmp_path, form):
+def test_a_full_disk(folder, content, tmp_path, form):
     """Simulated by a limit on the size of files, which makes the writer raise errors of the same kind."""
-    folder, content = datasets
     source = content["cifar10", "raw files"]
     if form == "tfrecord":
         source = tmp_path / "old"
@@ -332,8 +344,7 @@ def test_a_full_disk(datasets, tmp_path, form):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "imagenet"])
-def test_tfrecord_directories_are_converted(datasets, tmp_path, name):
-    folder, _ = datasets
+def test_tfrecord_directories_are_converted(folder, tmp_path, name):
     directory = records.prepared(folder, name)
     formats.tfrecords(directory, tmp_path / "old" / directory.relative_to(folder))
     counts = prepare(name, tmp_path / "old", tmp_path / "data", verify=True)
@@ -347,8 +358,7 @@ def test_tfrecord_directories_are_converted(datasets, tmp_path, name):
         chex.assert_trees_all_equal(list(new), list(old))
 
 
-def test_conversion_of_a_damaged_directory(datasets, tmp_path):
-    folder, _ = datasets
+def test_conversion_of_a_damaged_directory(folder, tmp_path):
     formats.tfrecords(records.find(folder, "mnist"), tmp_path / "old")
     shard = tmp_path / "old" / "mnist-train.tfrecord-00000-of-00001"
     intact = shard.read_bytes()
@@ -375,16 +385,14 @@ def test_damaged_metadata_are_one_line(content, tmp_path):
         records.find(tmp_path, "mnist")
 
 
-def test_a_tfrecord_directory_is_not_overwritten(datasets, tmp_path):
-    folder, _ = datasets
+def test_a_tfrecord_directory_is_not_overwritten(folder, tmp_path):
     formats.tfrecords(records.find(folder, "mnist"), tmp_path / "mnist" / "3.0.1")
     with pytest.raises(ConfigError, match=r"mnist/3.0.1: contains the data set in another form; move it away"):
         prepare("mnist", tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("name, shape", [("cifar10", (32, 32, 3)), ("cifar100", (32, 32, 3)), ("mnist", (28, 28, 1))])
-def test_splits_of_small_data_sets(datasets, name, shape):
-    folder, content = datasets
+def test_splits_of_small_data_sets(folder, content, name, shape):
     splits = load(name, folder)
     x, y, *_ = content[name]
     label = {image.tobytes(): label for image, label in zip(x, y, strict=True)}
@@ -406,8 +414,7 @@ AUGMENT = ("crop", "flip", "autoaugment", "cutout", "randaugment", "random_erasi
 
 
 @pytest.mark.parametrize("name, augment", [("cifar10", AUGMENT), ("imagenet", ("resized_crop", "flip"))])
-def test_batches_are_a_function_of_seed_and_step(datasets, name, augment):
-    folder, _ = datasets
+def test_batches_are_a_function_of_seed_and_step(folder, name, augment):
     source = load(name, folder, augment=augment, size=(32, 32))["train"]
     intact = list(itertools.islice(data.train_batches(source, 4, seed=3), 9))
     again = list(itertools.islice(data.train_batches(source, 4, seed=3, start_step=5), 4))
@@ -421,8 +428,7 @@ def test_batches_are_a_function_of_seed_and_step(datasets, name, augment):
     chex.assert_trees_all_equal(again[0], {key: np.concatenate([rows[key] for rows in halves]) for key in ("x", "y")})
 
 
-def test_augmentations_follow_the_order_of_the_config(datasets):
-    folder, _ = datasets
+def test_augmentations_follow_the_order_of_the_config(folder):
     rows = np.arange(50) % 10
     first = load("cifar10", folder, augment=("cutout", "flip"))["train"]
     second = load("cifar10", folder, augment=("flip", "cutout"))["train"]
@@ -433,8 +439,7 @@ def test_augmentations_follow_the_order_of_the_config(datasets):
     np.testing.assert_array_equal(same, u[:, 2] >= 0.5)
 
 
-def test_only_training_is_augmented_and_only_by_the_augmentations_of_the_host(datasets):
-    folder, _ = datasets
+def test_only_training_is_augmented_and_only_by_the_augmentations_of_the_host(folder):
     for name, augment in (("cifar10", ("crop", "mixup", "flip")), ("imagenet", ("resized_crop", "cutmix"))):
         splits = load(name, folder, augment=augment)
         assert splits["train"].num_uniforms == (3 if name == "cifar10" else 22)
@@ -451,24 +456,21 @@ def test_the_mean_colour_is_computed_for_augmentations_that_fill(augment, counte
     assert (len(steps), mean.call_count) == (len(augment), counted)
 
 
-def test_cutout_has_the_published_side(datasets):
-    folder, _ = datasets
+def test_cutout_has_the_published_side(folder):
     for name, side in (("cifar10", 16), ("cifar100", 8), ("mnist", 14)):
         source = load(name, folder, augment=("cutout",))["train"]
         changed = source.take(np.array([0]), np.full((1, 2), 0.5, np.float32))["x"][0, 0] != source.x[0]
         assert side - 1 <= changed.any(-1).any(0).sum() <= side
 
 
-def test_cutout_fills_imagenets_mean_colour(datasets):
-    folder, _ = datasets
+def test_cutout_fills_imagenets_mean_colour(folder):
     source = load("imagenet", folder, size=(32, 32), augment=("cutout",))["train"]
     cut = source.take(np.array([0]), np.full((1, 2), 0.5, np.float32))["x"][0, 0]
     # 255 times 0.485, 0.456, 0.406.
     np.testing.assert_array_equal(cut[16, 16], [124, 116, 104])
 
 
-def test_splits_of_imagenet(datasets):
-    folder, _ = datasets
+def test_splits_of_imagenet(folder):
     splits = load("imagenet", folder, size=(48, 64))
     assert {split: len(source) for split, source in splits.items()} == {"train": 9, "validation": 3, "test": 3}
     assert sorted(splits["train"].y) == sorted([0, 1, 999] * 3)
@@ -477,8 +479,7 @@ def test_splits_of_imagenet(datasets):
     assert load("imagenet", folder, augment=("resized_crop",))["train"].classes == 1000
 
 
-def test_imagenet_shows_the_centre_for_evaluation(datasets):
-    folder, content = datasets
+def test_imagenet_shows_the_centre_for_evaluation(folder, content):
     splits = load("imagenet", folder, size=(35, 35))
     _, validation = content["imagenet"]
     shown = splits["test"].take(np.arange(3), np.zeros((3, 0), np.float32))["x"][:, 0]
@@ -492,8 +493,7 @@ def test_imagenet_shows_the_centre_for_evaluation(datasets):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "imagenet"])
-def test_sources_pickle(datasets, name):
-    folder, _ = datasets
+def test_sources_pickle(folder, name):
     augment = ("resized_crop", "crop", "flip", "cutout", "autoaugment", "randaugment", "random_erasing")
     source = load(name, folder, augment=augment)["train"]
     u = np.random.default_rng(0).random((3, source.num_uniforms), np.float32)
@@ -501,14 +501,12 @@ def test_sources_pickle(datasets, name):
     chex.assert_trees_all_equal(source.take(rows, u), pickle.loads(pickle.dumps(source)).take(rows, u))
 
 
-def test_images_are_resized_to_the_configured_size(datasets):
-    folder, _ = datasets
+def test_images_are_resized_to_the_configured_size(folder):
     splits = load("cifar10", folder, size=(48, 40))
     assert all(source[0]["x"].shape == (1, 48, 40, 3) for source in splits.values())
 
 
-def test_images_are_decoded_once(datasets, monkeypatch, tmp_path):
-    folder, _ = datasets
+def test_images_are_decoded_once(folder, monkeypatch, tmp_path):
     expected = load("mnist", folder)["train"].x
     monkeypatch.setattr(records, "decode", None)
     np.testing.assert_array_equal(load("mnist", folder)["train"].x, expected)
@@ -522,21 +520,18 @@ def copy(folder, name, target):
     return directory
 
 
-def test_a_damaged_cache(datasets, tmp_path):
-    folder, _ = datasets
+def test_a_damaged_cache(folder, tmp_path):
     cache = copy(folder, "mnist", tmp_path) / "csbp_train.npz"
     intact = cache.read_bytes()
-    for content in (b"", intact[:1000], intact[:5000] + b"!" + intact[5001:]):
-        cache.write_bytes(content)
+    for changed in (b"", intact[:1000], intact[:5000] + b"!" + intact[5001:]):
+        cache.write_bytes(changed)
         with pytest.raises(ConfigError, match=r"csbp_train.npz: damaged .*; delete it, and it will be made again"):
             load("mnist", tmp_path)
     cache.unlink()
     np.testing.assert_array_equal(load("mnist", tmp_path)["train"].x, load("mnist", folder)["train"].x)
 
 
-def test_a_cache_of_other_arrays_is_discarded(datasets, tmp_path):
-    folder, _ = datasets
-    directory = copy(folder, "mnist", tmp_path)
+def test_a_cache_of_other_arrays_is_discarded(directory, folder, tmp_path):
     cache, expected = directory / "csbp_train.npz", load("mnist", folder)["train"].x
     with open(cache, "wb") as file:
         np.save(file, np.zeros(3))
@@ -545,9 +540,8 @@ def test_a_cache_of_other_arrays_is_discarded(datasets, tmp_path):
     np.testing.assert_array_equal(load("mnist", tmp_path)["train"].x, expected)
 
 
-def test_a_cache_is_discarded_with_its_records(datasets, tmp_path):
+def test_a_cache_is_discarded_with_its_records(folder, tmp_path):
     """Another data set is copied over a prepared one, with the same number of images and the same file sizes."""
-    folder, _ = datasets
     (tmp_path / "raw").mkdir()
     x, _ = formats.mnist(tmp_path / "raw", pack=False)
     for stem, split in (("train", slice(60)), ("t10k", slice(60, None))):
@@ -562,10 +556,7 @@ def test_a_cache_is_discarded_with_its_records(datasets, tmp_path):
         np.testing.assert_array_equal(np.sort(255 - after, axis=0), np.sort(before, axis=0))
 
 
-def test_damaged_records(datasets, tmp_path):
-    folder, _ = datasets
-    directory = copy(folder, "mnist", tmp_path)
-    (directory / "csbp_train.npz").unlink()
+def test_damaged_records(directory, tmp_path):
     shard = directory / "mnist-train.array_record-00000-of-00001"
     intact = shard.read_bytes()
     at = intact.index(b"\x89PNG", 20_000) + 100
@@ -578,8 +569,7 @@ def test_damaged_records(datasets, tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_records_with_a_wrong_label(datasets, tmp_path):
-    folder, _ = datasets
+def test_records_with_a_wrong_label(folder, tmp_path):
     formats.tfrecords(
         records.find(folder, "mnist"), tmp_path / "old", lambda payload: payload.replace(LABEL_7, LABEL_11)
     )
@@ -591,10 +581,7 @@ def test_records_with_a_wrong_label(datasets, tmp_path):
 LABEL_7, LABEL_11 = (b"\n\x05label\x12\x05\x1a\x03\n\x01" + bytes([label]) for label in (7, 11))
 
 
-def test_records_of_a_wrong_shape(datasets, tmp_path):
-    folder, _ = datasets
-    directory = copy(folder, "mnist", tmp_path)
-    (directory / "csbp_train.npz").unlink()
+def test_records_of_a_wrong_shape(directory, tmp_path):
     (directory / "features.json").write_text((directory / "features.json").read_text().replace('"28"', '"27"'))
     with pytest.raises(ConfigError, match=r"train record 0: has shape \(28, 28, 1\), the data set \(27, 27, 1\)"):
         load("mnist", tmp_path)
@@ -612,9 +599,7 @@ OTHER_CODE = {
 
 
 @pytest.mark.parametrize("kind", OTHER_CODE)
-def test_other_code_that_features_name_is_not_imported(datasets, tmp_path, monkeypatch, kind):
-    folder, _ = datasets
-    directory = copy(folder, "mnist", tmp_path)
+def test_other_code_that_features_name_is_not_imported(directory, tmp_path, monkeypatch, kind):
     (tmp_path / "payload_xyz.py").write_text("raise AssertionError")
     monkeypatch.syspath_prepend(tmp_path)
     (directory / "features.json").write_text(json.dumps(OTHER_CODE[kind]))
@@ -625,15 +610,13 @@ def test_other_code_that_features_name_is_not_imported(datasets, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    "content",
+    "text",
     ["{", "[" * 100_000, None, "[]", "{}", "5", "null", '"a"', f'{{"pythonClassName": "{FEATURES_DICT}x"}}'],
 )
-def test_damaged_features_are_one_line(datasets, tmp_path, content):
-    folder, _ = datasets
-    directory = copy(folder, "mnist", tmp_path)
+def test_damaged_features_are_one_line(directory, text):
     (directory / "features.json").unlink()
-    if content is not None:
-        (directory / "features.json").write_text(content)
+    if text is not None:
+        (directory / "features.json").write_text(text)
     with pytest.raises(
         ConfigError,
         match=r"features.json: (cannot be used \([^\n]*\); prepare or copy the data set again|there is no such file)$",
@@ -641,18 +624,13 @@ def test_damaged_features_are_one_line(datasets, tmp_path, content):
         records.info(directory)
 
 
-def test_a_cache_that_cannot_be_written(datasets, tmp_path):
-    folder, _ = datasets
-    directory = copy(folder, "mnist", tmp_path)
-    (directory / "csbp_train.npz").unlink()
+def test_a_cache_that_cannot_be_written(directory, folder, tmp_path):
     (directory / f"csbp_train.npz.{os.getpid()}.part").mkdir()  # in the way of the file
     np.testing.assert_array_equal(load("mnist", tmp_path)["train"].x, load("mnist", folder)["train"].x)
     assert not (directory / "csbp_train.npz").exists()
 
 
-def test_the_newest_version_is_read(datasets, tmp_path):
-    folder, _ = datasets
-    directory = copy(folder, "mnist", tmp_path)
+def test_the_newest_version_is_read(directory, folder, tmp_path):
     for version in ("2.0.0", "10.0.0"):
         directory.rename(directory.with_name(version))
         directory = directory.with_name(version)

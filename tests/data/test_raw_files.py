@@ -179,58 +179,12 @@ def member(name, kind=tarfile.REGTYPE, link="", **fields):
     return info
 
 
-EVIL = {
-    "parent": {"../evil": b"x"},
-    "absolute": {"/csbp_evil": b"x"},
-    "symlink": {"link": member("link", tarfile.SYMTYPE, "/etc/passwd")},
-    "symlink inside": {"file": b"x", "link": member("link", tarfile.SYMTYPE, "file")},
-    "symlink upwards": {"link": member("link", tarfile.SYMTYPE, "../..")},
-    "hard link": {"link": member("link", tarfile.LNKTYPE, "../evil")},
-    "device": {"device": member("device", tarfile.CHRTYPE)},
-}
-
-
-@pytest.mark.parametrize("kind", EVIL)
-def test_nothing_is_extracted_outside_the_target(tmp_path, kind):
-    formats.tar(tmp_path / "a.tar", EVIL[kind])
-    before = set(tmp_path.rglob("*"))
-    target = tmp_path / "in" / "target"
-    if kind == "absolute":  # the filter strips the slash
-        archives.extract(tmp_path / "a.tar", target, 100)
-        assert (target / "csbp_evil").exists() and not os.path.exists("/csbp_evil")
-        return
-    with pytest.raises(ConfigError, match=r"a.tar: .* would be written outside its directory"):
-        archives.extract(tmp_path / "a.tar", target, 100)
-    assert not target.exists()
-    assert {path.name for path in set(tmp_path.rglob("*")) - before} <= {"in", "target.part", "file"}
-
-
-@pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "..\\evil"])
-def test_nothing_is_unzipped_outside_the_target(tmp_path, name):
-    pack(tmp_path / "a.zip", {name: b"x"})
-    with pytest.raises(ConfigError, match=r"a.zip: .*evil would be written outside its directory"):
-        archives.extract(tmp_path / "a.zip", tmp_path / "in" / "target", 100)
-    assert not list(tmp_path.rglob("evil"))
-
-
 @pytest.mark.parametrize("form", ["zip", "tar.gz"])
 def test_extract(tmp_path, form):
     files = {"a/b.txt": b"b", "c": CONTENT}
     pack(tmp_path / f"a.{form}", files)
     archives.extract(tmp_path / f"a.{form}", tmp_path / "t", len(CONTENT) + 1)
     assert {name: (tmp_path / "t" / name).read_bytes() for name in files} == files
-
-
-@pytest.mark.parametrize("form", ["zip", "tar.gz"])
-def test_a_bomb_is_rejected_before_it_fills_the_disk(tmp_path, form):
-    pack(tmp_path / f"a.{form}", {"small": b"x", "large": bytes(50_000_000)})
-    assert (tmp_path / f"a.{form}").stat().st_size < 60_000
-    with pytest.raises(
-        ConfigError, match="has more than 1,000,000 bytes when unpacked, so it is not the published file"
-    ):
-        archives.extract(tmp_path / f"a.{form}", tmp_path / "t", 1_000_000)
-    assert sum(path.stat().st_size for path in (tmp_path / "t.part").rglob("*") if path.is_file()) <= 1
-    assert not (tmp_path / "t").exists()
 
 
 @pytest.mark.parametrize("form", ["zip", "tar.gz"])
@@ -246,31 +200,6 @@ def test_an_archive_of_more_members_than_any_published_one(tmp_path, monkeypatch
             list(archives.members(file, "b"))
 
 
-@pytest.mark.parametrize("form", ["zip", "tar.gz"])
-def test_a_truncated_archive(tmp_path, form):
-    path = tmp_path / f"a.{form}"
-    pack(path, {"c": np.random.default_rng(0).bytes(100_000)})
-    path.write_bytes(path.read_bytes()[:50_000])
-    with pytest.raises(ConfigError, match=r"damaged or truncated \([^\n]+\); fetch it again"):
-        archives.extract(path, tmp_path / "t", 10**9)
-    assert not (tmp_path / "t").exists()
-
-
-@pytest.mark.parametrize("header, directory, value, message", [
-    (6, 8, 1, r"c cannot be unpacked \(.*encrypted.*\)"),
-    (8, 10, 77, r"c cannot be unpacked \(.*not supported.*\)"),
-    (4, 6, 99, r"damaged or truncated \(.*version 9.9.*\)"),
-])  # fmt: skip
-def test_zips_that_cannot_be_unpacked(tmp_path, header, directory, value, message):
-    """With another value at these offsets of the file's header and of its entry in the directory."""
-    pack(tmp_path / "a.zip", {"c": b"content"})
-    content = bytearray((tmp_path / "a.zip").read_bytes())
-    content[header] = content[content.index(b"PK\1\2") + directory] = value
-    (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(ConfigError, match=rf"a.zip: {message}; fetch it again"):
-        archives.extract(tmp_path / "a.zip", tmp_path / "t", 100)
-
-
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_file_twice_in_a_zip(tmp_path):
     for name, content in (("same.zip", b"one"), ("other.zip", b"two")):
@@ -283,6 +212,13 @@ def test_a_file_twice_in_a_zip(tmp_path):
         archives.extract(tmp_path / "other.zip", tmp_path / "u", 100)
 
 
+def tampered(header, directory, value):
+    """A zip of a file c, with another value at these offsets of its header and of its entry in the directory."""
+    content = bytearray(formats.zipped({"c": b"content"}))
+    content[header] = content[content.index(b"PK\1\2") + directory] = value
+    return bytes(content)
+
+
 def stating(kind, size):
     """The header of a member, with these bytes for its size."""
     block = bytearray(member("a", kind).tobuf())
@@ -292,30 +228,59 @@ def stating(kind, size):
 
 
 LONG = tarfile.GNUTYPE_LONGNAME
+FIRST = member("first", tarfile.DIRTYPE).tobuf()
+NOISE = {"c": np.random.default_rng(0).bytes(100_000)}
+LARGE = {"small": b"x", "large": bytes(50_000_000)}
+OUTSIDE = ".* would be written outside its directory"
+IMPOSSIBLE = r"damaged or truncated \(.*impossible size.*\); fetch it again"
+CUT = r"damaged or truncated \([^\n]+\); fetch it again"
+TOO_MUCH = "has more than 1,000,000 bytes when unpacked, so it is not the published file"
+TWO = formats.tarred({"a": b"a", "b": b"b"}, "w")
 
 
-@pytest.mark.parametrize("content, message", [
-    (stating(tarfile.DIRTYPE, b"\xff" * 12), "a member of impossible size"),  # -1
-    (stating(tarfile.REGTYPE, b"\xff" * 12), "a member of impossible size"),
-    (stating(tarfile.REGTYPE, b"\x80\0\0\0\0\0\4\0\0\0\0\0"), "a member of impossible size"),  # 4 TiB
-    (member("a", tarfile.DIRTYPE, pax_headers={"size": "-1000000000"}).tobuf(), "a member of impossible size"),
-    (member("name", LONG, size=2**20 + 1).tobuf() + bytes(2**20 + 512) + member("b").tobuf(), "impossible size"),
-    (member("name", LONG).tobuf() * 1000, "recursion"),
+@pytest.mark.parametrize("suffix, content, message", [
+    (".tar", formats.tarred({"../evil": b"x"}, "w"), OUTSIDE),
+    (".tar", formats.tarred({"link": member("link", tarfile.SYMTYPE, "/etc/passwd")}, "w"), OUTSIDE),
+    (".tar", formats.tarred({"file": b"x", "link": member("link", tarfile.SYMTYPE, "file")}, "w"), OUTSIDE),
+    (".tar", formats.tarred({"link": member("link", tarfile.SYMTYPE, "../..")}, "w"), OUTSIDE),
+    (".tar", formats.tarred({"link": member("link", tarfile.LNKTYPE, "../evil")}, "w"), OUTSIDE),
+    (".tar", formats.tarred({"device": member("device", tarfile.CHRTYPE)}, "w"), OUTSIDE),
+    *((".zip", formats.zipped({name: b"x"}), OUTSIDE) for name in ("../evil", "/evil", "a/../../evil", "..\\evil")),
+    (".zip", formats.zipped(LARGE), TOO_MUCH),
+    (".tar.gz", formats.tarred(LARGE), TOO_MUCH),
+    (".zip", formats.zipped(NOISE)[:50_000], CUT),
+    (".tar.gz", formats.tarred(NOISE)[:50_000], CUT),
+    *((".tar", TWO[:length], CUT) for length in (0, 1024, 2048)),
+    (".zip", tampered(6, 8, 1), r"c cannot be unpacked \(.*encrypted.*\); fetch it again"),
+    (".zip", tampered(8, 10, 77), r"c cannot be unpacked \(.*not supported.*\); fetch it again"),
+    (".zip", tampered(4, 6, 99), r"damaged or truncated \(.*version 9.9.*\); fetch it again"),
+    (".tar", FIRST + stating(tarfile.DIRTYPE, b"\xff" * 12), IMPOSSIBLE),  # -1
+    (".tar", FIRST + stating(tarfile.REGTYPE, b"\xff" * 12), IMPOSSIBLE),
+    (".tar", FIRST + stating(tarfile.REGTYPE, b"\x80\0\0\0\0\0\4\0\0\0\0\0"), IMPOSSIBLE),  # 4 TiB
+    (".tar", FIRST + member("a", tarfile.DIRTYPE, pax_headers={"size": "-1000000000"}).tobuf(), IMPOSSIBLE),
+    (".tar", FIRST + member("name", LONG, size=2**20 + 1).tobuf() + bytes(2**20 + 512), IMPOSSIBLE),
+    (".tar", FIRST + member("name", LONG).tobuf() * 1000, r"damaged or truncated \(.*recursion.*\); fetch it again"),
 ])  # fmt: skip
-def test_tars_that_would_take_time_or_memory_without_end(tmp_path, content, message):
-    (tmp_path / "a.tar").write_bytes(member("first", tarfile.DIRTYPE).tobuf() + content + bytes(20_480))
-    with pytest.raises(ConfigError, match=rf"a.tar: damaged or truncated \(.*{message}.*\); fetch it again"):
-        archives.extract(tmp_path / "a.tar", tmp_path / "t", 2**50)
+def test_archives_that_are_refused_leave_nothing_outside_and_little_inside(tmp_path, suffix, content, message):
+    path, limit = tmp_path / f"a{suffix}", 1_000_000 if message == TOO_MUCH else 2**50
+    path.write_bytes(content + bytes(20_480) * content.startswith(FIRST))
+    with pytest.raises(ConfigError, match=f"{path.name}: {message}"):
+        archives.extract(path, tmp_path / "in" / "target", limit)
+    reached = {file.name for pattern in ("*", "in/*") for file in tmp_path.glob(pattern)}
+    assert reached <= {path.name, "in", "target.part"}
+    assert sum(file.stat().st_size for file in tmp_path.glob("in/**/*") if file.is_file()) <= 100_000
+
+
+def test_a_slash_at_the_beginning_of_a_name_is_left_out(tmp_path):
+    formats.tar(tmp_path / "a.tar", {"/csbp_evil": b"x"})
+    archives.extract(tmp_path / "a.tar", tmp_path / "t", 100)
+    assert (tmp_path / "t" / "csbp_evil").exists() and not os.path.exists("/csbp_evil")
 
 
 @pytest.mark.parametrize("length", [0, 1024, 2048])
-def test_a_tar_cut_between_two_members(tmp_path, length):
-    formats.tar(tmp_path / "a.tar", {"a": b"a", "b": b"b"})
-    os.truncate(tmp_path / "a.tar", length)
-    with pytest.raises(ConfigError, match=r"a.tar: damaged or truncated \([^\n]+\); fetch it again"):
-        archives.extract(tmp_path / "a.tar", tmp_path / "t", 100)
-    with open(tmp_path / "a.tar", "rb") as file, pytest.raises(ConfigError, match=r"x: damaged or truncated"):
-        list(archives.members(file, "x"))
+def test_a_tar_cut_between_two_members_is_not_read_to_its_end(length):
+    with pytest.raises(ConfigError, match=r"x: damaged or truncated"):
+        list(archives.members(io.BytesIO(TWO[:length]), "x"))
 
 
 def pack(path, files):

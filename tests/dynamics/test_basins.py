@@ -91,7 +91,7 @@ def test_a_boundary_in_one_block_has_no_standard_error():
     assert measured.alpha == pytest.approx(0) and np.isnan(measured.stderr)
 
 
-UNFIT = {
+UNFIT: dict[str, tuple[Any, Any]] = {
     r"labels are int64 \[9\]; pass integers \[rows, columns\]": (np.zeros(9, int), (1, 2)),
     r"labels are float64 \[64, 64\]": (np.zeros((64, 64)), (1, 2)),
     r"offsets \(1,\); pass two or more": (np.zeros((64, 64), int), (1,)),

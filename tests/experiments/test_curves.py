@@ -2,17 +2,16 @@
 
 import dataclasses
 import json
-import pathlib
+import re
 
 import numpy as np
 import pytest
 
 from csbp_jax import configs
 from csbp_jax.config import from_json, to_json
-from experiments import curves, study
+from experiments import curves, speakers, study
 from tests.support import shared_programs, small_run
-
-RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
+from tests.support.quotes import body
 
 
 def run(accuracy):
@@ -47,13 +46,9 @@ def test_differences_are_paired_over_the_seeds_that_both_have():
     assert rows[1][4].startswith("2.00 [") and rows[2][4] == "0.00" and rows[0][5] == "30.0"
 
 
-def folder_of(preset):
-    return RESULTS / curves.FOLDERS[preset]
-
-
 def committed(preset):
     """The folder of a preset's committed results, and their content."""
-    folder = folder_of(preset)
+    folder = study.PRESETS / preset
     return folder, json.loads((folder / "curves.json").read_text())
 
 
@@ -94,11 +89,7 @@ def test_runs_join_no_file_of_other_or_unknown_pictures(known, tmp_path, monkeyp
     assert json.loads((tmp_path / "new" / "curves.json").read_text())["data_marks"] == {"cifar10": "original"}
 
 
-# Of the others, there is only the plan.
-FINISHED = [preset for preset in curves.FOLDERS if (folder_of(preset) / "curves.json").exists()]
-
-
-@pytest.mark.parametrize("preset", FINISHED)
+@pytest.mark.parametrize("preset", curves.PRESETS)
 def test_committed_results_are_those_of_the_preset_and_never_the_best_on_test(preset):
     _, content = committed(preset)
     assert content["config"] == to_json(configs.load(preset))
@@ -111,8 +102,23 @@ def test_committed_results_are_those_of_the_preset_and_never_the_best_on_test(pr
             assert result["chosen"]["epoch"] == best and result["last"]["test_count"] == count
 
 
-def test_the_page_of_spoken_digits_has_the_table_and_its_lowest_accuracy():
-    folder, content = committed("fsdd")
-    page = (folder / "README.md").read_text()
-    lowest = min(run["result"]["last"]["test_accuracy"] for runs in content["runs"].values() for run in runs.values())
-    assert (folder / "table.md").read_text() in page and f"{100 * lowest:.1f} %" in page
+def test_the_page_of_presets_has_their_accuracies():
+    page = (study.PRESETS / "README.md").read_text()
+    for preset in curves.PRESETS:
+        folder, content = committed(preset)
+        csbp, *others = body((folder / "table.md").read_text())
+        difference = others[0][4] if others else ""
+        assert re.search(rf"{preset}/table.md\).* \| {len(content['runs']['csbp'])} \| {re.escape(csbp[2])} ", page), (
+            preset
+        )
+        assert difference in page
+    for preset in ("digits", "digits_events", "mnist", "fsdd_speakers"):
+        rows = {row[0]: row for row in body((study.PRESETS / preset / "accuracy.md").read_text())}
+        row = rows.get("last epoch") or rows[speakers.UNKNOWN][1:]
+        assert f"| {row[1]} | {row[3]} |" in page, preset
+    lowest = min(
+        run["result"]["last"]["test_accuracy"]
+        for runs in committed("fsdd")[1]["runs"].values()
+        for run in runs.values()
+    )
+    assert f"{100 * lowest:.1f} %" in page

@@ -14,9 +14,9 @@ ROWS = {row.label: (row.plain, row.drift) for rows in forest.groups().values() f
 @pytest.mark.parametrize("label, column, page", [
     ("best of 24 tries, over 8 draws", 0, "README.md"),
     ("best of 24 tries, over 8 draws", 1, "README.md"),
-    ("nine methods, digits as events", 0, "claims_forest/README.md"),
-    ("nine methods, CIFAR-10, 8x8", 0, "claims_forest/README.md"),
-    ("nine methods, digits as events", 1, "claims_forest/README.md"),
+    ("nine methods, digits as events", 0, "plug_in/README.md"),
+    ("nine methods, CIFAR-10, 8x8", 0, "plug_in/README.md"),
+    ("nine methods, digits as events", 1, "plug_in/README.md"),
 ])  # fmt: skip
 def test_a_row_has_the_interval_of_its_page(label, column, page):
     interval = ROWS[label][column]

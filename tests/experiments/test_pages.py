@@ -5,7 +5,17 @@ import pathlib
 
 import pytest
 
-from experiments import accuracy, curves, delays, known_exponents, precision, series_rates, speakers, streams
+from experiments import (
+    accuracy,
+    curves,
+    delays,
+    few_labels,
+    known_exponents,
+    precision,
+    series_rates,
+    speakers,
+    streams,
+)
 from experiments import exponents as exponents_study
 from experiments.cbp import __main__ as cbp
 from experiments.cbp import overshoot
@@ -26,7 +36,7 @@ def read(file):
 
 
 def page_of_rises(content):
-    return rises.page(content, read("xor_tuned/tuned.json"))
+    return rises.page(content, read("xor/tuned/tuned.json"))
 
 
 def ended(page):
@@ -43,33 +53,33 @@ def table_of_curves(content):
 
 
 TABLES = {
-    "cbp/cbp.json": cbp_pages.page,
-    "cbp_overshoot/overshoot.json": overshoot.page,
-    "cifar10/curves.json": table_of_curves,
-    "cifar10_cnn7/curves.json": table_of_curves,
-    "cifar10_ilif/curves.json": table_of_curves,
+    "cbp/published/cbp.json": cbp_pages.page,
+    "cbp/overshoot/overshoot.json": overshoot.page,
+    "presets/cifar10_quick/curves.json": table_of_curves,
+    "presets/cifar10_cnn7/curves.json": table_of_curves,
+    "presets/cifar10_ilif/curves.json": table_of_curves,
     "delays/delays.json": delays.page,
     "ergodic/ergodic.json": ergodic.page,
     **{f"exponents/{of}/exponents.json": exponents_study.page for of in ("dense_batch", "dense_epoch", "dense_stream")},
     "exponents/conv_batch/exponents.json": exponents_study.page,
-    "fsdd_curves/curves.json": table_of_curves,
-    "known_exponents/known_exponents.json": known_exponents.page,
+    "presets/fsdd/curves.json": table_of_curves,
+    "../checks/known_exponents/known_exponents.json": known_exponents.page,
     "nmnist/nmnist.json": nmnist.page,
-    "release/release.json": release.page,
+    "released_code/fixed_batch/release.json": release.page,
     "series/series.json": table_of_series,
-    "streams/streams.json": streams.page,
-    "xor_escape/escape.json": escape.page,
-    "xor_tuned/tuned.json": tuned.page,
+    "released_code/streams/streams.json": streams.page,
+    "xor/escape/escape.json": escape.page,
+    "xor/tuned/tuned.json": tuned.page,
 }
 PAGES = {
-    "digits/accuracy.json": (accuracy.page, "README.md"),
-    "digits_events/accuracy.json": (accuracy.page, "README.md"),
-    "fsdd/accuracy.json": (speakers.page, "README.md"),
-    "mnist/accuracy.json": (accuracy.page, "README.md"),
-    "parity/parity.json": (parity.page, "README.md"),
+    "presets/digits/accuracy.json": (accuracy.page, "accuracy.md"),
+    "presets/digits_events/accuracy.json": (accuracy.page, "accuracy.md"),
+    "presets/fsdd_speakers/accuracy.json": (speakers.page, "accuracy.md"),
+    "presets/mnist/accuracy.json": (accuracy.page, "accuracy.md"),
+    "../checks/parity/parity.json": (parity.page, "README.md"),
     "precision/accuracy.json": (precision.page, "README.md"),
-    "xor_tuned/draws.json": (draws.page, "draws.md"),
-    "xor_tuned/rises.json": (ended(page_of_rises), "rises.md"),
+    "xor/tuned/draws.json": (draws.page, "draws.md"),
+    "xor/tuned/rises.json": (ended(page_of_rises), "rises.md"),
     **{file: (ended(page), "table.md") for file, page in TABLES.items()},
 }
 
@@ -80,15 +90,20 @@ def test_a_page_is_made_of_its_data(file):
     assert (RESULTS / file).with_name(name).read_text() == page(read(file))
 
 
-QUOTED = {"ergodic": (2, 12), "known_exponents": (4, 6), "series": (1, 6), "xor_tuned": (1, 6)}
+QUOTED = {"ergodic": (2, 12), "../checks/known_exponents": (4, 6), "series": (1, 6), "xor": (1, 6)}
 """Of a folder's table: how many cells begin a row, and how many rows its README has at least."""
 
 
 @pytest.mark.parametrize("folder", QUOTED)
 def test_a_readme_quotes_its_table(folder):
     key, least = QUOTED[folder]
-    page, table = ((RESULTS / folder / name).read_text() for name in ("README.md", "table.md"))
+    table = {"xor": "tuned/table.md"}.get(folder, "table.md")
+    page, table = ((RESULTS / folder / name).read_text() for name in ("README.md", table))
     assert len(quoted(page, table, key)) >= least
+
+
+def test_the_page_of_few_labels_has_the_table_of_the_runs():
+    assert few_labels.table() in (RESULTS / "few_labels" / "README.md").read_text()
 
 
 def escapes_of(content):
@@ -101,12 +116,12 @@ def folds_of(content):
 
 
 NUMBERS = {
-    "cbp/cbp.json": cbp.compare,
-    "cbp_overshoot/overshoot.json": overshoot.analyse,
+    "cbp/published/cbp.json": cbp.compare,
+    "cbp/overshoot/overshoot.json": overshoot.analyse,
     "nmnist/nmnist.json": folds_of,
-    "xor_escape/escape.json": escapes_of,
-    "xor_tuned/draws.json": lambda content: {"analysis": draws.analyse(content["draws"])},
-    "xor_tuned/tuned.json": lambda content: tuned.compare(content["conditions"]),
+    "xor/escape/escape.json": escapes_of,
+    "xor/tuned/draws.json": lambda content: {"analysis": draws.analyse(content["draws"])},
+    "xor/tuned/tuned.json": lambda content: tuned.compare(content["conditions"]),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from csbp_jax.data.source import ArraySource
 from experiments import speakers
-from experiments.study import RESULTS
+from experiments.study import PRESETS
 from tests.support.case_runs import table_of
 
 
@@ -49,6 +49,6 @@ def test_ridge_regression_learns_on_the_training_split_and_is_measured_on_the_te
 
 
 def test_the_split_of_known_speakers_reaches_95_percent():
-    content = json.loads((RESULTS / "fsdd" / "accuracy.json").read_text())
+    content = json.loads((PRESETS / "fsdd_speakers" / "accuracy.json").read_text())
     assert content["test_count"][speakers.KNOWN] == 300
     assert all(min(arm) >= 0.95 for arm in content["accuracy"][speakers.KNOWN].values())

@@ -122,15 +122,17 @@ def test_results_that_a_study_writes_do_not_make_its_commit_dirty(tmp_path, plai
         name = ("-c", "user.name=a", "-c", "user.email=a@b")
         return subprocess.run(["git", "-C", tmp_path, *name, *words], check=True, capture_output=True, text=True)
 
-    code, results = tmp_path / "code" / "study.py", tmp_path / "docs" / "results" / "study.json"
-    for file in (code, results):
+    code = tmp_path / "code" / "study.py"
+    results = [tmp_path / folder / "study.json" for folder in (study.RESULTS, study.CHECKS)]
+    for file in (code, *results):
         file.parent.mkdir(parents=True)
         file.write_text("1")
     git("init")
     git("add", ".")
     git("commit", "--message", "first")
     head = git("rev-parse", "HEAD").stdout.strip()
-    results.write_text("2")
+    for file in results:
+        file.write_text("2")
     assert study._commit(code.parent) == head
     code.write_text("2")
     study._commit.cache_clear()
@@ -222,7 +224,7 @@ def test_a_study_of_cbp_writes_its_results_and_repeats_no_run(module, file, tmp_
     sizes = {"cbp.json": "--tuning 2 --starts 4", "overshoot.json": "--grid 40 --rises 40 --starts 4"}[file]
     words, out = [*sizes.split(), "--out", str(tmp_path)], tmp_path / file
     if module is cbp:  # its exponents are measured first, and not again
-        measured = json.loads((RESULTS / "cbp" / file).read_text())["exponents"]
+        measured = json.loads((RESULTS / "cbp" / "published" / file).read_text())["exponents"]
         out.write_text(json.dumps({"tuning": 2, "starts": 4, "exponents": measured}))
     module.main(words)
     content, table = json.loads(out.read_text()), (tmp_path / "table.md").read_text()
@@ -294,7 +296,7 @@ def test_kicks_alone_flip_where_they_overshoot(monkeypatch):
 
 
 def test_all_quantities_of_parity_are_compared():
-    content = json.loads((RESULTS / "parity" / "parity.json").read_text())
+    content = json.loads((study.CHECKS / "parity" / "parity.json").read_text())
     quantities = parity.QUANTITIES
     assert all(row.keys() == quantities.keys() for row in content["largest_relative_difference"].values())
 
@@ -308,7 +310,7 @@ def test_notes_count_runs_that_are_not_decided_and_runs_of_an_earlier_rule():
 
 
 def test_known_exponents_are_measured_with_their_errors():
-    content = json.loads((RESULTS / "known_exponents" / "known_exponents.json").read_text())
+    content = json.loads((study.CHECKS / "known_exponents" / "known_exponents.json").read_text())
     for name, system in known_exponents.SYSTEMS.items():
         for i, known in enumerate(system.exponents):
             values, errors = (content["systems"][name]["1000"][f"exponent {i + 1}"][k] for k in ("values", "errors"))
@@ -379,8 +381,8 @@ def test_the_study_of_exponents_reports_its_measures_and_why_an_exponent_is_miss
 def test_the_page_of_exponents_has_rows_of_their_tables(folder):
     table = (RESULTS / "exponents" / folder / "table.md").read_text()
     page, rows = (RESULTS / "exponents" / "README.md").read_text(), {row[0]: row for row in reversed(body(table))}
-    exponents, rises = ([rows[name][column] for name in ("as given", "z = 0", "drift")] for column in (1, 4))
-    assert f"({folder}/table.md) | {' | '.join([*exponents, *rises[:2]])} |" in page
+    exponents = [rows[name][1] for name in ("as given", "z = 0", "drift")]
+    assert f"({folder}/table.md) | {' | '.join(exponents)} |" in page
 
 
 def test_intervals_over_starts_and_over_sequences_are_of_their_means():
@@ -404,18 +406,18 @@ def test_results_of_other_options_or_more_seeds_are_not_replaced_and_times_are_k
         (accuracy, ["mnist", "--batch-size", "16"]),
         (precision, ["mnist"]),
     ):
-        stored = (RESULTS / ("mnist" if module is accuracy else "precision") / "accuracy.json").read_text()
+        stored = (RESULTS / ("presets/mnist" if module is accuracy else "precision") / "accuracy.json").read_text()
         file.write_text(stored)
         with pytest.raises(SystemExit, match="2"):
             module.main([*words, "--out", str(tmp_path)])
         assert "made with other options or more seeds; give another --out" in capsys.readouterr().err
         assert file.read_text() == stored
-    stored = (RESULTS / "mnist" / "accuracy.json").read_text()
+    stored = (study.PRESETS / "mnist" / "accuracy.json").read_text()
     file.write_text(stored)
     accuracy.main(["mnist", "--seeds", "3", "--out", str(tmp_path)])
     content = json.loads(file.read_text())
     assert content["seeds"] == 3 and content["arm_times"] == json.loads(stored)["arm_times"]
-    assert "Timed in turn" in (tmp_path / "README.md").read_text()
+    assert "Timed in turn" in (tmp_path / "accuracy.md").read_text()
 
 
 def test_the_page_of_bfloat16_names_the_device():
@@ -426,7 +428,7 @@ def test_the_page_of_bfloat16_names_the_device():
 
 @pytest.mark.parametrize(("dataset", "fields"), [("digits", ["--chaos.z0", "30"]), ("shd", [])])
 def test_sentences_on_a_preset_of_this_study_are_on_no_other_page(dataset, fields):
-    content = json.loads((RESULTS / "digits" / "accuracy.json").read_text())
+    content = json.loads((study.PRESETS / "digits" / "accuracy.json").read_text())
     text = accuracy.page(content | {"dataset": dataset, "fields": fields})
     assert "is the preset's" not in text and "near 100 %" not in text
     assert ("Images by the same writer" in text) == (dataset == "digits")
@@ -535,7 +537,7 @@ def test_missing_results_of_equal_tuning_are_named(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(study, "RESULTS", tmp_path)
     with pytest.raises(SystemExit):
         command([])
-    error = f"{tmp_path}/xor_tuned/tuned.json: there is no such file; run python -m experiments.xor.tuned first"
+    error = f"{tmp_path}/xor/tuned/tuned.json: there is no such file; run python -m experiments.xor.tuned first"
     assert error in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 

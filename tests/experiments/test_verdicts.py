@@ -79,8 +79,8 @@ def test_equal_escapes_are_ascribed_to_any_displacement():
 
 
 def test_the_page_of_overshooting_has_the_shares_at_the_released_strength():
-    folder = pathlib.Path(__file__).parents[2] / "docs" / "results" / "cbp_overshoot"
-    content = json.loads((folder / "overshoot.json").read_text())
+    folder = pathlib.Path(__file__).parents[2] / "docs" / "results" / "cbp"
+    content = json.loads((folder / "overshoot" / "overshoot.json").read_text())
     rows = {row[0]: row[1:] for row in body((folder / "README.md").read_text())}
     assert len(rows) == 6 and set(rows) <= {"plain descent", *overshoot.CONDITIONS}
     for name in set(rows) & set(overshoot.CONDITIONS):
@@ -88,7 +88,7 @@ def test_the_page_of_overshooting_has_the_shares_at_the_released_strength():
         assert rows[name] == [f"{100 * share:.1f}" for share in shares]
 
 
-FOLDER = pathlib.Path(__file__).parents[2] / "docs" / "results" / "xor_tuned"
+FOLDER = pathlib.Path(__file__).parents[2] / "docs" / "results" / "xor"
 
 
 def test_a_difference_that_all_settings_share_has_no_spread_over_them():
@@ -115,7 +115,7 @@ def test_verdicts_over_draws(low, high, word):
 
 @pytest.fixture(scope="module")
 def drawn():
-    return json.loads((FOLDER / "draws.json").read_text())
+    return json.loads((FOLDER / "tuned" / "draws.json").read_text())
 
 
 def test_numbers_of_draws_are_quoted(drawn):

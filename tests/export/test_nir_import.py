@@ -1,4 +1,4 @@
-"""Graphs of NIR as networks: equal to those that were exported, and to an interpreter on graphs made by hand."""
+"""Graphs of NIR as networks: equal to an interpreter on graphs made by hand; test_export.py has exported ones."""
 
 import itertools
 from typing import Any
@@ -9,47 +9,14 @@ import jax.numpy as jnp
 import nir
 import numpy as np
 import pytest
-from test_export import EXPRESSIBLE, LARGE, firing_run
 
 from csbp_jax import chaos
 from csbp_jax.config import ConfigError
-from csbp_jax.export import nir_graph
 from csbp_jax.models.graph import Spiking
 from csbp_jax.weights import nir_file
 from tests.support import nir_interpreter
 
 DT = 1e-4
-
-
-def round_trip(model, tmp_path):
-    """Return logits and spikes of a network, and of the network read from the file of its graph."""
-    restored, x = firing_run(model)
-    nir_graph.write(restored, {}, tmp_path / "graph.nir")
-    network, variables = nir_file.load(tmp_path / "graph.nir")
-    spiking = tuple(jax.eval_shape(restored.apply, restored.variables, x)[1].rates)
-
-    def run(apply, variables):
-        logits, aux = jax.jit(lambda v, x: apply(v, x, inspect=spiking))(variables, x)
-        assert set(aux.rates) == set(spiking) and sum(float(rate) > 0.02 for rate in aux.rates.values()) > 0
-        return logits, aux.spikes
-
-    return run(restored.apply, restored.variables), run(network.apply, variables)
-
-
-@pytest.mark.parametrize("name", EXPRESSIBLE)
-def test_a_graph_read_back_gives_equal_spikes_and_logits(name, tmp_path):
-    (logits, spikes), (actual_logits, actual_spikes) = round_trip(EXPRESSIBLE[name], tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, actual_spikes, spikes)
-    np.testing.assert_array_equal(actual_logits, logits)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", LARGE)
-def test_so_do_networks_of_the_literature(name, tmp_path):
-    (logits, spikes), (actual_logits, actual_spikes) = round_trip(LARGE[name], tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, actual_spikes, spikes)
-    # A vote is a product with 1/votes in the graph, and a mean in the network.
-    np.testing.assert_allclose(actual_logits, logits, rtol=1e-6 if "votes" in name else 0, atol=0)
 
 
 def random(*shape, low=-1.0, high=1.0, seed=0):

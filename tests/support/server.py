@@ -53,15 +53,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
+def running(handler):
+    """Run a server of a handler; yield its address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextlib.contextmanager
 def serving(files):
     """Run a server of ``{name: bytes}``; yield its handler, with its ``url``."""
     handler: type[Handler] = type("Handler", (Handler,), {"requested": [], "files": files})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        handler.url = f"http://127.0.0.1:{running.server_port}"
-        try:
-            yield handler
-        finally:
-            running.shutdown()
-            thread.join()
+    with running(handler) as handler.url:
+        yield handler

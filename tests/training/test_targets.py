@@ -14,6 +14,7 @@ from csbp_jax import RunTable
 from csbp_jax.config import Chaos, Config, ConfigError, Data, Loss, Model, Optimizer
 from csbp_jax.evaluation import compare, html_report, predict
 from csbp_jax.evaluation.evaluate import evaluate_run
+from csbp_jax.evaluation.inspection import inspect
 from csbp_jax.evaluation.robustness import battery
 from csbp_jax.evaluation.robustness.command import robustness
 from csbp_jax.evaluation.robustness.measure import Plan
@@ -43,8 +44,11 @@ LOSSES = {
     "labels": Loss(task="labels"),
     "steps": Loss(per="step"),
     "value_of_steps": Loss(task="value", per="step", name="huber"),
+    "classes": Loss(name="tet"),
 }
-PRIMARY = {"value": "r2", "labels": "f1", "steps": "accuracy", "value_of_steps": "r2"}
+SLOW = ("value_of_steps", "classes")
+KINDS = [pytest.param(kind, marks=pytest.mark.slow) if kind in SLOW else kind for kind in LOSSES]
+PRIMARY = {"value": "r2", "labels": "f1", "steps": "accuracy", "value_of_steps": "r2", "classes": "accuracy"}
 LABELS = {"r2": "R2", "f1": "F1", "accuracy": "accuracy"}
 
 
@@ -58,6 +62,7 @@ TARGETS = {
     "labels": lambda x: [int(x[:, 0].mean() > 0.5), int(x[:, 1].mean() > 0.5), 1],
     "steps": lambda x: (x[:, 0] > 0.5).astype(int) + (x[:, 1] > 1),
     "value_of_steps": lambda x: x[:, 0],
+    "classes": lambda x: int(x[:, 0].mean() > 0.5),
 }
 
 
@@ -106,7 +111,7 @@ def runs(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_is_told_by_the_measure_of_its_task(kind, runs):
     folder, _, result, text = runs(kind)
     name, rows = PRIMARY[kind], read_rows(folder / "metrics.jsonl")
@@ -119,7 +124,7 @@ def test_a_run_is_told_by_the_measure_of_its_task(kind, runs):
     assert ("accuracy" in text + json.dumps([result, rows])) == (name == "accuracy")
 
 
-@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_evaluation_gives_the_measures_of_the_run(kind, runs):
     folder, own, result, _ = runs(kind)
     text = io.StringIO()
@@ -131,6 +136,20 @@ def test_evaluation_gives_the_measures_of_the_run(kind, runs):
     assert content["count"] == result["last"]["test_count"] and 0 < content["rates"]["fc1"] < 1
     assert (folder / "figures" / "evaluation-test-last.png").exists()
     assert ("accuracy" in text.getvalue()) == (PRIMARY[kind] == "accuracy")
+
+
+def test_inspection_counts_no_padding(runs):
+    folder, own, _, _ = runs("steps")
+    content = evaluate_run(folder, own=own, console=Console(file=io.StringIO()))
+    restored = restore.restore(folder, own=own)
+    seen = inspect(restored, console=Console(file=io.StringIO()))
+    assert seen["examples"] == content["count"] and seen["example"] == {"number": 0}
+    assert seen["layers"]["fc1"]["rate"] == pytest.approx(content["rates"]["fc1"], rel=0.2)  # of steps, of examples
+    x = records()[48:]
+    spikes = [restored.apply(restored.variables, r[None], inspect=("fc1",))[1].spikes["fc1"].sum() for r in x]
+    rate = sum(map(float, spikes)) / sum(map(len, x)) / 8
+    assert seen["layers"]["fc1"]["rate"] == pytest.approx(rate, rel=1e-4)
+    assert seen["synapses"]["fc1"]["dense"] == round(sum(map(len, x)) * 8 * FEATURES / len(x))
 
 
 @pytest.mark.parametrize("kind", ["labels", "steps"])
@@ -145,7 +164,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(kind, runs, tmp_path):
     assert resumed["last"] == result["last"]
 
 
-@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_predictions_are_those_of_evaluation(kind, runs, tmp_path):
     """Of files, in the order of their names, whatever their lengths are."""
     folder, own, _, _ = runs(kind)
@@ -163,7 +182,7 @@ def test_predictions_are_those_of_evaluation(kind, runs, tmp_path):
     restored = restore.restore(folder, own=own)
     logits = [restored.apply(restored.variables, record[None])[0][0] for record in x]
     outputs = np.concatenate([o if "steps" in kind else o.mean(axis=0, keepdims=True) for o in logits])
-    if kind == "steps":
+    if kind in ("steps", "classes"):
         assert [row["label"] for row in rows] == [str(k) for k in outputs.argmax(axis=-1)]
     else:
         names = ["mean", "last"] if kind == "value" else [str(k) for k in range(outputs.shape[1])]
@@ -171,7 +190,7 @@ def test_predictions_are_those_of_evaluation(kind, runs, tmp_path):
         np.testing.assert_allclose([[float(row[name]) for name in names] for row in rows], expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_reports_and_model_cards_speak_of_the_measure(kind, runs, tmp_path):
     folder, own, result, _ = runs(kind)
     page = html_report.write(folder, tmp_path / "report.html").read_text()
@@ -179,7 +198,7 @@ def test_reports_and_model_cards_speak_of_the_measure(kind, runs, tmp_path):
     text = measures.of(column).text(result["last"][column])
     assert f"test {label}</th>" in page and f"<td>{text}</td>" in page and f"; {label} of each epoch on" in page
     card = model_card.card(restore.restore(folder, own=own), folder, "a/b", pytest.importorskip("huggingface_hub"))
-    assert f"| test {label} |" in card and f"| {text} |" in card and "95 % interval" not in card
+    assert f"| test {label} |" in card and f"| {text} |" in card and ("95 % interval" in card) == (kind == "classes")
     assert f"name: test {label}, n = {result['last']['test_count']}" in card
     assert ("accuracy" in (page + card).lower()) == (PRIMARY[kind] == "accuracy")
 

@@ -22,6 +22,11 @@ ROOT = pathlib.Path(__file__).parents[2]
 DRAWINGS = ROOT / "examples" / "drawings"
 
 
+@pytest.fixture(autouse=True)
+def working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 def stated_numbers(name):
     return json.loads(shipped.folder(name).joinpath("accuracy.json").read_text())
 
@@ -31,8 +36,7 @@ def test_both_networks_ship():
 
 
 @pytest.mark.parametrize("name", ["digits", pytest.param("digits_events", marks=pytest.mark.slow)])
-def test_the_committed_accuracy_is_that_of_the_committed_weights(name, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_the_committed_accuracy_is_that_of_the_committed_weights(name, tmp_path, capsys):
     stated = stated_numbers(name)
     result = evaluate.evaluate_run(name)
     assert result["count"] == stated["test"]["count"] == 359
@@ -63,8 +67,7 @@ def test_the_card_states_the_measured_numbers(name):
     assert f"{sum(leaf.size for leaf in jax.tree.leaves(variables)):,} numbers" in card
 
 
-def test_a_run_of_that_path_wins(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_run_of_that_path_wins(tmp_path):
     (tmp_path / "digits").mkdir()  # a directory, but no run
     assert shipped.find("digits") == "digits"
     assert shipped.notice("digits") == "digits: the network that ships with csbp_jax (there is no run ./digits)"
@@ -77,15 +80,13 @@ def test_a_run_of_that_path_wins(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("run", ["./digits", "runs/digits", pathlib.Path("runs/digits")])
-def test_other_paths_name_runs_only(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_other_paths_name_runs_only(run):
     assert shipped.find(run) is None and shipped.notice(run) is None
     with pytest.raises(ConfigError, match=r"digits: there is no such directory"):
         restore.restore(run)
 
 
-def test_what_did_not_ship_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_what_did_not_ship_is_one_line():
     for which in ("chosen", "ema"):
         with pytest.raises(ConfigError, match=rf"^digits: has only the weights of the last epoch, not .*'{which}'$"):
             restore.restore("digits", which)
@@ -95,8 +96,7 @@ def test_what_did_not_ship_is_one_line(tmp_path, monkeypatch):
         Run.read("digits")
 
 
-def test_the_commands_take_the_name(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_the_commands_take_the_name(tmp_path, capsys):
     files = [str(DRAWINGS / f"{digit}.png") for digit in (3, 7)]
     assert main.main(["predict", "digits", *files]) == 0
     printed = capsys.readouterr()
@@ -106,24 +106,21 @@ def test_the_commands_take_the_name(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_a_recording_is_predicted(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_a_recording_is_predicted(capsys):
     assert main.main(["predict", "digits_events", str(DRAWINGS / "7.npz")]) == 0
     assert capsys.readouterr().out.splitlines()[1].split(",")[1] == "7"
 
 
 @pytest.mark.slow
-def test_inspect_takes_the_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_inspect_takes_the_name(tmp_path):
     assert main.main(["inspect", "digits", "--examples", "4"]) == 0
     assert (tmp_path / "shipped" / "digits" / "figures" / "inspect" / "raster.png").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["shipped"]
 
 
-def test_an_exported_network_has_the_shipped_weights(tmp_path, monkeypatch):
+def test_an_exported_network_has_the_shipped_weights():
     from safetensors.numpy import load
 
-    monkeypatch.chdir(tmp_path)
     file = export("digits")
     assert file == pathlib.Path("shipped/digits/export/last.safetensors")
     original = shipped.folder("digits").joinpath("model.safetensors")
@@ -132,16 +129,7 @@ def test_an_exported_network_has_the_shipped_weights(tmp_path, monkeypatch):
     assert all(np.array_equal(exported[name], stored[name]) for name in stored)
 
 
-def test_evaluate_takes_a_name_for_weights_of_a_checkpoint_too(tmp_path, monkeypatch, capsys):
-    """With --weights, the name is that of the data set, as for all data sets."""
-    monkeypatch.chdir(tmp_path)
-    assert main.main(["evaluate", "digits", "--weights", "nosuch.pth"]) == 2
-    assert capsys.readouterr().err == "csbp_jax: nosuch.pth: there is no such file\n"
-    assert main.main(["evaluate", "mnist"]) == 2
-    assert "weights: empty; name a PyTorch checkpoint" in capsys.readouterr().err
-
-
-def test_a_drawing_is_averaged_over_blocks(tmp_path):
+def test_a_drawing_is_averaged_over_blocks():
     """As the data set was: 32x32 pixels, black or white, to 8x8 counts of 0 to 16."""
     from csbp_jax.data import digits
 
@@ -153,8 +141,7 @@ def test_a_drawing_is_averaged_over_blocks(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(28, 20), (7, 7)])
-def test_pictures_that_are_not_square_or_too_small_are_refused(size, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_pictures_that_are_not_square_or_too_small_are_refused(size, capsys):
     Image.new("L", size[::-1]).save("a.png")
     assert main.main(["predict", "digits", "a.png"]) == 2
     assert f"a.png: is {size[0]}x{size[1]}, but a digit is a square of 8x8 pixels or more" in capsys.readouterr().err

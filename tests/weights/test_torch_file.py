@@ -57,10 +57,6 @@ def test_state_dict_is_found_in_any_entry(tmp_path):
     assert read({"ema": other, "net": state}).tensors["weight"][1, 2] == 5
     assert list(read({"net": {"module.a": ARRAY, "module.b": ARRAY}}).tensors) == ["a", "b"]
     assert list(read({"module.a": ARRAY, "b": ARRAY}).tensors) == ["module.a", "b"]
-    with pytest.raises(ConfigError, match="tensors in ema, old, and none of them is called model"):
-        read({"ema": other, "old": state})
-    with pytest.raises(ConfigError, match="no state dict in it, only epoch"):
-        read({"epoch": 3})
     with pytest.raises(ConfigError, match="no state dict in it, not even a dictionary"):
         read([ARRAY])
 
@@ -93,16 +89,6 @@ def test_names_other_than_tensors_are_refused_and_not_executed(name, tmp_path, m
     with pytest.raises(ConfigError, match=rf"a.pth: refers to {name}, which is not a tensor; nothing was executed"):
         torch_file.read(write_parts("a.pth", HOSTILE[name]))
     assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]
-
-
-def test_hostile_bytes_are_executed_by_pickle_but_not_by_the_reader(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    data = HOSTILE["posix.system"]
-    assert pickle.loads(data) == 0 and (tmp_path / "owned").exists()
-    (tmp_path / "owned").unlink()
-    with pytest.raises(ConfigError, match=r"posix\.system"):
-        torch_file.read(write_parts("a.pth", data))
-    assert not (tmp_path / "owned").exists()
 
 
 # Pickles that set attributes of a known name.
@@ -201,27 +187,15 @@ def test_integers_of_one_hash_are_no_keys(tmp_path):
         torch_file.read(write_parts(tmp_path / "a.pth", b"\x80\x02}p2305843009213693951\n."))
 
 
-def test_files_of_other_formats(tmp_path):
-    path = tmp_path / "a.pth"
-
-    def refused(content, match):
+def test_files_of_other_versions(tmp_path):
+    path = write(tmp_path / "a.pth", {"a": ARRAY})
+    for content, message in (
+        (path.read_bytes().replace(b"little", b"bigend"), "big-endian|damaged|cut short"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", "written before PyTorch 1.6; .* torch.save"),
+    ):
         path.write_bytes(content)
-        with pytest.raises(ConfigError, match=match):
+        with pytest.raises(ConfigError, match=message):
             torch_file.read(path)
-
-    with pytest.raises(ConfigError, match=r"a.pth: there is no such file"):
-        torch_file.read(path)
-    with pytest.raises(ConfigError, match="is not a regular file, but a folder"):
-        torch_file.read(tmp_path)
-    refused(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS")
-    refused(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", "written before PyTorch 1.6; .* torch.save")
-    refused(b"", "not a PyTorch checkpoint, or cut short")
-    refused(b"hello" * 100, "not a PyTorch checkpoint, or cut short")
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a/b", "c")
-    refused(path.read_bytes(), "no data.pkl")
-    write(path, {"a": ARRAY})
-    refused(path.read_bytes().replace(b"little", b"bigend"), "big-endian|damaged|cut short")
 
 
 def test_damaged_files_raise_a_one_line_error(tmp_path):

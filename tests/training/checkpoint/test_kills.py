@@ -12,7 +12,7 @@ from tools import kills
 
 @pytest.mark.slow
 def test_interrupted_commands_leave_the_same_files(tmp_path, monkeypatch):
-    """A share of ``python -m tools.kills``, whose record is in docs/results/survival."""
+    """A share of ``python -m tools.kills``, whose record is in docs/checks/survival."""
     shutil.copy(kills.OUT / "README.md", tmp_path)
     monkeypatch.setattr(kills, "OUT", tmp_path)
     monkeypatch.setattr(kills, "WORK", tmp_path / "work")
