@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax import data, learner
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, Neuron
 from csbp_jax.evaluation import forward, synaptic_ops
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.models.attention import thresholds_of
@@ -80,12 +80,7 @@ def inspect(
     result["example"] = {"number": example}
     if (restored.config.loss.task, restored.config.loss.per) == ("class", "example"):
         result["example"] |= {"class": names[drawn["label"]], "predicted": names[drawn["predicted"]]}
-    known = neuron if neuron is not None and neuron.name in ("lif", "cuba") else None  # others have resets of their own
-    drawn_neurons = {
-        layer: known and dataclasses.replace(known, threshold=known.threshold * thresholds_of(layer))
-        for layer in measured
-    }
-    plots_inspection.draw(folder / "figures" / "inspect", result, drawn["x"], measured, drawn_neurons)
+    plots_inspection.draw(folder / "figures" / "inspect", result, drawn["x"], measured, _drawn(neuron, measured))
     files.write_json(folder / "inspect.json", result)
     _print(console, folder, result, [layer for layer, row in measured.items() if "membranes" not in row])
     return result
@@ -97,6 +92,15 @@ def _rows(count: int, examples: int, first: int) -> NDArray[np.intp]:
         raise ConfigError(f"--example: {first} is not possible; allowed are 0 to {count - 1}")
     rows = forward.spread(np.arange(count), examples)
     return np.insert(np.delete(rows, abs(rows - first).argmin()), 0, first)
+
+
+def _drawn(neuron: Neuron | None, layers: Iterable[str]) -> dict[str, Neuron | None]:
+    """Return the neuron of each layer whose resets the figure of membranes draws; others have resets of their own."""
+    known = neuron if neuron is not None and neuron.name in ("lif", "cuba") else None
+    return {
+        layer: known and dataclasses.replace(known, threshold=known.threshold * thresholds_of(layer))
+        for layer in layers
+    }
 
 
 def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:
