@@ -15,9 +15,9 @@ from packaging.utils import canonicalize_name
 
 import csbp_jax
 from csbp_jax.weights import shipped
+from tests.support.checkout import ROOT
 from tests.support.matching import search
 
-ROOT = pathlib.Path(__file__).parents[2]
 NEEDED = ("jax", "flax", "optax", "tensorflow-datasets", "tonic", "orbax-checkpoint", "chex", "pytest")
 
 

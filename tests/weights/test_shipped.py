@@ -17,8 +17,8 @@ from csbp_jax.export import export
 from csbp_jax.runs import Run, restore
 from csbp_jax.training.plugins import Own
 from csbp_jax.weights import shipped
+from tests.support.checkout import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 DRAWINGS = ROOT / "examples" / "drawings"
 
 
