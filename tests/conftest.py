@@ -6,7 +6,6 @@ import io
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 from importlib import metadata
 
@@ -109,11 +108,10 @@ def no_figures():
 @pytest.fixture(scope="session")
 def publish(tmp_path_factory):
     """The environment that ``make docs`` and ``make wheel`` use, made as they make it."""
+    from tests.support.checkout import ROOT, make
+
     venv = tmp_path_factory.mktemp("publish") / "venv"
-    root = pathlib.Path(__file__).parent.parent
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "CSBP_"))}
-    line = ["make", "-C", root, f"PYTHON={sys.executable}", f"PUBLISH={venv}", venv / ".installed"]
-    done = subprocess.run(line, capture_output=True, text=True, env=environment)
+    done = make(ROOT, f"PYTHON={sys.executable}", f"PUBLISH={venv}", venv / ".installed")
     if done.returncode:
         pytest.skip(f"requirements-publish.txt cannot be installed: {done.stderr.strip().splitlines()[0]}")
     return venv

@@ -16,7 +16,7 @@ from csbp_jax.data.source import pad
 from csbp_jax.runs.restore import Apply, RestoredRun
 from csbp_jax.runtime import sharding
 from csbp_jax.training.compiled import eval_keys
-from csbp_jax.xla.lengths import valid, without_padding
+from csbp_jax.xla.lengths import mean_over_time, valid, without_padding
 
 Measure = Callable[[Apply, Any, jax.Array, dict[str, jax.Array]], Any]
 """``measure(apply, variables, x, batch)`` to any pytree of arrays; x ``[B, T or 1, ...]`` is the network's input."""
@@ -115,7 +115,7 @@ def outcome(apply: Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Arr
         deciding, predicted, of_steps = logits, logits.argmax(axis=-1), {"valid": valid_steps(batch, logits)}
     else:
         counted = jnp.cumsum(valid_steps(batch, logits), axis=1, dtype=logits.dtype)[..., None]
-        deciding = logits.mean(axis=1, where=_where(batch, logits))  # as in training's evaluation, to the last bit
+        deciding = mean_over_time(logits, batch.get("lengths"))  # as in training's evaluation, to the last bit
         so_far = jnp.cumsum(without_padding(batch.get("lengths"), logits), axis=1) / counted
         predicted, of_steps = so_far.at[:, -1].set(deciding).argmax(axis=-1), {}
     log_probability = jax.nn.log_softmax(deciding)
@@ -139,7 +139,7 @@ def numbers(per_step: bool) -> Measure:
     def measure(apply: Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, Any]:
         outputs, rates = _outputs(apply, variables, x, batch)
         of_steps = {"valid": valid_steps(batch, outputs)} if per_step else {}
-        outputs = outputs if per_step else outputs.mean(axis=1, where=_where(batch, outputs))
+        outputs = outputs if per_step else mean_over_time(outputs, batch.get("lengths"))
         return {"output": outputs, "target": batch["y"], "rates": rates} | of_steps
 
     return measure
@@ -152,7 +152,7 @@ def _outputs(
     # The spikes themselves: a layer's own rate is a mean over a batch, which may be padded.
     logits, aux = apply(variables, x, inspect=spiking_layers(apply, variables, x))
     rates = {
-        layer: jnp.mean(s, range(1, s.ndim), dtype=jnp.float32, where=_where(batch, s))
+        layer: jnp.mean(s, range(1, s.ndim), dtype=jnp.float32, where=valid(batch.get("lengths"), s))
         for layer, s in aux.spikes.items()
     }
     return logits, rates
@@ -162,11 +162,6 @@ def valid_steps(batch: dict[str, jax.Array], h: jax.Array) -> jax.Array:
     """Return which time steps of ``h [B, T, ...]`` are no padding, ``[B, T]`` bool."""
     where = valid(batch.get("lengths"), h)
     return jnp.ones(h.shape[:2], bool) if where is None else where.reshape(h.shape[:2])
-
-
-def _where(batch: dict[str, jax.Array], h: jax.Array) -> jax.Array | None:
-    """Return which time steps of ``h [B, T, ...]`` are no padding, for a mean; None if all are."""
-    return valid(batch.get("lengths"), h)
 
 
 def spiking_layers(apply: Apply, variables: Any, x: jax.Array) -> tuple[str, ...]:
@@ -179,7 +174,7 @@ def top_classes(k: int, per_step: bool = False) -> Measure:
 
     def measure(apply: Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         logits, _ = apply(variables, x)
-        logits = logits if per_step else logits.mean(axis=1, where=_where(batch, logits))
+        logits = logits if per_step else mean_over_time(logits, batch.get("lengths"))
         probability, classes = jax.lax.top_k(jax.nn.softmax(logits), k)
         return {"classes": classes, "probability": probability}
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax import data
-from csbp_jax.config import ConfigError
+from csbp_jax import data, learner
+from csbp_jax.config import ConfigError, Neuron
 from csbp_jax.evaluation import forward, synaptic_ops
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.models.attention import thresholds_of
@@ -21,7 +21,7 @@ from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runs import restore
 from csbp_jax.runtime import files
 from csbp_jax.training import build
-from csbp_jax.xla.lengths import valid, without_padding
+from csbp_jax.xla.lengths import mean_over_time, without_padding
 
 _SYNOPS = ("acs", "macs", "dense")
 
@@ -80,12 +80,7 @@ def inspect(
     result["example"] = {"number": example}
     if (restored.config.loss.task, restored.config.loss.per) == ("class", "example"):
         result["example"] |= {"class": names[drawn["label"]], "predicted": names[drawn["predicted"]]}
-    known = neuron if neuron is not None and neuron.name in ("lif", "cuba") else None  # others have resets of their own
-    drawn_neurons = {
-        layer: known and dataclasses.replace(known, threshold=known.threshold * thresholds_of(layer))
-        for layer in measured
-    }
-    plots_inspection.draw(folder / "figures" / "inspect", result, drawn["x"], measured, drawn_neurons)
+    plots_inspection.draw(folder / "figures" / "inspect", result, drawn["x"], measured, _drawn(neuron, measured))
     files.write_json(folder / "inspect.json", result)
     _print(console, folder, result, [layer for layer, row in measured.items() if "membranes" not in row])
     return result
@@ -99,26 +94,36 @@ def _rows(count: int, examples: int, first: int) -> NDArray[np.intp]:
     return np.insert(np.delete(rows, abs(rows - first).argmin()), 0, first)
 
 
+def _drawn(neuron: Neuron | None, layers: Iterable[str]) -> dict[str, Neuron | None]:
+    """Return the neuron of each layer whose resets the figure of membranes draws; others have resets of their own."""
+    known = neuron if neuron is not None and neuron.name in ("lif", "cuba") else None
+    return {
+        layer: known and dataclasses.replace(known, threshold=known.threshold * thresholds_of(layer))
+        for layer in layers
+    }
+
+
 def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:
     """Return a measure that sums on the device, since spikes of all examples would not fit for a large network."""
 
     def measure(apply: restore.Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, Any]:
         names = layers or forward.spiking_layers(apply, variables, x)
-        (logits, aux), synops = synaptic_ops.count_synops(apply, variables, x, levels=levels, inspect=names)
+        lengths = learner.lengths_of(batch)
+        (logits, aux), synops = synaptic_ops.count_synops(apply, variables, x, levels=levels, inspect=names, **lengths)
         missing = [layer for layer in names if layer not in aux.spikes]
         if missing or not names:
             raise ConfigError(
                 f"inspect: the network does not give spikes of {', '.join(missing) or 'any layer'}; it needs to be a "
                 "csbp_jax.models.base.Network with spiking layers (docs/own.md)"
             )
-        spikes = {layer: without_padding(batch.get("lengths"), aux.spikes[layer]) for layer in names}
+        spikes = {layer: without_padding(lengths.get("lengths"), aux.spikes[layer]) for layer in names}
         fired = {layer: spikes[layer].sum(1, dtype=jnp.int32) for layer in names}
         steps = {layer: (spikes[layer] != 0).sum(1, dtype=jnp.int32) for layer in names}
 
         def over_examples(counts: dict[str, jax.Array]) -> dict[str, jax.Array]:
             return {layer: jnp.einsum("b,b...->...", batch["mask"].astype(n.dtype), n) for layer, n in counts.items()}
 
-        predicted = logits.mean(axis=1, where=valid(batch.get("lengths"), logits))[0].argmax()
+        predicted = mean_over_time(logits, **lengths)[0].argmax()
         return {
             "by_neuron": over_examples(fired),
             "steps_by_neuron": over_examples(steps),
@@ -157,11 +162,9 @@ def _gather(
                 row[key] = row[key] + np.asarray(measured[key][layer], np.int64).ravel()
             row["by_example"] = np.append(row["by_example"], np.asarray(measured["by_example"][layer])[mask])
         for name, synops in measured["synops"].items():
-            spiking = np.asarray(synops.spiking)[mask]
-            used = np.resize(steps_of[mask].T, spiking.shape[::-1]).T  # of all calls in turn, or of a still input's one
-            effective = synops.effective[mask] * used
+            effective, spiking = synops.effective[mask], np.asarray(synops.spiking)[mask]
             counts = synapses.setdefault(name, {"acs": 0, "macs": 0, "dense": 0})
-            counts["dense"] += int((synops.dense * used).sum())
+            counts["dense"] += int(np.broadcast_to(synops.dense, synops.spiking.shape)[mask].sum())
             counts["acs"] += int(effective[spiking].sum())
             counts["macs"] += int(effective[~spiking].sum())
     for row in layers.values():

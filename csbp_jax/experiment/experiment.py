@@ -39,8 +39,8 @@ class Experiment:
       tuning_seeds: of the choice by validation, none of which tests.
       draw: ``draw(splits, seed, **options) -> (rows, labels)``, for a config: a seed's own training records and their
         labels. Its options are fields ``draw.NAME`` of a case or an arm.
-      choose: the measure by whose mean a try is chosen; by default the validation accuracy after the last epoch, or
-        the first measure of a system of one's own.
+      choose: the measure by whose mean a try is chosen; by default that of validation after the last epoch
+        (accuracy, F1 or R2), or the first measure of a system of one's own.
 
     Raises:
       ValueError: arms have different numbers of tries, or seeds test that also choose, or there are none.

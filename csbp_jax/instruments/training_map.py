@@ -23,7 +23,6 @@ from csbp_jax import controls, data, learner, losses, models
 from csbp_jax.config import Config, ConfigError, check, replaced
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
-from csbp_jax.data.source import lengths_of
 from csbp_jax.learner import Batch, Recipe, State, optimizer
 from csbp_jax.neurons import integer
 from csbp_jax.training import build, flip_meter
@@ -241,14 +240,12 @@ def conditions(config: Config, substeps: int = 10) -> dict[str, Config]:
 def batches(config: Config, source: DataSource, count: int, seed: int = 0) -> list[Batch]:
     """Return the first batches of a run of this (resolved) config, as its network sees them, unaugmented.
 
-    Raises:
-      ConfigError: records have lengths of their own, so that batches have several shapes, and a map has one.
+    Sequences of unequal length are all padded to the longest, as batches that repeat need one shape.
     """
-    if lengths_of(source) is not None:
-        raise ConfigError(f"{config.data.name}: has records of several lengths; a map needs batches of one shape")
     plain = dataclasses.replace(config.data, augment=())
     prepare = transform.make(dataclasses.replace(config, data=plain), source.events)[1]
-    stream = itertools.islice(data.train_batches(data.Unaugmented(source), config.batch_size, seed), count)
+    batches = data.train_batches(data.Unaugmented(source), config.batch_size, seed, buckets=1)
+    stream = itertools.islice(batches, count)
     key = jax.random.key(seed)
     return [prepare(jax.random.fold_in(key, n), jax.tree.map(jnp.asarray, batch)) for n, batch in enumerate(stream)]
 

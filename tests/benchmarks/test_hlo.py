@@ -1,7 +1,6 @@
 """Kernels, loops and bytes of programs: of stored texts as XLA writes them for a GPU, and of compiled programs."""
 
 import json
-import pathlib
 import re
 import subprocess
 import sys
@@ -12,8 +11,8 @@ import pytest
 
 from benchmarks import h100, h100_page, hlo, tpu, tpu_page, tpu_programs
 from benchmarks.h100 import PUBLISHED
+from tests.support.checkout import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 FUSIONS = """HloModule jit_f, is_scheduled=true
 
 %fused_slice (param_0: f32[16,4,10]) -> (f32[16,10], bf16[16,4,10]) {

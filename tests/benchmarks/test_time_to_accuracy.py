@@ -4,7 +4,6 @@ import functools
 import json
 import math
 import os
-import pathlib
 import sys
 from typing import Any
 
@@ -14,8 +13,7 @@ from benchmarks import time_page, time_to_accuracy
 from benchmarks.timing import spread
 from csbp_jax.config import to_json
 from csbp_jax.reporting.statistics import student
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.support.checkout import ROOT
 
 
 def run_of(accuracies: list[float], seconds: float, start: float = 10.0) -> dict[str, Any]:

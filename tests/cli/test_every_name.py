@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import importlib
 import json
-import pathlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,10 +13,10 @@ import pytest
 from csbp_jax import configs, data, models
 from csbp_jax.cli import main
 from tests.support import event_formats, formats
+from tests.support.checkout import ROOT
 from tests.support.matching import search
 
 pytestmark = pytest.mark.usefixtures("no_figures")
-ROOT = pathlib.Path(__file__).parents[2]
 # Of each data set as many records as fill a batch of 8 (the virtual devices) after validation is taken away.
 SMALL = "--model.time-steps 2 --epochs 1 --batch-size 8 --eval-batch-size 8 --data.threads 1 --data.validation 0.2"
 WRITERS: dict[str, Callable[..., Any]] = {

@@ -1,6 +1,5 @@
 """The record of refusals: command lines, wrong and right, still end as recorded; no option is left out of it."""
 
-import pathlib
 import subprocess
 import sys
 import time
@@ -10,9 +9,9 @@ import pytest
 from csbp_jax.cli import options
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.config import Config, flatten
+from tests.support.checkout import ROOT
 from tools import refusals
 
-ROOT = pathlib.Path(__file__).parents[2]
 RECORD = refusals.load()
 
 

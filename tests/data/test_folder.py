@@ -1,11 +1,14 @@
 """Class folders of the user: types of content, splits, order, and errors in one line."""
 
 import functools
+import io
 import itertools
 import os
 import pathlib
 import pickle
 import re
+from collections.abc import Callable
+from typing import Any
 
 import chex
 import numpy as np
@@ -270,84 +273,56 @@ def test_the_fingerprint_changes_with_a_files_modification_time(root, tmp_path):
     assert data.fingerprint(config(root), tmp_path) != before
 
 
-def broken(root):
-    fill(root)
-    (root / "b" / "3.png").write_bytes(b"no picture")
-
-
-def cut(root):
-    fill(root, events)
-    content = (root / "b" / "3.npz").read_bytes()
-    (root / "b" / "3.npz").write_bytes(content[: len(content) // 2])
-
-
-def stranger(root):
-    fill(root)
-    (root / "b" / "notes.txt").write_text("mine")
-
-
-def words(root):
-    fill(root, movie)
-    np.save(root / "b" / "3.npy", np.array(["word"]))
-
-
-def infinite(root):
-    fill(root, features)
-    np.savez(root / "b" / "3.npz", np.full(5, np.nan))
-
-
-def dangling(root):
-    fill(root)
-    (root / "b" / "3.png").unlink()
-    (root / "b" / "3.png").symlink_to(root / "nowhere.png")
-
-
-def pipe(root):
-    fill(root)
-    os.mkfifo(root / "b" / "x.png")
-
-
-def lost_class(root):
-    fill(root)
-    (root / "c").symlink_to(root / "nowhere")
-
-
-def inflated(root):
-    """Damage within the compressed bytes of an npz."""
-    fill(root, features)
-    path = root / "b" / "3.npz"
-    np.savez_compressed(path, np.arange(1000.0))
-    content = bytearray(path.read_bytes())
-    content[100:200] = bytes(100)
-    path.write_bytes(content)
-
-
 def test_spikes_of_four_channels_are_no_list_of_events(root, tmp_path):
     spikes = np.array([[1, 0, 0, 1], [0, 1, 0, 0], [1, 1, 1, 1]], np.uint8)
     fill(root, lambda path, i: np.save(path, spikes))
     np.testing.assert_array_equal(load(root, tmp_path)["test"][0]["x"], spikes)
 
 
-@pytest.mark.parametrize(("make", "left"), [
-    (dangling, "b/3.png"), (pipe, "b/x.png"), (stranger, "b/notes.txt"), (lost_class, "c"),
-])  # fmt: skip
-def test_what_is_not_a_file_of_a_supported_format_is_left_out_and_listed(make, left, root, tmp_path, capsys):
-    make(root)
+NO_FILES: dict[str, Callable[[pathlib.Path], Any]] = {
+    "b/x.png": lambda path: path.symlink_to("nowhere.png"),
+    "b/y.png": os.mkfifo,
+    "b/notes.txt": lambda path: path.write_text("mine"),
+    "c": lambda path: path.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize("left", NO_FILES)
+def test_what_is_not_a_file_of_a_supported_format_is_left_out_and_listed(left, root, tmp_path, capsys):
+    NO_FILES[left](fill(root) / left)
     with pytest.raises(ConfigError, match=r"\(or leave such records out: data.bad skip\)"):
         load(root, tmp_path)
     splits = load(root, tmp_path, bad="skip")
-    assert sum(map(len, splits.values())) == 3 * N - (make is dangling)
+    assert sum(map(len, splits.values())) == 3 * N
     err = capsys.readouterr().err
     assert err.count("left out") == 1 and re.search(rf"left out 1 file that cannot be read: (.*/)?{left}$", err.strip())
     assert data.fingerprint(Config(data=Data(name="folder", dir=str(root), bad="skip")), tmp_path)
 
 
-LEFT_OUT = [(broken, "b/3.png"), (infinite, "b/3.npz"), (words, "b/3.npy"), (cut, "b/3.npz"), (inflated, "b/3.npz")]
+def saved(save, array):
+    file = io.BytesIO()
+    save(file, array)
+    return file.getvalue()
 
 
-@pytest.mark.parametrize(("make", "left"), LEFT_OUT)
-def test_unreadable_files_are_left_out_and_listed(make, left, root, tmp_path, capsys):
-    make(root)
+PACKED = saved(np.savez_compressed, np.arange(1000.0))
+DAMAGED: list[tuple[Any, str, Callable[[bytes], bytes]]] = [
+    (picture, "b/3.png", lambda content: b"no picture"),
+    (features, "b/3.npz", lambda content: saved(np.savez, np.full(5, np.nan))),
+    (
+        features,
+        "b/3.npz",
+        lambda content: PACKED[:100] + bytes(100) + PACKED[200:],
+    ),  # within the compressed bytes
+    (movie, "b/3.npy", lambda content: saved(np.save, np.array(["word"]))),
+    (events, "b/3.npz", lambda content: content[: len(content) // 2]),
+]
+
+
+@pytest.mark.parametrize(("write", "left", "damage"), DAMAGED)
+def test_unreadable_files_are_left_out_and_listed(write, left, damage, root, tmp_path, capsys):
+    file = fill(root, write) / left
+    file.write_bytes(damage(file.read_bytes()))
     splits = load(root, tmp_path, bad="skip")
     assert sum(map(len, splits.values())) == 3 * N - 1
     assert f"left out 1 file that cannot be read: {left}" in capsys.readouterr().err

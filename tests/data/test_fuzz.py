@@ -2,15 +2,14 @@
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
 
 from tests.support import fuzz_readers
+from tests.support.checkout import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 COUNT = 500
 
 

@@ -198,6 +198,9 @@ def test_a_source_of_ones_own_may_have_lengths_and_values():
     splits = arrays.sources(dict.fromkeys(("train", "validation", "test"), records), config_of(**VALUE), "own")
     batch = next(data.train_batches(splits["train"], 4, 0))
     assert batch["y"].tolist() == [[1.0, 2.0]] * 4 and batch["lengths"].max() <= batch["x"].shape[1]
+    with pytest.raises(ConfigError, match=r"has lengths int64 \(3,\); expected is an integer for each of 20 records"):
+        few = Sequences(records, [2, 6, 4])
+        arrays.sources(dict.fromkeys(("train", "validation", "test"), few), config_of(**VALUE), "own")
     wrong = UserSource(Sequences(records, [2] * 20), "own", loss=Loss(task="value", name="mse"))
     with pytest.raises(ConfigError, match=r"^own: x of record 1 is \(6, 3\), but by its length \(2, 3\)"):
         wrong[1]

@@ -1,11 +1,10 @@
 """The map of the packages: what a newcomer looks for is in the file that names and map suggest."""
 
-import pathlib
 import re
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.support.checkout import ROOT
 
 # (what is looked for, the file of the package that holds it, a line that does it)
 QUESTIONS = [

@@ -1,12 +1,12 @@
 """docs/lab.md: its example of rises, and what it says of the controls."""
 
-import pathlib
 import re
 
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.support.checkout import ROOT
+
 PAGE = (ROOT / "docs" / "lab.md").read_text()
 
 

@@ -1,14 +1,13 @@
 """Names of the package's functions and modules that the pages mention exist."""
 
 import importlib
-import pathlib
 import pkgutil
 import re
 
 import csbp_jax
 from csbp_jax.config import Config, flatten
+from tests.support.checkout import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 DOTTED = re.compile(r"`((?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*)[`(]")
 NOT_OURS = re.compile(r"jax\.|source\.|.*\.(json|csv|png|py)$")
 """Names of JAX, attributes of a user's source, files."""

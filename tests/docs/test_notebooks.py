@@ -15,6 +15,7 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from benchmarks import peers
+from tests.support.checkout import environment
 from tools import notebooks
 
 NAMES = ["ablation", "coming_from_snntorch", "first_network", "own"]
@@ -141,14 +142,10 @@ def test_it_never_takes_the_cpu_silently(first_cell, devices, extra):
 def with_peers(tmp_path_factory):
     """The Python of an environment that has the PyTorch libraries too."""
     folder = tmp_path_factory.mktemp("peers")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    python = folder / "bin" / "python"
-    done = subprocess.run([python, "-m", "pip", "install", "-q", *PEERS], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"{', '.join(PEERS)} cannot be installed: {done.stderr.strip().splitlines()[-1]}")
+    programs = environment(folder, *PEERS)
     (packages,) = folder.glob("lib/python3.*/site-packages")
     (packages / "main.pth").write_text(sysconfig.get_path("purelib"))
-    return python
+    return programs / "python"
 
 
 DRAW = """

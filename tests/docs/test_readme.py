@@ -1,14 +1,13 @@
 """README.md: its Python runs, its make targets exist, and its tables equal those of docs/results."""
 
-import pathlib
 import re
 
 import pytest
 
 from csbp_jax.training import loop
 from tests.support import shared_programs
+from tests.support.checkout import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 

@@ -1,8 +1,6 @@
 """The documentation: links have targets, all pages are in the nav, the site builds strictly and works offline."""
 
 import html.parser
-import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -10,10 +8,9 @@ import subprocess
 import pytest
 
 from csbp_jax.cli.commands import COMMANDS
-from tests.support.checkout import checkout
+from tests.support.checkout import ROOT, checkout, make
 from tests.support.matching import search
 
-ROOT = pathlib.Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CODE = re.compile(r"^```.*?^```|(?<=\n\n)(?: {4}[^\n]*\n|\n)+|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -84,11 +81,6 @@ def test_lines_of_code_fit_into_a_page():
     ]
     assert len(lines) > 100
     assert [(page, line) for page, line in lines if len(line) > 88] == []
-
-
-def make(folder, *arguments):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "CSBP_"))}
-    return subprocess.run(["make", "-C", folder, *arguments], capture_output=True, text=True, env=environment)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 import pathlib
 import subprocess
-import sys
 import tempfile
 from typing import Any
 
@@ -15,6 +14,7 @@ from test_export import EXPRESSIBLE, LARGE, firing_run
 
 from csbp_jax.config import Model, Neuron
 from csbp_jax.export import nir_graph
+from tests.support.checkout import environment
 
 PACKAGES = ("torch", "snntorch==1.0.0", "norse==1.1.0", "nirtorch==2.6", "nir==1.0.8")
 SCRIPT = pathlib.Path(__file__).parents[1] / "support" / "nir_in_peers.py"
@@ -37,12 +37,7 @@ NORSE = ("if", "plif", "recurrent_plif")
 def peer():
     """The Python of an environment with the other libraries."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        python = pathlib.Path(folder) / "bin" / "python"
-        done = subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"{', '.join(PACKAGES)} cannot be installed: {done.stderr.strip().splitlines()[-1]}")
-        yield python
+        yield environment(folder, *PACKAGES) / "python"
 
 
 def compared(peer, library, names, folder):

@@ -1,6 +1,5 @@
 """What is installed alone works alone, and all else names the extra to install."""
 
-import pathlib
 import subprocess
 import sys
 import tomllib
@@ -9,9 +8,9 @@ from importlib import metadata
 import pytest
 
 from csbp_jax.config import extras
+from tests.support.checkout import ROOT
 from tests.support.matching import search
 
-ROOT = pathlib.Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CORE = "from csbp_jax import chaos, controls, dynamics, learner, losses, models, neurons, surrogate"
 ALL = sorted(path.relative_to(ROOT).with_suffix("") for path in (ROOT / "csbp_jax").rglob("*.py"))

@@ -14,9 +14,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import csbp_jax
+from csbp_jax.weights import shipped
+from tests.support.checkout import ROOT
 from tests.support.matching import search
 
-ROOT = pathlib.Path(__file__).parents[2]
 NEEDED = ("jax", "flax", "optax", "tensorflow-datasets", "tonic", "orbax-checkpoint", "chex", "pytest")
 
 
@@ -94,7 +95,7 @@ def test_every_file_of_the_package_is_packed():
     packed = {file for pattern in settings["package-data"]["csbp_jax"] for file in (ROOT / "csbp_jax").glob(pattern)}
     files = {file for file in (ROOT / "csbp_jax").rglob("*") if file.is_file() and "__pycache__" not in file.parts}
     assert {file for file in files if file.suffix != ".py"} == packed
-    assert len([file for file in packed if file.name == "model.safetensors"]) == 2
+    assert len([file for file in packed if file.name == "model.safetensors"]) == len(shipped.NAMES)
 
 
 def test_no_code_is_read_from_files():

@@ -1,20 +1,18 @@
 """What ``make wheel`` builds is the whole package, whichever way it is built, and works where there is nothing else."""
 
-import contextlib
 import json
 import os
 import pathlib
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
 
 import pytest
 
-from tests.support.checkout import ROOT, checkout
+from tests.support.checkout import ROOT, checkout, environment, make
 
 NOTEBOOKS = {
     file.stem: ["".join(c["source"]) for c in json.loads(file.read_text())["cells"] if c["cell_type"] == "code"]
@@ -45,9 +43,7 @@ def content(wheel):
 def built(publish, tmp_path_factory):
     """A clone in which ``make wheel`` has run."""
     root = checkout(tmp_path_factory.mktemp("wheel") / "clone")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "CSBP_"))}
-    line = ["make", "-C", str(root), "wheel", f"PUBLISH={publish}"]
-    done = subprocess.run(line, capture_output=True, text=True, env=environment)
+    done = make(root, "wheel", f"PUBLISH={publish}")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return root
 
@@ -79,34 +75,22 @@ def test_the_tree_gives_the_same_wheel_as_the_source_distribution(built, wheel, 
     assert {"LICENSE", "README.md", "pyproject.toml", "csbp_jax"} <= top and "tests" not in top
 
 
-@contextlib.contextmanager
-def environment(requirement):
-    """The ``bin`` of an environment with the wheel and what it asks for, as pip finds it today."""
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        programs = pathlib.Path(folder) / "bin"
-        done = subprocess.run([programs / "pip", "install", "-q", requirement], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"{requirement} cannot be installed: {done.stderr.strip().splitlines()[-1]}")
-        yield programs
-
-
 @pytest.fixture(scope="module")
 def base(wheel):
-    with environment(wheel) as programs:
-        yield programs
+    with tempfile.TemporaryDirectory() as folder:
+        yield environment(folder, wheel)
 
 
 @pytest.fixture(scope="module")
 def alone(wheel):
-    with environment(f"{wheel}[train,nir]") as programs:
-        yield programs
+    with tempfile.TemporaryDirectory() as folder:
+        yield environment(folder, f"{wheel}[train,nir]")
 
 
 def run(line, folder):
     """In an empty folder, with nothing of this environment's."""
-    environment = {"HOME": str(folder), "PATH": os.environ["PATH"], "COLUMNS": "120"}
-    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
+    settings = {"HOME": str(folder), "PATH": os.environ["PATH"], "COLUMNS": "120"}
+    done = subprocess.run(line, cwd=folder, env=settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -162,11 +146,7 @@ def test_the_imports_of_the_notebooks_work_there(alone, tmp_path):
 @pytest.mark.slow
 def test_a_notebook_installs_a_wheel_beside_it(wheel, tmp_path):
     """In an environment with IPython alone, whose ``%pip`` its first cell calls."""
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    programs = tmp_path / "venv" / "bin"
-    done = subprocess.run([programs / "pip", "install", "-q", "ipython"], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"IPython cannot be installed: {done.stderr.strip().splitlines()[-1]}")
+    programs = environment(tmp_path / "venv", "ipython")
     shutil.copy(wheel, tmp_path)
     cells = [*NOTEBOOKS["first_network"][:2], "print('trained by', csbp_jax.__file__)"]
     (tmp_path / "first.ipy").write_text("\n\n".join(cells))

@@ -1,10 +1,10 @@
 """Names that say nothing are not used, and docstrings begin with a phrase that stands by itself."""
 
 import ast
-import pathlib
 import re
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.support.checkout import ROOT
+
 FILES = [
     file for folder in ("csbp_jax", "experiments", "benchmarks", "examples") for file in (ROOT / folder).rglob("*.py")
 ]

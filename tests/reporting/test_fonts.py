@@ -1,7 +1,6 @@
 """Text in figures: fallback fonts where they are installed, escapes where no font has a glyph."""
 
 import os
-import pathlib
 import subprocess
 import sys
 from typing import Any
@@ -10,8 +9,8 @@ import numpy as np
 import pytest
 
 from csbp_jax.reporting import fonts, plots
+from tests.support.checkout import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 DRAW = """
 import pathlib
 from csbp_jax.config import ConfigError

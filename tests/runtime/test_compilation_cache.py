@@ -1,15 +1,13 @@
 """The compilation cache: private or not at all, the user's word first, a killed writer's rest dropped."""
 
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
 
 from csbp_jax.runtime import compilation_cache
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.support.checkout import ROOT
 
 
 def use(root, **environment):

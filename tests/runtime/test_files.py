@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import pathlib
 import resource
 import signal
 import subprocess
@@ -15,8 +14,7 @@ from csbp_jax.config import CheckpointError, ConfigError
 from csbp_jax.reporting import plots
 from csbp_jax.runtime import files
 from csbp_jax.training import metrics_log
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.support.checkout import ROOT
 
 
 def test_a_file_is_replaced_at_once(tmp_path):

@@ -29,11 +29,11 @@ from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from experiments import study
 from tests.support import processes, small_runs
+from tests.support.checkout import ROOT
 from tests.support.checkpoint_arrays import arrays
 from tests.support.small_runs import QUIET
 from tests.support.stops import After, send_within_collection
 
-ROOT = pathlib.Path(__file__).parents[2]
 DIGITS = configs.load("digits")
 # 19 steps an epoch, 3 batches in a validation.
 SMALL = dataclasses.replace(

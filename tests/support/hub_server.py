@@ -5,8 +5,9 @@ import contextlib
 import hashlib
 import http.server
 import json
-import threading
 import urllib.parse
+
+from tests.support import server
 
 
 class Hub:
@@ -43,12 +44,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     hub: Hub
 
     def do_HEAD(self):
-        self._download(head=True)
+        self.do_GET()
 
     def do_GET(self):
-        self._download(head=False)
-
-    def _download(self, head):
         self.hub.requests.append(f"{self.command} {self.path}")
         if self.hub.refuse:
             return self._answer(self.hub.refuse)
@@ -67,14 +65,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if name not in files:
             return self._answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
         content = files[name]
-        etag = hashlib.sha256(content).hexdigest()
-        size = self.hub.sizes.get(name, len(content))
-        self.send_response(200)
-        for key, value in (("X-Repo-Commit", commit), ("ETag", f'"{etag}"'), ("Content-Length", str(size))):
-            self.send_header(key, value)
-        self.end_headers()
-        if not head:
-            self.wfile.write(content)
+        size, etag = self.hub.sizes.get(name, len(content)), f'"{hashlib.sha256(content).hexdigest()}"'
+        headers = {"X-Repo-Commit": commit, "ETag": etag, "Content-Length": str(size)}
+        return self._answer(200, headers, content)
 
     def _describe(self, repository):
         if repository not in self.hub.repositories or (self.hub.private[repository] and not self._authorised()):
@@ -140,12 +133,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self.headers["Authorization"] == f"Bearer {self.hub.token}"
 
     def _answer(self, status, headers=None, body=None):
-        content = json.dumps(body or {}).encode()
+        content = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
         self.send_response(status)
-        for key, value in (headers or {}).items():
+        stated = {"Content-Type": "application/json", "Content-Length": str(len(content))} | (headers or {})
+        for key, value in stated.items():
             self.send_header(key, value)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
@@ -158,13 +150,5 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def serving():
     """Run a server; yield its :class:`Hub`."""
     hub = Hub()
-    handler = type("Handler", (_Handler,), {"hub": hub})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        hub.url = f"http://127.0.0.1:{running.server_port}"
-        try:
-            yield hub
-        finally:
-            running.shutdown()
-            thread.join()
+    with server.running(type("Handler", (_Handler,), {"hub": hub})) as hub.url:
+        yield hub

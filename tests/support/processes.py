@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.support.checkout import ROOT
 
 
 def free_port():

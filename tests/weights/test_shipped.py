@@ -17,8 +17,8 @@ from csbp_jax.export import export
 from csbp_jax.runs import Run, restore
 from csbp_jax.training.plugins import Own
 from csbp_jax.weights import shipped
+from tests.support.checkout import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 DRAWINGS = ROOT / "examples" / "drawings"
 
 
@@ -31,8 +31,8 @@ def stated_numbers(name):
     return json.loads(shipped.folder(name).joinpath("accuracy.json").read_text())
 
 
-def test_both_networks_ship():
-    assert shipped.NAMES == ("digits", "digits_events")
+def test_the_networks_whose_data_ship_do_so_too():
+    assert {"digits", "digits_events"} <= {*shipped.NAMES}
 
 
 @pytest.mark.parametrize("name", ["digits", pytest.param("digits_events", marks=pytest.mark.slow)])
@@ -51,7 +51,7 @@ def test_the_committed_accuracy_is_that_of_the_committed_weights(name, tmp_path,
 def test_a_network_is_small_and_of_the_preset_of_its_name(name):
     sizes = {path.name: path.stat().st_size for path in shipped.folder(name).iterdir()}
     assert set(sizes) == {"model.safetensors", "config.json", "accuracy.json", "card.md"}
-    assert sum(sizes.values()) < 300_000
+    assert sum(sizes.values()) < (300_000 if name.startswith("digits") else 2_000_000)
     stored = json.loads(shipped.folder(name).joinpath("config.json").read_text())["config"]
     assert stored == json.loads(json.dumps(to_json(restore.restore(name).config)))
     assert restore.restore(name).config.model == configs.load(name).model

@@ -181,6 +181,9 @@ def _source(source: Any, config: Config, name: str, augmented: bool) -> UserSour
     if not len(checked):
         raise ConfigError(f"{name}: is empty; expected is at least one record")
     if checked.lengths is not None:
+        if checked.lengths.shape != (len(checked),) or checked.lengths.dtype.kind not in "iu":
+            wrong = f"{checked.lengths.dtype} {checked.lengths.shape}"
+            raise ConfigError(f"{name}: has lengths {wrong}; expected is an integer for each of {len(checked)} records")
         check_lengths(checked.lengths, config, name)
     plain = np.asarray(checked[0]["x"])  # so that data of another form are refused now, not after compilation
     # Of a batch, since a source's own take may choose time steps of its records.

@@ -7,9 +7,14 @@ a.png,cat
 """
 
 import csv
+import functools
 import math
+import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.events.recordings import Recording, collect_errors, natural_key
@@ -17,6 +22,7 @@ from csbp_jax.runtime import files
 
 NAME = "labels.csv"
 _FILE = "file"
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def read(
@@ -36,86 +42,84 @@ def read(
       skipped: collects files that cannot be used, unless it is None.
 
     Raises:
-      ConfigError: a table has no column of files or targets, or others than another split; a file is not there or named
-        twice; or a target is not what it should be.
+      ConfigError: a table has no column of files or of targets, or others than another split; a file is not there, or
+        named twice; or a target is not what it should be.
     """
-    if config.loss.per == "step":
+    loss, first = config.loss, next(iter(paths.values()))
+    if loss.per == "step":
         raise ConfigError(
-            f"loss.per: step is not possible with {next(iter(paths.values()))}, which has a target for each file; give "
-            "those of every time step by a function data (docs/own.md)"
+            f"loss.per: step is not possible with {first}, which has a target for each file; write a function data, "
+            "which gives those of every time step (docs/own.md)"
         )
-    tables = {split: list(_rows(path)) for split, path in paths.items()}
-    columns = next(iter(tables.values()))[0][1]
-    for split, table in tables.items():
-        if table[0][1] != columns:
+    tables = {split: _table(path) for split, path in paths.items()}
+    names = tables[next(iter(tables))][0]
+    for split, (others, _) in tables.items():
+        if others != names:
+            raise ConfigError(f"{paths[split]}: has the targets {', '.join(others)}, but {first} {', '.join(names)}")
+    label_of: Callable[[list[str], str], Any] = functools.partial(_numbers, names, loss.task)
+    if loss.task == "class":
+        if len(names) > 1:
             raise ConfigError(
-                f"{paths[split]}: has the columns {', '.join(table[0][1])}; others have {', '.join(columns)}"
+                f"{first}: has the targets {', '.join(names)}; with loss.task class, give one column, of class names; "
+                "for numbers, set loss.task value or labels"
             )
-    targets = [column for column in columns if column != _FILE]
-    if by_class := config.loss.task == "class":
-        if len(targets) > 1:
-            raise ConfigError(
-                f"{next(iter(paths.values()))}: has the targets {', '.join(targets)}; with loss.task class, give one "
-                "column, of class names; for numbers, set loss.task value or labels"
-            )
-        names = {row[columns.index(targets[0])] for table in tables.values() for _, row in table[1:]}
-        targets = sorted(names, key=natural_key)
-        if len(targets) < 2:
-            raise ConfigError(f"{next(iter(paths.values()))}: has one class, {targets[0]!r}; it needs at least two")
+        names = sorted({cells[0] for _, rows in tables.values() for _, _, cells in rows}, key=natural_key)
+        if len(names) < 2:
+            raise ConfigError(f"{first}: has one class, {names[0]!r}; it needs at least two")
+        label_of = lambda cells, where: names.index(cells[0])  # noqa: E731
     splits: dict[str, list[Recording]] = {}
     for split, path in paths.items():
-        seen: dict[pathlib.Path, int] = {}
+        lines: dict[pathlib.Path, int] = {}
         splits[split] = []
-        for line, row in tables[split][1:]:
-            cells = dict(zip(columns, row, strict=True))
-            file = path.parent / cells.pop(_FILE)
+        for line, name, cells in tables[split][1]:
+            file, where = path.parent / name, f"{path}:{line}"
             with collect_errors(str(file), skipped):
                 if not file.is_file():
-                    raise ConfigError(f"{path}:{line}: there is no file {file}")
-                if file in seen:
-                    raise ConfigError(f"{path}:{line}: names {file} again, after line {seen[file]}; keep one line")
-                seen[file] = line
+                    raise ConfigError(f"{where}: there is no file {file}")
+                if file in lines:
+                    raise ConfigError(f"{where}: names {file} again, after line {lines[file]}; keep one line")
                 check_format(file)
-                value = next(iter(cells.values()))
-                label = targets.index(value) if by_class else _numbers(cells, config.loss.task, f"{path}:{line}")
-                splits[split].append(Recording(str(file.relative_to(root)), file, label))
+                lines[file] = line
+                splits[split].append(Recording(os.path.relpath(file, root), file, label_of(cells, where)))
         if not splits[split]:
             raise ConfigError(f"{path}: none of its files can be used")
-    return splits, targets
+    return splits, names
 
 
-def _rows(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a table with the numbers of their lines, the columns first; empty lines are left out."""
+def _table(path: pathlib.Path) -> tuple[list[str], list[tuple[int, str, list[str]]]]:
+    """Return the names of a table's targets, and its rows: number of the line, file, targets."""
     with files.readable(path, "save it as comma-separated UTF-8 text"):
         text = files.read_bytes(path, files.LARGE).decode("utf-8-sig")
-        rows = csv.reader(text.splitlines(), strict=True, skipinitialspace=True)
-        table = [(rows.line_num, [cell.strip() for cell in row]) for row in rows if row]
-    columns = table[0][1] if table else []
+        lines = csv.reader(text.splitlines(), strict=True)
+        rows = [(lines.line_num, [cell.strip() for cell in row]) for row in lines if row]
+    columns = rows[0][1] if rows else []
     if columns.count(_FILE) != 1 or len(columns) < 2 or len({*columns}) < len(columns) or "" in columns:
         raise ConfigError(
             f"{path}: has the columns {', '.join(columns) or 'none'}; its first line must name file, and one or more "
             "targets"
         )
-    if len(table) == 1:
+    if len(rows) == 1:
         raise ConfigError(f"{path}: names no file; give a line for each, below its columns")
-    for line, row in table:
+    for line, row in rows:
         if len(row) != len(columns) or "" in row:
-            raise ConfigError(
-                f"{path}:{line}: is {', '.join(row)}; expected is a value for each of {', '.join(columns)}"
-            )
-        yield line, row
+            expected = ", ".join(columns)
+            raise ConfigError(f"{path}:{line}: is {', '.join(row)}; expected is a value for each of {expected}")
+    at = columns.index(_FILE)
+    table = [(line, row.pop(at), row) for line, row in rows]
+    return table[0][2], table[1:]
 
 
-def _numbers(cells: dict[str, str], task: str, where: str) -> tuple[float, ...]:
+def _numbers(names: list[str], task: str, cells: list[str], where: str) -> tuple[float, ...]:
     """Return a row's numbers."""
     numbers = []
-    for column, cell in cells.items():
+    for name, cell in zip(names, cells, strict=True):
         try:
             number = float(cell)
         except ValueError:
             number = math.nan
-        if not math.isfinite(number) or (task == "labels" and number not in (0, 1)):
+        # As float32, in which training has it.
+        if not abs(number) <= _LARGEST or (task == "labels" and number not in (0, 1)):
             expected = "0 or 1" if task == "labels" else "a finite number"
-            raise ConfigError(f"{where}: {column} is {cell!r}; expected is {expected} (loss.task {task})")
+            raise ConfigError(f"{where}: {name} is {cell!r}; expected is {expected} (loss.task {task})")
         numbers.append(number)
     return tuple(numbers)

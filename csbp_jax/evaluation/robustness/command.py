@@ -59,17 +59,8 @@ def robustness(
     console = make_console() if console is None else console
     _check_folders(runs)
     folder = output_folder(runs[0].folder if out is None else pathlib.Path(out), "figures")
-    finished, sources = [], []
-    for run in runs:
-        splits, fingerprint = restore.load_data(run, data_dir)
-        loss, several = run.config.loss, lengths_of(splits[plan.split]) is not None
-        if (loss.task, loss.per) != ("class", "example") or several:
-            kind = "records of several lengths" if several else f"loss.task {loss.task}, loss.per {loss.per}"
-            raise ConfigError(f"{run.folder}: has {kind}; robustness measures classes of examples of one length")
-        data_changed(run, fingerprint)
-        digest = run_dir.fingerprint_digest(fingerprint)
-        finished.append(Run(run.folder, {"config": run.config, "data": digest, "own": run.own.metadata()}))
-        sources.append(splits[plan.split])
+    loaded = [_loaded(run, plan.split, data_dir) for run in runs]
+    finished, sources = [run for run, _ in loaded], [source for _, source in loaded]
     table = RunTable.of(finished)
     pairs = compare.controls(table, None if control is None else finished[list(runs).index(control)])
     measured = _measure(runs, sources, plan, console)
@@ -101,6 +92,18 @@ def _check_folders(runs: Sequence[RestoredRun]) -> None:
                 f"{run.folder}: is the folder of two of these runs (one named twice, or two revisions of a network on "
                 "the hub); measure each by itself, with an --out of its own"
             )
+
+
+def _loaded(run: RestoredRun, split: str, data_dir: str | pathlib.Path) -> tuple[Run, Any]:
+    """Return a run for the table of runs, with the data that it has now, and their split."""
+    splits, fingerprint = restore.load_data(run, data_dir)
+    loss, several = run.config.loss, lengths_of(splits[split]) is not None
+    if (loss.task, loss.per) != ("class", "example") or several:
+        kind = "records of several lengths" if several else f"loss.task {loss.task}, loss.per {loss.per}"
+        raise ConfigError(f"{run.folder}: has {kind}; robustness measures classes of examples of one length")
+    data_changed(run, fingerprint)
+    digest = run_dir.fingerprint_digest(fingerprint)
+    return Run(run.folder, {"config": run.config, "data": digest, "own": run.own.metadata()}), splits[split]
 
 
 def _measure(runs: Sequence[RestoredRun], sources: Sequence[Any], plan: Plan, console: Console) -> list[Measured]:
