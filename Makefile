@@ -81,7 +81,7 @@ $(TRACKERS)/.installed: requirements-trackers.txt $(VENV)/.installed
 test-trackers: $(TRACKERS)/.installed  ## Test the trackers (W&B, MLflow, trackio), offline
 	@$(TRACKERS)/bin/python -m pytest -q --durations=5 tests/evaluation/test_trackers.py
 
-bench: setup  ## Measure speed against other libraries, into docs/results/bench (ARGS="--quick")
+bench: setup  ## Measure speed against other libraries, into docs/checks/bench (ARGS="--quick")
 	@$(RUN) -m benchmarks.run --environment
 
 bench-data: setup  ## Measure the speed of the data pipeline, into docs/checks/data
@@ -90,13 +90,13 @@ bench-data: setup  ## Measure the speed of the data pipeline, into docs/checks/d
 	@$(RUN) -m benchmarks.data_device
 	@$(RUN) -m benchmarks.data_page
 
-h100: setup  ## Compile the neuron and training steps for an H100, without one, into docs/results/bench
+h100: setup  ## Compile the neuron and training steps for an H100, without one, into docs/checks/bench
 	@$(RUN) -m benchmarks.h100
 
 device: setup  ## Check and measure a GPU or TPU in 40 minutes, into .bench/device: a page to send (ARGS="--small"; resumes)
 	@$(RUN) -m benchmarks.device --environment
 
-tpu: setup  ## Compile training steps for TPU slices, without one, into docs/results/bench (many hours; resumes)
+tpu: setup  ## Compile training steps for TPU slices, without one, into docs/checks/bench (many hours; resumes)
 	@$(RUN) -m benchmarks.tpu
 
 parity: setup  ## Compare networks and recipes with PyTorch references, into docs/checks/parity

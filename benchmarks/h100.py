@@ -1,6 +1,6 @@
 """Compile the neuron and training steps for an H100, without one, and count kernels, loops and bytes.
 
-    make h100        (python -m benchmarks.h100 [--out docs/results/bench] [--wheels .bench/h100] [--only PART ...]
+    make h100        (python -m benchmarks.h100 [--out docs/checks/bench] [--wheels .bench/h100] [--only PART ...]
                       [--before CHECKOUT])
 
 JAX's CUDA plugin and NVIDIA's assembler are installed into a folder of their own, once (some 600 MB), and used beside
@@ -22,7 +22,7 @@ from benchmarks import h100_page
 from benchmarks.process import ROOT
 from csbp_jax.runtime.files import write_json
 
-PUBLISHED = pathlib.Path(__file__).parent.parent / "docs" / "results" / "bench"
+PUBLISHED = pathlib.Path(__file__).parent.parent / "docs" / "checks" / "bench"
 PARTS = ("neuron", "transforms", "steps", "pooling")
 ASSEMBLER = "nvidia-cuda-nvcc-cu12==12.9.86"
 

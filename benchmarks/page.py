@@ -15,7 +15,7 @@ from csbp_jax.reporting.plots import PALETTE, empty_figure
 from experiments import study
 from experiments.study import Content
 
-PUBLISHED = pathlib.Path(__file__).parent.parent / "docs" / "results" / "bench"
+PUBLISHED = pathlib.Path(__file__).parent.parent / "docs" / "checks" / "bench"
 PEERS = ("spyx", "spikingjelly", "snntorch", "norse")
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.pod_plan [--chips 2048] [--per-host 4] [--batch 8] [--epochs 320]
 
 Reads tpu.json (operations and bytes of a step, ``make tpu``) and images.json (photographs that a core decodes a second,
-``python -m benchmarks.data_images --photographs FOLDER``), and writes docs/results/bench/plan.md. Nothing is run.
+``python -m benchmarks.data_images --photographs FOLDER``), and writes docs/checks/bench/plan.md. Nothing is run.
 Networks that tpu.json lacks are left out.
 """
 

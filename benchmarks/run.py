@@ -1,6 +1,6 @@
 """Measure the speed of this package on this machine, beside other libraries and beside memory traffic alone.
 
-    make bench        (python -m benchmarks.run [--quick] [--out docs/results/bench] [--peers .bench] [--only PART ...])
+    make bench        (python -m benchmarks.run [--quick] [--out docs/checks/bench] [--peers .bench] [--only PART ...])
 
 Each other library is installed once into an environment in the folder ``--peers`` (or BENCH_PEERS). Each library runs
 in its own process, pinned to a core, with a single thread and the same allocator. All compute on the CPU, also where
@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is None and sys.argv[1:] == ["--environment"]:
         arguments = shlex.split(os.environ.get("CSBP_ARGS", ""))  # as make has them
     options = parser.parse_args(arguments)
-    out = options.out or pathlib.Path(".bench/quick" if options.quick else "docs/results/bench")
+    out = options.out or pathlib.Path(".bench/quick" if options.quick else "docs/checks/bench")
     random.seed(0)
     file = out / "bench.json"
     empty: Content = {"quick": options.quick, "load": {}, "seconds": {}}

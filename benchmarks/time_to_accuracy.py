@@ -1,7 +1,7 @@
 """Time to an accuracy on CIFAR-10's images, of this package and of SpikingJelly, eagerly and compiled.
 
     python -m benchmarks.time_to_accuracy [--network small | large | longer] [--seeds 3] [--cores 0 1] [--data-dir data]
-        [--peers .bench] [--out docs/results/bench]
+        [--peers .bench] [--out docs/checks/bench]
 
 All train a network of ``NETWORKS`` on the same images, with the same splits, batch size, loss, optimiser, schedule,
 augmentation and distribution of initial weights, pinned to the same cores. After each epoch both compute the accuracy
@@ -168,7 +168,7 @@ def missing(runs: Mapping[str, Any], seeds: int) -> Iterator[tuple[int, str]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "bench", data_dir=True)
+    parser = study.make_parser(__doc__, study.CHECKS / "bench", data_dir=True)
     parser.add_argument("--network", choices=NETWORKS, default="small")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cores", type=int, nargs="+", default=sorted(os.sched_getaffinity(0)))

@@ -1,6 +1,6 @@
 """Compile training steps for TPU slices, without one, and count memory, operations, bytes and collectives.
 
-    make tpu         (python -m benchmarks.tpu [--out docs/results/bench] [--wheels .bench/tpu] [--only NET ...])
+    make tpu         (python -m benchmarks.tpu [--out docs/checks/bench] [--wheels .bench/tpu] [--only NET ...])
 
 TPU's compiler (libtpu, some 650 MB) is installed into a folder of its own, once, and used beside the installed JAX.
 Nothing is run. Writes tpu.json after each program, and tpu.md; programs that are in tpu.json are not compiled again.

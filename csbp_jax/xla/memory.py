@@ -62,7 +62,7 @@ def time_outermost(x: jax.Array) -> jax.Array:
 
     XLA on TPU lays a sequence out as ``[T, H, W, B, C]`` where it may: a time step is then contiguous, and a
     convolution reads and writes what neuron and norm write and read. Left alone, it may choose the stem's layout or a
-    tap's for a whole stage, and then copies at each convolution (counted in docs/results/bench/tpu.md). It is fixed
+    tap's for a whole stage, and then copies at each convolution (counted in docs/checks/bench/tpu.md). It is fixed
     only in a step that runs over a mesh (``jax.sharding.use_abstract_mesh``), for each device by itself: XLA would
     gather an array whose layout is fixed as a whole. In a sweep, where a device has members of its own and their
     batches are not split over all axes of the mesh, layouts are left to XLA.

@@ -36,7 +36,7 @@ def max_pool(x: jax.Array, size: int, stride: int, pad: int) -> jax.Array:
 
 
 # Of shifted arrays: XLA scatters the gradient of a window element by element, ten times slower on CPU. On a GPU, it
-# adds in an order that differs from run to run, or sorts all elements before (docs/results/bench/h100.md).
+# adds in an order that differs from run to run, or sorts all elements before (docs/checks/bench/h100.md).
 def _plain_max_of_windows(x: jax.Array, size: int, stride: int, index: DTypeLike) -> jax.Array:
     # Strict, unlike jnp.maximum, so that also the tangent is that of the first of equal elements.
     return functools.reduce(lambda most, other: jnp.where(other > most, other, most), _shifted(x, size, stride))

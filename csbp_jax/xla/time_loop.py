@@ -28,7 +28,7 @@ Carry = TypeVar("Carry")
 # (largest number of time steps that is unrolled completely, time steps per pass of the loop beyond that), by platform.
 # XLA on CPU has no multi-output fusion: unrolled, each time step recomputes the chain from x, O(T**2) in all; up to 4
 # steps that is cheaper than the loop. On a GPU a pass is about four kernels that read and write all they share, while
-# 16 unrolled steps are two (docs/results/bench/h100.md); with more, compilation takes minutes. On a TPU, 10
+# 16 unrolled steps are two (docs/checks/bench/h100.md); with more, compilation takes minutes. On a TPU, 10
 # unrolled steps move a quarter less than a loop in CNN7 and VGGSNN, and store a third less.
 UNROLLED = {"gpu": (16, 16), "tpu": (16, 16)}
 ELSEWHERE = (4, 1)  # on CPUs, and where the platform is unknown

@@ -1,7 +1,7 @@
 """The LIF neuron as two GPU kernels, forward and backward, in Pallas for Mosaic GPU.
 
 Each kernel goes through time with the membrane in registers, so that inputs are read and outputs written once: the
-least that memory allows, where XLA's programs move more (docs/results/bench/h100.md). JAX calls the interface unstable;
+least that memory allows, where XLA's programs move more (docs/checks/bench/h100.md). JAX calls the interface unstable;
 it needs Hopper or later. Compiled for an H100 and run in JAX's interpreter, but never on a GPU: run
 ``python -m experiments.gpu_kernel.check`` first. Where the kernels do not apply, and for derivatives of the gradient,
 csbp_jax/neurons/lif_scan.py computes.

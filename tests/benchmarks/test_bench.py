@@ -417,7 +417,7 @@ def test_the_numbers_support_the_rule_of_sweeps_on_cpu():
 
 
 def test_a_start_on_a_quiet_machine_is_called_faster_only_if_it_was():
-    survival = page.PUBLISHED.parents[1] / "checks" / "survival"
+    survival = page.PUBLISHED.parent / "survival"
     cold = json.loads((page.PUBLISHED / "bench.json").read_text())["starts"]["cold"]["median"]
     busy = np.median(json.loads((survival / "starts.json").read_text())["seconds"]["first"])
     assert ("less than half" in (survival / "README.md").read_text()) == (cold < busy / 2)

@@ -203,16 +203,16 @@ def test_only_cores_that_the_process_may_use_are_taken(names, monkeypatch, capsy
 
 @pytest.mark.parametrize("name", time_to_accuracy.NAMES.values())
 def test_the_published_page_is_made_from_its_numbers(name):
-    file = time_to_accuracy.study.RESULTS / "bench" / f"{name}.json"
+    file = time_to_accuracy.study.CHECKS / "bench" / f"{name}.json"
     if not file.exists():
         pytest.skip("not measured yet")
     assert file.with_suffix(".md").read_text() == time_page.page(json.loads(file.read_text()))
 
 
 def test_the_readmes_have_the_ratio_of_the_small_network():
-    content = json.loads((time_to_accuracy.study.RESULTS / "bench" / "time_to_accuracy.json").read_text())
-    front, results = ((folder / "README.md").read_text() for folder in (ROOT, ROOT / "docs" / "results"))
+    content = json.loads((time_to_accuracy.study.CHECKS / "bench" / "time_to_accuracy.json").read_text())
+    front, checks = ((folder / "README.md").read_text() for folder in (ROOT, ROOT / "docs" / "checks"))
     level, to_accuracy = time_page.confidence(content), functools.partial(time_page.seconds_to, 0.7)
     mean, low, high = time_page.mean_ratio(time_page.ratios(content, to_accuracy, "wall"), level)
-    assert f"[{mean:.1f} times]" in front and f"({100 * level:.1f} % interval)" in results
-    assert f"{mean:.2f} [{low:.2f}, {high:.2f}]" in results
+    assert f"[{mean:.1f} times]" in front and f"({100 * level:.1f} % interval)" in checks
+    assert f"{mean:.2f} [{low:.2f}, {high:.2f}]" in checks
