@@ -8,7 +8,6 @@ the epoch that validation chose. Of the default names the data ship as well, and
 """
 
 import argparse
-import dataclasses
 import pathlib
 import tempfile
 
@@ -89,7 +88,7 @@ def make(name: str, root: pathlib.Path, data_dir: pathlib.Path) -> None:
     export(run, "safetensors", folder / published.WEIGHTS)
     content = run_json.read_config(run) | {"weights_of": "last", "epoch": result["last"]["epoch"]}
     seals.write_json(folder / published.CONFIG, content | {"producer": f"csbp_jax {csbp_jax.__version__}"})
-    restored = dataclasses.replace(restore.restore(folder), folder=root / "shipped" / name)
+    restored = restore.restore(folder)._replace(folder=root / "shipped" / name)
     splits = {split: evaluate_run(restored, split=split, data_dir=data_dir) for split in ("validation", "test")}
     numbers = {split: {key: measured[key] for key in NUMBERS} for split, measured in splits.items()}
     origin = provenance(f"python -m tools.make_shipped {name}", ("jax", "jaxlib", "flax", "optax", "numpy"))
