@@ -1,6 +1,7 @@
 """Sequences of unequal length: whatever stands in the padding, nothing of an example changes."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,7 +11,7 @@ import pytest
 from chex import assert_trees_all_close
 
 from csbp_jax import controls, learner, losses, models, neurons
-from csbp_jax.config import Config, ConfigError, Loss, Model
+from csbp_jax.config import Config, ConfigError
 from csbp_jax.evaluation.synaptic_ops import count_synops
 from csbp_jax.instruments.training_map import to_default_precision
 from csbp_jax.learner import measures, optimizer
@@ -41,7 +42,7 @@ SMALL = Config().replace(**{
 IMAGES = {"model.input_shape": (8, 8, 2), "model.features": None, "chaos.z0": 2.0}
 
 # Each has a neuron, a norm, a loss and a term of its own, and something beside.
-TRAININGS = {
+TRAININGS: dict[str, dict[str, Any]] = {
     "batch, tet": {"loss.name": "tet", "loss.lam": 0.1, "loss.membrane": 0.5, "loss.smoothing": 0.1},
     "tdbn, soft, drift, mse, sam": {
         "model.norm": "tdbn",
@@ -195,29 +196,23 @@ def test_sequences_of_unequal_length_do_not_depend_on_what_follows_them(x64, nam
     close(results[0][2]["spikes"], results[1][2]["spikes"])
 
 
-LOSSES = [
-    Loss(task=task, name=name, per=per, lam=0.2)
-    for task, names in {
-        "class": ("rate", "tet", "mse"),
-        "labels": ("rate", "tet"),
-        "value": ("mse", "mae", "huber"),
-    }.items()
-    for name in names
-    for per in ("example", "step")
-]
+LOSSES = {"class": ("rate", "tet", "mse"), "labels": ("rate", "tet"), "value": ("mse", "mae", "huber")}
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: f"{loss.task}-{loss.name}-{loss.per}")
-def test_a_loss_is_the_mean_of_those_of_sequences_alone(x64, loss):
-    rng, of_batch = np.random.default_rng(2), jax.jit(losses.build(loss))
-    logits, batch = (
-        rng.normal(size=(B, PADDED, C)),
-        drawn(Config(loss=loss, model=Model(input_shape=(1,))), PADDED, rng),
-    )
+def with_loss(task, name, per="example"):
+    return SMALL.replace(**{"loss.task": task, "loss.name": name, "loss.per": per, "loss.lam": 0.1})
+
+
+@pytest.mark.parametrize("per", ["example", "step"])
+@pytest.mark.parametrize("task, name", [(task, name) for task, names in LOSSES.items() for name in names])
+def test_a_loss_is_the_mean_of_those_of_sequences_alone(x64, task, name, per):
+    config, rng = with_loss(task, name, per), np.random.default_rng(2)
+    logits, batch = rng.normal(size=(B, PADDED, C)), drawn(config, PADDED, rng)
+    of_batch = jax.jit(losses.build(config.loss))
     alone = []
     for b, length in enumerate(LENGTHS):
         y = batch["y"][b : b + 1]
-        alone.append(of_batch(logits[b : b + 1, :length], y[:, :length] if loss.per == "step" else y))
+        alone.append(of_batch(logits[b : b + 1, :length], y[:, :length] if per == "step" else y))
     where = np.array([True, True, False, True])
     close(of_batch(logits, batch["y"], lengths=LENGTHS), np.mean(alone))
     close(of_batch(logits, batch["y"], lengths=LENGTHS, where=where), np.mean(np.array(alone)[where]))
@@ -240,9 +235,9 @@ def test_losses_of_labels_and_values_equal_their_definitions(x64):
         ("value", "huber"): np.where(size < 1, size**2 / 2, size - 0.5).mean(),
     }
     for (task, name), value in expected.items():
-        loss = losses.build(Loss(task=task, name=name, lam=0.1))
+        loss = losses.build(with_loss(task, name).loss)
         close(loss(jnp.asarray(o), jnp.asarray(labels if task == "labels" else y)), value)
-    one_output = losses.build(Loss(task="value", name="mse"))(jnp.asarray(o[..., :1]), jnp.asarray(y[:, 0]))
+    one_output = losses.build(with_loss("value", "mse").loss)(jnp.asarray(o[..., :1]), jnp.asarray(y[:, 0]))
     close(one_output, np.mean((mean[:, 0] - y[:, 0]) ** 2))
 
 
@@ -264,34 +259,30 @@ def test_norms_take_their_statistics_of_the_steps_that_are_there(x64, kind, grou
     x = np.random.default_rng(5).normal(1, 2, (B, PADDED, 2, C))
     norm = norms.make(kind, PADDED + 1, groups=groups)()
     variables = norm.init(jax.random.key(0), jnp.ones((B, PADDED + 1, 2, C)), False)
-    apply = nn.apply(lambda norm, x: norms.over_time(norm, x, True, PADDED, LENGTHS), norm, mutable=["batch_stats"])
+    lengths = jnp.asarray(LENGTHS)
+    apply = nn.apply(lambda norm, x: norms.over_time(norm, x, True, PADDED, lengths), norm, mutable=["batch_stats"])
     y, after = jax.jit(apply)(variables, x)
-    there = np.arange(PADDED) < LENGTHS[:, None]
-    means, variances = [], []
-    for group in np.split(np.arange(B), groups):
-        sets = [(group[:, None], t) for t in range(PADDED)] if kind == "bntt" else [(group[:, None], slice(PADDED))]
-        for rows, steps in sets:
-            at = np.zeros_like(there)
-            at[rows, steps] = there[rows, steps]
-            if not at.any():
-                means.append(np.full(C, np.nan)), variances.append(np.full(C, np.nan))
-                continue
-            of_set = x[at]
-            epsilon = 1e-4 if kind == "bntt" else 1e-5
-            close(y[at], (of_set - of_set.mean((0, 1))) / np.sqrt(of_set.var((0, 1)) + epsilon))
-            means.append(of_set.mean((0, 1))), variances.append(of_set.reshape(-1, C).var(0, ddof=1))
-    shape = (groups, PADDED, C) if kind == "bntt" else (groups, C)
-    for name, old, new in (("mean", 0, means), ("var", 1, variances)):
-        new = np.reshape(new, shape)
-        seen = ~np.isnan(new).all(0)
-        expected = np.full((PADDED + 1, C) if kind == "bntt" else C, old, float)
-        average = np.nansum(new, 0) / np.maximum((~np.isnan(new)).sum(0), 1)
-        rows = slice(PADDED) if kind == "bntt" else slice(None)
-        expected[rows] = np.where(seen, 0.9 * old + 0.1 * average, old)
-        close(after["batch_stats"][name], expected)
+    # The elements of each statistic, [groups, PADDED or 1, B, PADDED].
+    members = np.repeat(np.eye(groups, dtype=bool), B // groups, axis=1)
+    steps = np.eye(PADDED, dtype=bool) if kind == "bntt" else np.ones((1, PADDED), bool)
+    sets = (np.arange(PADDED) < LENGTHS[:, None]) & members[:, None, :, None] & steps[None, :, None]
+    statistics = np.full((2, *sets.shape[:2], C), np.nan)
+    for index in np.ndindex(sets.shape[:2]):
+        rows = x[sets[index]].reshape(-1, C)
+        if len(rows):
+            statistics[:, *index] = rows.mean(0), rows.var(0, ddof=1)
+            expected = (rows - rows.mean(0)) / np.sqrt(rows.var(0) + norm.epsilon)
+            close(y[sets[index]].reshape(-1, C), expected)
+    seen = sets.any((2, 3)).sum(0)[:, None]
+    for name, old, new in zip(("mean", "var"), (0, 1), np.nansum(statistics, 1) / np.maximum(seen, 1), strict=True):
+        rows = np.where(seen, 0.9 * old + 0.1 * new, old)
+        close(
+            after["batch_stats"][name],
+            np.pad(rows, ((0, 1), (0, 0)), constant_values=old) if kind == "bntt" else rows[0],
+        )
 
 
-NEURONS = {
+NEURONS: dict[str, Any] = {
     "lif": neurons.LIF(0.7, 0.5),
     "soft lif": neurons.LIF(0.7, 0.5, reset="soft"),
     "cuba": neurons.CuBaLIF(0.5, 0.7, 0.5),
@@ -323,7 +314,7 @@ def test_measures_of_batches_add_up_to_those_of_all_examples(x64):
         for lengths in (LENGTHS, np.array([2, 5, 1, 4])):
             batch, logits = drawn(config, PADDED, rng), rng.normal(size=(B, PADDED, C))
             where = batch["mask"]
-            sums = measures.sums(config, jnp.asarray(logits), jnp.asarray(batch["y"]), lengths=lengths, where=where)
+            sums = measures.sums(config, jnp.asarray(logits), jnp.asarray(batch["y"]), jnp.asarray(lengths), where)
             parts.append({"count": where.sum(), **{name: float(value) for name, value in sums.items()}})
             for b in np.flatnonzero(where):
                 o, y = logits[b, : lengths[b]], batch["y"][b]
@@ -347,7 +338,7 @@ def test_measures_of_batches_add_up_to_those_of_all_examples(x64):
 
 @pytest.mark.parametrize("mean", [0.0, 30.0, -1e3])
 def test_r2_in_float32_is_right_far_from_0(mean):
-    rng, config = np.random.default_rng(9), SMALL.replace(**{"loss.task": "value", "loss.name": "mse"})
+    rng, config = np.random.default_rng(9), with_loss("value", "mse")
     y = (mean + rng.normal(size=(6, 100, C))).astype(np.float32)
     o = (y + rng.normal(size=y.shape) / 2).astype(np.float32)
     parts = [measures.sums(config, jnp.asarray(o[:, None]), jnp.asarray(y)) for o, y in zip(o, y, strict=True)]
@@ -358,7 +349,7 @@ def test_r2_in_float32_is_right_far_from_0(mean):
 
 
 def test_r2_of_equal_targets_is_0():
-    config = SMALL.replace(**{"loss.task": "value", "loss.name": "mse"})
+    config = with_loss("value", "mse")
     sums = measures.sums(config, jnp.zeros((B, T, C)), jnp.full((B, C), 0.1))
     assert measures.measures(config, sums)["r2"] == 0
 

@@ -3,7 +3,7 @@
 The batch has as many time steps as its longest sequence, or more, and ``lengths [B]``, 1 or more each; what stands
 after them is padding. The package's neurons, norms and synapses are causal, so that padding changes no time step before
 it, and whatever averages over time leaves it out: an example has the same loss, gradient, spikes and statistics
-whatever its padding is.
+whatever its padding is. Only the random numbers of a dropout that draws at each time step depend on the padded length.
 """
 
 import jax
