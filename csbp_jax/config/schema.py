@@ -268,13 +268,13 @@ class Loss:
     """rate: cross-entropy of time-averaged logits (of sigmoids for task=labels); tet: temporal efficient training,
     cross-entropy at every time step; of time-averaged outputs, mse: squared error, mae: absolute error, huber: squared
     error that is linear beyond 1. With per=step, all are of every time step."""
+    lam: Annotated[float, FROM_0_TO_1] = 0.001
+    """tet only: weight of the squared error between all logits and 1."""
     task: Literal["class", "labels", "value"] = "class"
     """What the targets are: class (the number of one class), labels (0 or 1 for each label, of which several may be 1)
     or value (numbers)."""
     per: Literal["example", "step"] = "example"
     """Whether an example has one target, or one at every time step."""
-    lam: Annotated[float, FROM_0_TO_1] = 0.001
-    """tet only: weight of the squared error between all logits and 1."""
     smoothing: Annotated[float, FROM_0_BELOW_1] = 0.0
     """Label smoothing of training labels, in [0, 1); evaluation never uses it."""
     firing: Annotated[float, FROM_0] = 0.0
