@@ -1,4 +1,7 @@
-"""CIFAR-10, 32x32 RGB, 50,000 + 10,000. Half the channels of ``cifar10_ilif``, for ten minutes of one core."""
+"""CIFAR-10, 32x32 RGB, 50,000 + 10,000. Half the channels of ``cifar10_ilif``, for ten minutes of one core.
+
+A trained one ships with the package (weights/trained/cifar10_tiny): 79.8 % on the pictures re-encoded as JPEG.
+"""
 
 import dataclasses
 

@@ -12,6 +12,7 @@ import zipfile
 
 import pytest
 
+from csbp_jax.weights import shipped
 from tests.support.checkout import ROOT, checkout, environment, make
 
 NOTEBOOKS = {
@@ -60,7 +61,7 @@ def test_the_wheel_is_the_package_and_nothing_else(built, wheel):
     ours = {name: text for name, text in content(wheel).items() if ".dist-info/" not in name}
     assert ours == {path.relative_to(built).as_posix(): path.read_bytes() for path in files}
     assert {"csbp_jax/py.typed", "csbp_jax/data/digits.npz", "csbp_jax/export/nir_graph.py"} <= set(ours)
-    assert {f"csbp_jax/weights/trained/{name}/model.safetensors" for name in ("digits", "digits_events")} <= set(ours)
+    assert {f"csbp_jax/weights/trained/{name}/model.safetensors" for name in shipped.NAMES} <= set(ours)
 
 
 @pytest.mark.slow
