@@ -74,12 +74,12 @@ def plan(small: bool, on_cpu: bool, torch: str | None, folder: pathlib.Path) -> 
     parts.append(Part("sweep by chunk", 150, [ours("sweep", small=small, seconds=90)]))
     for net in ("CNN7",) if small else ("CNN7", "VGGSNN"):
         file = str(folder / f"{net}.npz")
-        theirs = [[str(torch), "-m", "benchmarks.peers.on_device", file, mode] for mode in ("eager", "compile")]
+        of_peer = [[str(torch), "-m", "benchmarks.peers.on_device", file, mode] for mode in ("eager", "compile")]
         parts.append(
             Part(
                 f"beside SpikingJelly: {net}",
                 150,
-                [ours("beside", name=net, file=file, small=small), *theirs],
+                [ours("beside", name=net, file=file, small=small), *of_peer],
                 no_torch,
             )
         )

@@ -123,10 +123,10 @@ def equal(name: str, small: bool) -> None:
         return aux.membranes, aux.spikes, jax.tree.map(jnp.add, both["task"], both["chaos"])
 
     results = []
-    for place, platform in ((cpu, "cpu"), (target, "gpu" if target.platform == "cpu" else target.platform)):
+    for where, platform in ((cpu, "cpu"), (target, "gpu" if target.platform == "cpu" else target.platform)):
         with jax.default_matmul_precision("highest"), traced_for(platform):
             program = jax.jit(lambda *arguments: outputs(*arguments))  # a function of its own for each platform
-            results.append(jax.device_get(program(*jax.device_put((state, batch), place))))
+            results.append(jax.device_get(program(*jax.device_put((state, batch), where))))
     names = models.layer_names(recipe.model, config.model.input_shape)
     rows = compare(dict.fromkeys((*names, *state.params)), *results)
     for row in rows:

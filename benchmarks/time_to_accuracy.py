@@ -153,9 +153,9 @@ def cpu_seconds(pid: int) -> float:
     """CPU time of a process and of those that it started, such as compilers."""
     process = psutil.Process(pid)
     total = 0.0
-    for one in (process, *process.children(recursive=True)):
+    for running in (process, *process.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile: its parent's time now has it
-            total += sum(one.cpu_times()[:4])
+            total += sum(running.cpu_times()[:4])
     return total
 
 

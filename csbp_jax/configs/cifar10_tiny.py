@@ -1,4 +1,4 @@
-"""CIFAR-10, 32x32 RGB, 50,000 + 10,000. Half the channels of ``cifar10_ilif``, trained in some ten minutes of one core."""
+"""CIFAR-10, 32x32 RGB, 50,000 + 10,000. Half the channels of ``cifar10_ilif``, for ten minutes of one core."""
 
 import dataclasses
 

@@ -65,7 +65,7 @@ class Buckets(NamedTuple):
         batches: NDArray[np.int64] = order[filled[np.argsort(filled[:, -1])]]
         return batches
 
-    def evaluated(self, count: int, batch_size: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def evaluated(self, batch_size: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the records of each batch of evaluation, ``[steps, B]``, and where each counts for the first time."""
         order, mask = [np.zeros((0, batch_size), np.int64)], [np.zeros((0, batch_size), bool)]
         for bucket in range(len(self.ends)):
@@ -103,7 +103,7 @@ def check_lengths(lengths: Array, config: Config, name: str) -> None:
     steps, data = config.model.time_steps, config.data
     if not 1 <= lengths.min() <= lengths.max() <= steps:
         raise ConfigError(
-            f"{name}: x has records of {lengths.min()} to {lengths.max()} time steps; expected are 1 to "
+            f"{name}: has records of {lengths.min()} to {lengths.max()} time steps; expected are 1 to "
             f"model.time_steps ({steps})"
         )
     if not np.ptp(lengths):

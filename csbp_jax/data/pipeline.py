@@ -159,4 +159,4 @@ def eval_order(
     Each record counts once: in the order of the data or, where records have lengths of their own, of their buckets. A
     last batch is filled with its last record, which does not count again.
     """
-    return Buckets.of(source, batch_size, MOST, ends).evaluated(len(source), batch_size)
+    return Buckets.of(source, batch_size, MOST, ends).evaluated(batch_size)

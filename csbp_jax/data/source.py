@@ -122,7 +122,7 @@ class UserSource(DataSource):
         self.per_step, lengths = loss.per == "step", getattr(source, "lengths", None)
         self.lengths = None if lengths is None else np.asarray(lengths)
         self.classes = int(source.classes)  # NumPy's integers are not JSON
-        self.events = bool(getattr(source, "events", False))
+        self.events = bool(getattr(source, "events", False)) or self.lengths is not None
         self.num_uniforms = getattr(source, "num_uniforms", 0)
         self.class_names = tuple(map(str, getattr(source, "class_names", ())))
 

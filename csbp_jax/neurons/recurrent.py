@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from csbp_jax.neurons.protocol import Neuron, State, Trace, TracingNeuron, membrane_of
+from csbp_jax.xla.lengths import valid
 
 
 class FeedbackState(NamedTuple):
@@ -67,10 +68,7 @@ class Feedback:
 
         if state is None:
             state = FeedbackState(_at_rest(neuron, x), jnp.zeros_like(x[:, 0]))
-        end: FeedbackState
-        end, sequences = lax.scan(step, state, jnp.moveaxis(x, 1, 0))
-        spikes, *others = (jnp.moveaxis(rows, 0, 1) for rows in sequences)
-        return spikes, end, *others
+        return _over_steps(step, state, x)
 
 
 def until_end(neuron: Callable[..., tuple[Any, ...]], lengths: jax.Array) -> Callable[..., tuple[Any, ...]]:
@@ -83,18 +81,22 @@ def until_end(neuron: Callable[..., tuple[Any, ...]], lengths: jax.Array) -> Cal
     """
 
     def run(x: jax.Array, state: State | None = None, /) -> tuple[Any, ...]:
-        def step(state: State, row: tuple[jax.Array, jax.Array]) -> tuple[State, list[jax.Array]]:
-            x_t, t = row
+        def step(state: State, rows: tuple[jax.Array, jax.Array]) -> tuple[State, list[jax.Array]]:
+            x_t, goes_on = rows
             spikes, after, *others = neuron(x_t[:, None], state)
-            lasts = jax.tree.map(lambda leaf: (t < lengths).reshape(-1, *(1,) * (leaf.ndim - 1)), after)
-            return jax.tree.map(jnp.where, lasts, after, state), [rows[:, 0] for rows in (spikes, *others)]
+            masks = jax.tree.map(lambda leaf: goes_on.reshape(-1, *(1,) * (leaf.ndim - 1)), after)
+            return jax.tree.map(jnp.where, masks, after, state), [rows[:, 0] for rows in (spikes, *others)]
 
-        start = _at_rest(neuron, x) if state is None else state
-        end, sequences = lax.scan(step, start, (jnp.moveaxis(x, 1, 0), jnp.arange(x.shape[1])))
-        spikes, *others = (jnp.moveaxis(rows, 0, 1) for rows in sequences)
-        return spikes, end, *others
+        return _over_steps(step, _at_rest(neuron, x) if state is None else state, (x, valid(lengths, x)))
 
     return run
+
+
+def _over_steps(step: Callable[..., Any], state: State, sequences: Any) -> tuple[Any, ...]:
+    """Return ``(spikes, last state, ...)`` of ``step(state, rows) -> (state, [spikes, ...])`` over axis 1."""
+    end, outputs = lax.scan(step, state, jax.tree.map(lambda sequence: jnp.moveaxis(sequence, 1, 0), sequences))
+    spikes, *others = (jnp.moveaxis(rows, 0, 1) for rows in outputs)
+    return spikes, end, *others
 
 
 def _at_rest(neuron: Callable[..., tuple[Any, ...]], x: jax.Array) -> State:

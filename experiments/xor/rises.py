@@ -99,8 +99,8 @@ def page(content: Content, tuned: Content) -> str:
 
 The largest growth of a small difference along the annealed run
 ([rise](../../../lab.md#rise-of-the-run-that-is-trained)), of {content["starts"]} of the fresh starts, each condition at
-its chosen setting. Not in the [plan](plan.md). Made by
-`python -m experiments.xor.rises`; `rises.json` holds all rises, the versions and the machine.
+its chosen setting. Not in the [plan](plan.md). Made by `python -m experiments.xor.rises`; `rises.json` holds all rises,
+the versions and the machine.
 
 In the last column, n is the number of solved or of unsolved starts, whichever is smaller, where it is below
 {EACH_SIDE}: a bootstrap of so few does not show their spread, so there is no interval.

@@ -36,7 +36,7 @@ def sweep(tmp_path, capsys):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Results that a function of the config gives, without training; the configs that would have trained, in chunks."""
+    """Results that a function of the config gives, without training or saved figures; the configs, in chunks."""
     chunks = []
 
     def accuracy(config):
@@ -51,6 +51,7 @@ def trained(monkeypatch):
         return {name: np.where(diverged, np.nan, shares) for name in names} | {"diverged": diverged} | rates
 
     monkeypatch.setattr(system, "train", train)
+    monkeypatch.setattr("csbp_jax.reporting.plots.save", lambda *_, **__: None)  # a fifth of the time and more
     return chunks
 
 

@@ -186,7 +186,7 @@ def test_what_looks_across_time_is_refused_of_several_lengths(field, value):
 class Sequences(list):
     """A source of one's own whose records have lengths."""
 
-    classes, events = 2, True
+    classes = 2
 
     def __init__(self, records, lengths=None):
         super().__init__(records)
@@ -198,6 +198,7 @@ def test_a_source_of_ones_own_may_have_lengths_and_values():
     splits = arrays.sources(dict.fromkeys(("train", "validation", "test"), records), config_of(**VALUE), "own")
     batch = next(data.train_batches(splits["train"], 4, 0))
     assert batch["y"].tolist() == [[1.0, 2.0]] * 4 and batch["lengths"].max() <= batch["x"].shape[1]
+    assert splits["train"].events
     with pytest.raises(ConfigError, match=r"has lengths int64 \(3,\); expected is an integer for each of 20 records"):
         few = Sequences(records, [2, 6, 4])
         arrays.sources(dict.fromkeys(("train", "validation", "test"), few), config_of(**VALUE), "own")

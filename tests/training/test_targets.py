@@ -149,7 +149,7 @@ def test_inspection_counts_no_padding(runs):
     spikes = [restored.apply(restored.variables, r[None], inspect=("fc1",))[1].spikes["fc1"].sum() for r in x]
     rate = sum(map(float, spikes)) / sum(map(len, x)) / 8
     assert seen["layers"]["fc1"]["rate"] == pytest.approx(rate, rel=1e-4)
-    assert seen["synapses"]["fc1"]["dense"] == round(sum(map(len, x)) * 8 * FEATURES / len(x))
+    assert seen["synapses"]["fc1.dense"]["dense"] == round(sum(map(len, x)) * 8 * FEATURES / len(x))
 
 
 @pytest.mark.parametrize("kind", ["labels", "steps"])
