@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from csbp_jax import configs, data
 from csbp_jax.cli.options import parse
-from csbp_jax.config import Config, ConfigError, Diverged
+from csbp_jax.config import Config, ConfigError, Diverged, from_json, to_json
 from csbp_jax.reporting import plots
 from csbp_jax.runtime import files, hardware, preemption
 from csbp_jax.training import run_dir
@@ -120,7 +120,10 @@ def resume(parser: argparse.ArgumentParser, file: pathlib.Path, settings: Conten
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     content: Content = json.loads(file.read_text()) if file.exists() else settings | empty
-    if {name: content.get(name) for name in settings} != settings:
+    stored = {name: content.get(name) for name in settings}
+    if stored.get("config"):
+        stored["config"] = to_json(from_json(stored["config"]))  # an older file lacks newer options
+    if stored != settings:
         parser.error(f"{file}: made with other options; give another --out")
     return content
 

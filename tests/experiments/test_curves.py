@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from csbp_jax import configs
-from csbp_jax.config import from_json, to_json
+from csbp_jax.config import from_json
 from experiments import curves, speakers, study
 from tests.support import shared_programs, small_run
 from tests.support.quotes import body
@@ -92,7 +92,7 @@ def test_runs_join_no_file_of_other_or_unknown_pictures(known, tmp_path, monkeyp
 @pytest.mark.parametrize("preset", curves.PRESETS)
 def test_committed_results_are_those_of_the_preset_and_never_the_best_on_test(preset):
     _, content = committed(preset)
-    assert content["config"] == to_json(configs.load(preset))
+    assert from_json(content["config"]) == configs.load(preset)
     count = {"cifar10": 10_000, "fsdd": 300}[content["config"]["data"]["name"]]
     for of_seed in content["runs"].values():
         for result, epochs in ((run["result"], run["epochs"]) for run in of_seed.values()):
