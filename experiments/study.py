@@ -121,8 +121,8 @@ def resume(parser: argparse.ArgumentParser, file: pathlib.Path, settings: Conten
     file.parent.mkdir(parents=True, exist_ok=True)
     content: Content = json.loads(file.read_text()) if file.exists() else settings | empty
     stored = {name: content.get(name) for name in settings}
-    if stored.get("config"):
-        stored["config"] = to_json(from_json(stored["config"]))  # an older file lacks newer options
+    if config := stored.get("config"):
+        stored["config"] = to_json(from_json(config))  # an older file lacks newer options
     if stored != settings:
         parser.error(f"{file}: made with other options; give another --out")
     return content
