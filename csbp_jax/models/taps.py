@@ -147,7 +147,9 @@ def run_neuron(
         run = until_end(run, probe.lengths)
     start = [probe.states[layer]] if probe.states and layer in probe.states else []
     with jax.named_scope("neuron"):  # its kernels have this name in a profile
-        spikes, state, *u = run(time_outermost(current), *start)
+        outputs = run(time_outermost(current), *start)
+    u: tuple[jax.Array, ...]
+    (spikes, state), u = (outputs[:2], outputs[2:]) if traced else (outputs, ())
     membrane = membrane_of(state)
     after_reset = {} if membrane is None else {"membrane": membrane}
     aux = apply_taps(layer, {**tensors, **after_reset, **({"membrane_pre": u[0]} if u else {})}, probe)
