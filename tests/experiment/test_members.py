@@ -219,9 +219,9 @@ def test_the_seeds_that_train_at_once_share_the_readers_and_close_them(monkeypat
     streams: list[Any] = []
     train_batches = data.train_batches
 
-    def recorded(*arguments, readers):
+    def recorded(*arguments, readers, **options):
         shares.append(readers)
-        streams.append(batch for batch in train_batches(*arguments))
+        streams.append(batch for batch in train_batches(*arguments, **options))
         return streams[-1]
 
     monkeypatch.setattr(data, "train_batches", recorded)
