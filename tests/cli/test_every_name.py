@@ -13,7 +13,7 @@ import pytest
 
 from csbp_jax import configs, data, models
 from csbp_jax.cli import main
-from tests.support import event_formats, formats
+from tests.support import event_formats, formats, series_formats
 from tests.support.matching import search
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -30,6 +30,7 @@ WRITERS: dict[str, Callable[..., Any]] = {
         name: functools.partial(event_formats.trees, name)
         for name in ("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd", "ssc", "fsdd")
     },
+    **series_formats.WRITERS,
 }
 OTHER = {
     "mnist": "--data.size 8 8 --model.input-shape 8 8 1",

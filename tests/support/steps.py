@@ -12,7 +12,7 @@ import safetensors.numpy
 from PIL import Image
 
 from csbp_jax.weights import shipped as shipped_networks
-from tests.support import event_formats, formats, torch_format
+from tests.support import event_formats, formats, series_formats, torch_format
 
 
 def write(path: str, text: str) -> None:
@@ -83,7 +83,8 @@ def classes(folder: str, suffix: str, expression: str) -> None:
 def raw(name: str, folder: str) -> None:
     """Write a small data set in the format of its authors."""
     os.makedirs(folder)
-    make = getattr(formats, name) if hasattr(formats, name) else lambda target: event_formats.trees(name, target)
+    module = next((module for module in (formats, series_formats) if hasattr(module, name)), None)
+    make = getattr(module, name) if module else lambda target: event_formats.trees(name, target)
     make(pathlib.Path(folder))
 
 
