@@ -61,7 +61,8 @@ def copy(source: str, target: str) -> None:
 
 def save(path: str, expression: str, i: int = 0) -> None:
     """Save what a Python expression gives, in the format of the file's suffix; ``i`` is the number of the file."""
-    names = {"np": np, "i": i, "events": event_formats, "torch": torch_format, "tensors": safetensors.numpy.load_file}
+    modules = {"np": np, "events": event_formats, "series": series_formats, "torch": torch_format}
+    names = modules | {"i": i, "tensors": safetensors.numpy.load_file}
     value = eval(expression, names)
     writers: dict[str, Callable[[], Any]] = {
         ".npy": lambda: np.save(path, value),
