@@ -17,7 +17,7 @@ from jupyter_client.manager import start_new_kernel
 from benchmarks import peers
 from tools import notebooks
 
-NAMES = ["ablation", "coming_from_snntorch", "first_network", "own"]
+NAMES = ["ablation", "coming_from_snntorch", "first_network", "own", "series"]
 PEERS = {*peers.REQUIREMENTS["snntorch"], *peers.REQUIREMENTS["spikingjelly"]}
 
 
