@@ -32,7 +32,9 @@ def shapes(
 
     platform: for which it is lowered, if it is not the mesh's: cpu, gpu or tpu.
     """
-    source = ArraySource(np.broadcast_to(np.zeros((), dtype), (32, *frames)), np.zeros(32, np.int32), 2)
+    loss, kind = config.loss, np.int32 if config.loss.task == "class" else np.float32
+    target = frames[:1] * (loss.per == "step") + (config.model.classes,) * (loss.task != "class")
+    source = ArraySource(np.broadcast_to(np.zeros((), dtype), (32, *frames)), np.zeros((32, *target), kind), 2)
     run = compile_run(config, source, STEPS_PER_EPOCH, own, mesh, platform)
     init = jax.jit(run.pure_init).trace(jax.random.key(0))
     placed = sharding.shardings(config.layout, init.out_info, mesh)
@@ -40,6 +42,6 @@ def shapes(
     rows = sharding.batch_sharding(mesh)
     batch = {
         "x": jax.ShapeDtypeStruct((config.batch_size, *frames), dtype, sharding=rows),
-        "y": jax.ShapeDtypeStruct((config.batch_size,), np.int32, sharding=rows),
+        "y": jax.ShapeDtypeStruct((config.batch_size, *target), kind, sharding=rows),
     }
     return Shapes(run, init, state, batch)

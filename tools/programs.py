@@ -31,6 +31,7 @@ from benchmarks import lowering
 from csbp_jax import configs, controls
 from csbp_jax.config import Config, check, replaced
 from csbp_jax.data.events.recordings import DATA_SETS
+from csbp_jax.data.series.readers import DATA_SETS as SERIES
 from csbp_jax.runtime import sharding
 from csbp_jax.runtime.files import write_text
 from csbp_jax.training.plugins import Own
@@ -129,12 +130,14 @@ def hashes(program: Program, platform: str) -> list[str]:
     """Return the hash of each of PARTS on a platform."""
     config, slices = program.config, [i * program.slices // program.devices for i in range(program.devices)]
     mesh = sharding.data_mesh(jax.devices()[: program.devices], slices)
-    frame, dtype = config.model.input_shape, np.float32 if config.data.name == "digits" else np.uint8
+    frame, dtype = config.model.input_shape, np.float32 if config.data.name in ("digits", *SERIES) else np.uint8
     events = len(frame) == 1 or frame[-1] == 2
     if config.data.resize != "events":
         frame = DATA_SETS[config.data.name].shape
     shape = (config.model.time_steps if events else 1, *frame)
     run, init, state, batch = lowering.shapes(config, shape, dtype, mesh, program.own, PLATFORMS[platform])
+    if config.data.bins == "own" or config.data.name in ("watch", "omniglot_strokes"):
+        batch["lengths"] = jax.ShapeDtypeStruct((config.batch_size,), np.int32, sharding=batch["y"].sharding)
     key, size = jax.eval_shape(lambda: jax.random.key(0)), config.eval_batch_size
     rows = {name: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype, sharding=a.sharding) for name, a in batch.items()}
     rows["mask"] = jax.ShapeDtypeStruct((size,), np.bool_, sharding=rows["y"].sharding)

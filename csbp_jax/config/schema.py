@@ -69,11 +69,11 @@ class Data:
     is faster; its pixels differ by at most 1 of 255."""
     resize: Literal["events", "nearest", "bilinear", "antialias"] = "events"
     """How event data are resized: events scales coordinates before binning; the others resize frames on the device."""
-    bins: Literal["number", "time", "window"] = "number"
+    bins: Literal["number", "time", "window", "own"] = "number"
     """How events are binned into T frames: equal numbers of events, equal durations, or windows of fixed length
-    (``window``)."""
+    (``window``); own: such windows, of each recording only those up to its last event."""
     window: Annotated[int, integers(1, MAX_EVERY)] = 50_000
-    """bins=window only: length of a window in microseconds; events after T windows are counted in the last one."""
+    """bins=window or own: length of a window in microseconds; events after T windows are counted in the last one."""
     frames: Annotated[int | None, integers(1, MAX_STEPS)] = None
     """Event data: number of the T frames used per training step, a new sorted random subset each step; None: all."""
     normalise: Literal["none", "standard", "max"] = "none"

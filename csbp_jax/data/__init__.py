@@ -43,9 +43,14 @@ _LOADERS = {
     "digits_events": "events.digits_events",
     **dict.fromkeys(("cifar10", "cifar100", "imagenet", "mnist", "fashion_mnist"), "images.sources"),
     **dict.fromkeys(("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd", "ssc", "fsdd"), "events.sources"),
+    **dict.fromkeys(("watch", "seattle_weather", "omniglot_strokes"), "series.sources"),
     "folder": "user.folder",
 }
-_PREPARERS = {"images.sources": "images.preparation", "events.sources": "events.preparation"}
+_PREPARERS = {
+    "images.sources": "images.preparation",
+    "events.sources": "events.preparation",
+    "series.sources": "series.sources",
+}
 NAMES = tuple(_LOADERS)
 
 

@@ -64,7 +64,10 @@ def card(run: RestoredRun, source: pathlib.Path, repository: str, client: Any) -
 
 
 def _metadata(run: RestoredRun, result: dict[str, Any], name: str, data: str, client: Any) -> str:
-    tasks = {**dict.fromkeys(("shd", "ssc", "fsdd"), "audio-classification"), "own": None}
+    tasks = {
+        **dict.fromkeys(("shd", "ssc", "fsdd"), "audio-classification"),
+        **dict.fromkeys(("own", "watch", "omniglot_strokes"), None),
+    }
     task = tasks.get(data, "image-classification") if run.config.loss.task == "class" else None
     evaluations = []
     if run.weights_of in result:

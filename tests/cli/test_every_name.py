@@ -12,7 +12,7 @@ import pytest
 
 from csbp_jax import configs, data, models
 from csbp_jax.cli import main
-from tests.support import event_formats, formats
+from tests.support import event_formats, formats, series_formats
 from tests.support.checkout import ROOT
 from tests.support.matching import search
 
@@ -29,6 +29,7 @@ WRITERS: dict[str, Callable[..., Any]] = {
         name: functools.partial(event_formats.trees, name)
         for name in ("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd", "ssc", "fsdd")
     },
+    **series_formats.WRITERS,
 }
 OTHER = {
     "mnist": "--data.size 8 8 --model.input-shape 8 8 1",
@@ -36,6 +37,7 @@ OTHER = {
     "dvs_gesture": "--data.frames 2 --data.size 32 32 --model.input-shape 32 32 2",
     "cifar10_dvs": "--data.size 16 16 --model.input-shape 16 16 2",
     "ncaltech101": "--data.size 16 16 --model.input-shape 16 16 2",
+    "omniglot_strokes": "--model.time-steps 4",
 }
 
 

@@ -12,7 +12,7 @@ import safetensors.numpy
 from PIL import Image
 
 from csbp_jax.weights import shipped as shipped_networks
-from tests.support import event_formats, formats, torch_format
+from tests.support import event_formats, formats, series_formats, torch_format
 
 
 def write(path: str, text: str) -> None:
@@ -61,7 +61,8 @@ def copy(source: str, target: str) -> None:
 
 def save(path: str, expression: str, i: int = 0) -> None:
     """Save what a Python expression gives, in the format of the file's suffix; ``i`` is the number of the file."""
-    names = {"np": np, "i": i, "events": event_formats, "torch": torch_format, "tensors": safetensors.numpy.load_file}
+    modules = {"np": np, "events": event_formats, "series": series_formats, "torch": torch_format}
+    names = modules | {"i": i, "tensors": safetensors.numpy.load_file}
     value = eval(expression, names)
     writers: dict[str, Callable[[], Any]] = {
         ".npy": lambda: np.save(path, value),
@@ -83,7 +84,8 @@ def classes(folder: str, suffix: str, expression: str) -> None:
 def raw(name: str, folder: str) -> None:
     """Write a small data set in the format of its authors."""
     os.makedirs(folder)
-    make = getattr(formats, name) if hasattr(formats, name) else lambda target: event_formats.trees(name, target)
+    module = next((module for module in (formats, series_formats) if hasattr(module, name)), None)
+    make = getattr(module, name) if module else lambda target: event_formats.trees(name, target)
     make(pathlib.Path(folder))
 
 

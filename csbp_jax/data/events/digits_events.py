@@ -3,6 +3,7 @@
 import functools
 import pathlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from csbp_jax.data import digits
 from csbp_jax.data.events import camera, frame_cache, sources
 from csbp_jax.data.events.readers import Events, IntArray
 from csbp_jax.data.events.recordings import Recording
+from csbp_jax.data.source import DataSource
 
 VERSION = 3545999464
 """Part of the data's fingerprint: change it when the camera or the binning changes what it records."""
@@ -27,7 +29,7 @@ def fingerprint(config: Config, folder: pathlib.Path) -> str:
 class_names = digits.class_names
 
 
-def load(config: Config, folder: pathlib.Path) -> dict[str, frame_cache.CachedFrames]:
+def load(config: Config, folder: pathlib.Path) -> Mapping[str, DataSource]:
     """Load train, validation and test, split as ``data.digits``: ``x [T, 16, 16, 2]`` event counts.
 
     At first use the recordings are simulated, in some seconds, and their frames cached in ``folder/frames``. With
@@ -46,22 +48,20 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, frame_cache.CachedFr
         skip=False,
         show=_show,
     )
-    return {
+    splits = {
         name: frame_cache.CachedFrames(target / "all.npy", np.array(rows), labels[rows], classes=10)
         for name, rows in digits.splits().items()
     }
+    return sources.with_own_lengths(splits, config)
 
 
 def _parameters(config: Config) -> dict[str, Any]:
     """Collect everything that the frames depend on."""
     data = config.data
     return {
-        "T": config.model.time_steps,
-        "bins": data.bins,
-        "window": data.window if data.bins == "window" else None,
         "shape": (*data.size, 2) if data.size and data.resize == "events" else (camera.SENSOR, camera.SENSOR, 2),
         "model": VERSION,
-    }
+    } | sources.binning_of(config)
 
 
 def recording(index: int) -> Events:

@@ -4,19 +4,22 @@ import functools
 import json
 import pathlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax.config import Config, ConfigError, Data
+from csbp_jax.data.buckets import check_lengths
 from csbp_jax.data.events import binning, cochlea, frame_cache, preparation, spoken_digits
 from csbp_jax.data.events.readers import Events, IntArray
 from csbp_jax.data.events.recordings import DATA_SETS, Recording, index, names_in_file, read, read_sorted
+from csbp_jax.data.source import Array, DataSource, Record, Rows
 from csbp_jax.data.splits import stratified
 
 
-def load(config: Config, folder: pathlib.Path) -> dict[str, frame_cache.CachedFrames]:
+def load(config: Config, folder: pathlib.Path) -> Mapping[str, DataSource]:
     """Load train, validation and test of an event data set as frames of counts ``x [T, H, W, 2]``.
 
     T is ``config.model.time_steps``. Sound has neither height nor polarity: x is ``[T, channels]``. Events are binned
@@ -40,7 +43,7 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, frame_cache.CachedFr
         raise ConfigError(f"data.size: {data.size} is not possible; {name} has no height and width, leave it out")
     parameters = _parameters(config, preparation.prepared(name, folder))
     unordered: set[str] = set()
-    rule = f"window{data.window}us" if data.bins == "window" else data.bins
+    rule = f"window{data.window}us" if parameters["window"] else data.bins
     readable = f"{name}-T{parameters['T']}-{rule}-{'x'.join(map(str, parameters['shape'][:2]))}"
     target = frame_cache.cache_dir(folder, readable, parameters)
     content = frame_cache.load_or_build(
@@ -55,7 +58,7 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, frame_cache.CachedFr
         print(f"{name}: timestamps decrease in {len(unordered)} recordings, which were sorted by time", file=sys.stderr)
     if left_out := len(content["skipped"]):
         print(f"{name}: {left_out} recordings left out; {target / 'frames.json'} lists them", file=sys.stderr)
-    return _split_sources(target, content, data)
+    return with_own_lengths(_split_sources(target, content, data), config)
 
 
 def fingerprint(config: Config, folder: pathlib.Path) -> str:
@@ -83,15 +86,26 @@ def class_names(config: Config, folder: pathlib.Path) -> tuple[str, ...]:
 def _parameters(config: Config, marker: preparation.Marker) -> dict[str, Any]:
     """Collect everything that the frames depend on."""
     data, shape = config.data, DATA_SETS[config.data.name].shape
+    return (
+        {
+            "name": data.name,
+            "shape": (*data.size, shape[2]) if data.size and data.resize == "events" else shape,
+            "archives": marker["archives"],
+            "sorted": marker["verified"],
+        }
+        | binning_of(config)
+        | _encoder(data.name)
+    )
+
+
+def binning_of(config: Config) -> dict[str, Any]:
+    """Return what frames depend on beside the events and their pixels; own and window have the same frames."""
+    bins, is_window = config.data.bins, config.data.bins in ("window", "own")
     return {
-        "name": data.name,
         "T": config.model.time_steps,
-        "bins": data.bins,
-        "window": data.window if data.bins == "window" else None,
-        "shape": (*data.size, shape[2]) if data.size and data.resize == "events" else shape,
-        "archives": marker["archives"],
-        "sorted": marker["verified"],
-    } | _encoder(data.name)
+        "bins": "window" if is_window else bins,
+        "window": config.data.window if is_window else None,
+    }
 
 
 def _show(stage: str, done: int, total: int) -> None:
@@ -116,12 +130,43 @@ def bin_events(events: Events, data: Data, T: int, shape: tuple[int, int, int]) 
     """Bin events by ``data.bins`` into counts ``[T, H, W, C]``, scaling coordinates from the sensor to ``shape``."""
     binning.check_grid(T, shape, "data.size")
     x, y, t, p, (height, width) = events  # raises if the sensor's size is unknown, which must not be guessed
-    if data.bins == "window":
+    if data.bins in ("window", "own"):
         edges = binning.by_window(t, T, data.window)
     else:
         edges = {"number": binning.by_number, "time": binning.by_time}[data.bins](t, T)
     x, y = binning.rescale(x, width, shape[1]), binning.rescale(y, height, shape[0])
     return binning.count(x, y, p, edges, shape)
+
+
+class _UntilLastEvent(Rows):
+    """Frames of a source, each recording's up to its last event."""
+
+    def __init__(self, source: DataSource):
+        super().__init__(source)
+        self.lengths = np.array([len(until_last_event(source[i]["x"])) for i in range(len(source))])
+
+    def __getitem__(self, i: int) -> Record:
+        record = super().__getitem__(i)
+        return record | {"x": until_last_event(record["x"])}
+
+
+def until_last_event(counts: Array) -> Array:
+    """Return the frames ``[T, ...]`` up to the last that has an event, at least one."""
+    busy = np.flatnonzero(counts.any(axis=tuple(range(1, counts.ndim))))
+    return counts[: max(busy, default=0) + 1]
+
+
+def with_own_lengths(splits: Mapping[str, DataSource], config: Config) -> Mapping[str, DataSource]:
+    """Return the sources, with ``data.bins`` own each recording's frames up to its last event.
+
+    Raises:
+      ConfigError: an option looks at a recording as a whole.
+    """
+    if config.data.bins != "own":
+        return splits
+    own = {split: _UntilLastEvent(source) for split, source in splits.items()}
+    check_lengths(np.concatenate([source.lengths for source in own.values()]), config, config.data.name)
+    return own
 
 
 def _split_sources(target: pathlib.Path, content: dict[str, Any], data: Data) -> dict[str, frame_cache.CachedFrames]:

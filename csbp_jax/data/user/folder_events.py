@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,11 +11,12 @@ from csbp_jax.data.events.binning import check_grid
 from csbp_jax.data.events.frame_cache import CachedFrames, cache_dir, load_or_build
 from csbp_jax.data.events.readers import IntArray, read_file, validate
 from csbp_jax.data.events.recordings import Recording, Splits, collect_errors
-from csbp_jax.data.events.sources import bin_events
+from csbp_jax.data.events.sources import bin_events, binning_of, with_own_lengths
+from csbp_jax.data.source import DataSource
 from csbp_jax.data.user.folder_files import fingerprint, labels_of, paths_of, print_skipped
 
 
-def load_events(config: Config, folder: pathlib.Path, splits: Splits, classes: int) -> dict[str, CachedFrames]:
+def load_events(config: Config, folder: pathlib.Path, splits: Splits, classes: int) -> Mapping[str, DataSource]:
     """Load recordings as ``config.model.time_steps`` frames, binned at the first call and cached in ``folder/frames``.
 
     All recordings are from one camera. With ``size`` and ``resize="events"`` coordinates are scaled from its size.
@@ -27,12 +28,9 @@ def load_events(config: Config, folder: pathlib.Path, splits: Splits, classes: i
     resized = data.size if data.resize == "events" else None
     parameters = {
         "files": fingerprint(splits),
-        "T": time_steps,
-        "bins": data.bins,
-        "window": data.window if data.bins == "window" else None,
         "size": resized,
         "sensor": "of all files",
-    }
+    } | binning_of(config)
     sensor = functools.cache(lambda: sensor_of(paths_of(splits), data.bad, 0 if resized else time_steps))
 
     def recordings(skipped: dict[str, str] | None) -> Splits:
@@ -48,14 +46,14 @@ def load_events(config: Config, folder: pathlib.Path, splits: Splits, classes: i
     target = cache_dir(folder, f"{pathlib.Path(data.dir).resolve().name}-T{time_steps}-{data.bins}", parameters)
     content = load_or_build(target, parameters, recordings, frames, skip=data.bad == "skip", show=lambda *_: None)
     print_skipped(content["skipped"])
-    sources = {}
+    sources: dict[str, DataSource] = {}
     for split, entry in content["parts"].items():
         rows = np.array(entry["rows"])
         # Not those of the cache: a new class without a usable file changes labels, but not the files' fingerprint.
         labels = labels_of(splits[split])
         usable = rows >= 0
         sources[split] = CachedFrames(target / f"{split}.npy", rows[usable], labels[usable], classes)
-    return sources
+    return with_own_lengths(sources, config)
 
 
 def sensor_of(paths: Sequence[pathlib.Path], bad: str, time_steps: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ Supported files depend on what the run was trained on:
                    ``[H, W]``, uint8 or in [0, 1]; for digits, a larger square picture is averaged over blocks
     frames         .npy .npz, as in csbp_jax.data.user.folder
     recordings     the formats of csbp_jax.data.events.readers
+    sequences      .npy .npz, ``[T, F]``, standardised as the data set's
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from csbp_jax.data.events import camera, readers, recordings, sources
 from csbp_jax.data.images import augment, reduced
 from csbp_jax.data.images.decode import decode, picture_shape, to_grey
 from csbp_jax.data.images.sources import resizer
+from csbp_jax.data.series.readers import DATA_SETS as SERIES
 from csbp_jax.data.source import Array
 from csbp_jax.data.user import folder, folder_events, folder_files
 from csbp_jax.runtime import files
@@ -59,6 +61,8 @@ def reader(config: Config, paths: Sequence[pathlib.Path], classes: Sequence[str]
         return functools.partial(_read_if_type, content, readers_by_type[content]), content != "pictures"
     if name == "digits_events" or name in recordings.DATA_SETS:
         return functools.partial(_read_recording, config), True
+    if name in SERIES:
+        return functools.partial(_read_series, config), True
     return functools.partial(_read_picture, config), False
 
 
@@ -180,7 +184,7 @@ def _event_reader(config: Config, trained_on: Sequence[pathlib.Path]) -> Read:
 
     def read(path: pathlib.Path) -> Array:
         height, width = data.size if data.size and data.resize == "events" else sensor()
-        return sources.bin_events(_read_events(path, sensor()), data, config.model.time_steps, (height, width, 2))
+        return _frames(_read_events(path, sensor()), config, (height, width, 2))
 
     return read
 
@@ -194,8 +198,22 @@ def _read_recording(config: Config, path: pathlib.Path) -> Array:
     else:
         events = _read_events(path, shape[:2])
     target = (*data.size, shape[2]) if data.size and data.resize == "events" else shape
-    counts = sources.bin_events(events, data, config.model.time_steps, target)
+    counts = _frames(events, config, target)
     return counts.reshape(len(counts), -1) if len(config.model.input_shape) == 1 else counts
+
+
+def _frames(events: readers.Events, config: Config, shape: tuple[int, int, int]) -> Array:
+    counts = sources.bin_events(events, config.data, config.model.time_steps, shape)
+    return sources.until_last_event(counts) if config.data.bins == "own" else counts
+
+
+def _read_series(config: Config, path: pathlib.Path) -> Array:
+    """Read a sequence, standardised as those of the data set."""
+    x = folder_files.read_array(path)
+    _check_shape(path, x.shape[1:], config.model.input_shape, "a step of this run's data is")
+    if len(x) > config.model.time_steps:
+        raise ConfigError(f"{path}: has {len(x)} time steps; allowed are up to {config.model.time_steps}")
+    return x.astype(np.float32)
 
 
 def _read_events(path: pathlib.Path, sensor: tuple[int, ...]) -> readers.Events:

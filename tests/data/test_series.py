@@ -1,0 +1,173 @@
+"""Published time series: read from files in their true format, split, standardised; and frames of own lengths."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from csbp_jax import configs, data
+from csbp_jax.config import ConfigError
+from csbp_jax.data.series import readers, sources
+from csbp_jax.data.source import lengths_of
+from csbp_jax.data.user import prediction_inputs
+from tests.support import event_formats, series_formats
+from tests.support.formats import zipped
+
+THREE_CHANNELS = {"X": [np.ones((20, 3))], "y": [0], "subject": [1]}
+TABLE = "vega_datasets/_data/seattle-weather.csv"
+
+
+def quiet(stage, done, total):
+    pass
+
+
+def prepared(name, folder, **options):
+    """Write the raw files of a data set and prepare it; return what was written, the preset's config, and splits."""
+    (folder / "raw").mkdir()
+    written = series_formats.WRITERS[name](folder / "raw", **options)
+    config = configs.load(name)
+    data.prepare(config, folder / "raw", folder, verify=False, show=quiet)
+    return written, config, data.load(config, folder)
+
+
+def by_training(values, train):
+    return (values - train.mean(axis=0)) / train.std(axis=0)
+
+
+def test_recordings_of_a_watch_are_averaged_split_by_person_and_standardised(tmp_path):
+    fields, config, splits = prepared("watch", tmp_path, samples=range(900, 2600, 7))
+    means = [x[: len(x) // 10 * 10].reshape(-1, 10, 6).mean(1) for x in fields["X"]]
+    person = fields["subject"]
+    train = np.concatenate([x for x, who in zip(means, person, strict=True) if who <= 7])
+    for split, persons in (("train", range(1, 8)), ("validation", (8,)), ("test", (9, 10))):
+        rows = np.flatnonzero(np.isin(person, persons))
+        source = splits[split]
+        np.testing.assert_array_equal(lengths_of(source), [len(fields["X"][i]) // 10 for i in rows])
+        for i, row in enumerate(rows):
+            np.testing.assert_allclose(source[i]["x"], by_training(means[row], train), atol=1e-4)
+            assert source[i]["y"] == fields["y"][row]
+    assert data.classes(config, tmp_path) == list(series_formats.EXERCISES)
+    steps = data.load(configs.load("watch_steps"), tmp_path)["test"]
+    np.testing.assert_array_equal(steps[3]["y"], [splits["test"][3]["y"]] * len(steps[3]["x"]))
+
+
+@pytest.mark.parametrize(
+    "named", [print, np.load, np.lib.format.open_memmap, pickle.loads], ids=lambda named: named.__name__
+)
+def test_no_code_is_run_from_a_pickle(tmp_path, named, capsys):
+    class Harmful:
+        def __reduce__(self):
+            return named, ("ran",)
+
+    content = series_formats.watch_file({"X": [], "y": Harmful()})
+    for name, file in (
+        ("watch_dataset.npy", content),
+        ("seglearn-1.2.5-py3-none-any.whl", zipped({"seglearn/data/watch_dataset.npy": content})),
+    ):
+        (tmp_path / name).write_bytes(file)
+        with pytest.raises(ConfigError, match=rf"{name}: cannot be read \(.*it names .*{named.__name__}"):
+            sources.prepare("watch", tmp_path, tmp_path, verify=False, show=quiet)
+        (tmp_path / name).unlink()
+    assert not capsys.readouterr().out
+
+
+def test_weather_predicts_the_day_after_a_window(tmp_path):
+    (days, values), config, splits = prepared("seattle_weather", tmp_path)
+    years = days.astype("datetime64[Y]").astype(int) + 1970
+    targets = np.arange(readers.DAYS, len(days))
+    train = targets[years[targets] <= 2013]
+    windows, following = (np.concatenate([values[t - readers.DAYS + i : t + i] for t in train]) for i in (0, 1))
+    last_day = data.load(config.replace("loss.per", "example"), tmp_path)
+    for split, year in (("train", 2013), ("validation", 2014), ("test", 2015)):
+        of_split = targets[years[targets] == year]
+        assert len(splits[split]) == len(of_split)
+        for i in (0, len(of_split) - 1):
+            day, steps, record = of_split[i], config.model.time_steps, splits[split][i]
+            expected = by_training(values[day - steps + 1 : day + 1], following)[:, 1:2]
+            np.testing.assert_allclose(record["x"], by_training(values[day - steps : day], windows), atol=1e-4)
+            np.testing.assert_allclose(record["y"], expected, atol=1e-4)
+            np.testing.assert_allclose(last_day[split][i]["y"], expected[-1], atol=1e-4)
+
+
+def test_strokes_are_movements_split_by_writer(tmp_path):
+    strokes, _, splits = prepared("omniglot_strokes", tmp_path)
+    assert [len(splits[split]) for split in splits] == [2 * 14, 2 * 2, 2 * 4]
+    movements = {}
+    for (name, writer), (one, two) in strokes.items():
+        rows = [[0, 0, 1], [*(one[3] - one[0]), 0], [*(two[0] - one[3]), 1], [*(two[3] - two[0]), 0]]
+        movements[name, writer] = np.array(rows) * (1, -1, 1)  # rows of a file count down
+    train = np.concatenate([x for (_, writer), x in movements.items() if writer <= 14])
+    expected = [by_training(x, train) for (_, writer), x in sorted(movements.items()) if writer >= 17]
+    np.testing.assert_allclose(splits["test"].take(np.arange(8), None)["x"], expected, atol=1e-4)
+    np.testing.assert_array_equal([splits["test"][i]["y"] for i in range(8)], np.repeat([0, 1], 4))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "words"),
+    [
+        ("watch", "watch_dataset.npy", b"\x93NUMPY\x01\x00\x06\x00{}   \n", "correct keys"),
+        ("watch", "watch_dataset.npy", series_formats.watch_file(THREE_CHANNELS), "six channels"),
+        ("seattle_weather", "vega_datasets-0.9.0-py3-none-any.whl", b"text", "not a zip"),
+        ("seattle_weather", "vega_datasets-0.9.0-py3-none-any.whl", zipped({TABLE: b"day,rain"}), "day,rain"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, name, file, content, words):
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(ConfigError, match=f"{file}: cannot be read .*{words}.*fetch it again"):
+        sources.prepare(name, tmp_path, tmp_path, verify=False, show=quiet)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("watch", "data.size", (8, 8)),
+        ("watch", "model.time_steps", 2),
+        ("watch", "loss", {"task": "value", "name": "mse"}),
+        ("seattle_weather", "model.time_steps", readers.DAYS + 1),
+        ("seattle_weather", "loss", {"task": "class", "name": "rate"}),
+    ],
+)
+def test_options_that_are_not_possible(tmp_path, name, field, value):
+    _, config, _ = prepared(name, tmp_path, **({"samples": range(900, 1000)} if name == "watch" else {}))
+    fields = {f"{field}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {field: value}
+    with pytest.raises(ConfigError, match=next(iter(fields))):
+        data.load(config.replace(**fields), tmp_path)
+
+
+def test_what_was_not_verified_is_prepared_from_verified_files(tmp_path):
+    _, config, _ = prepared("seattle_weather", tmp_path)
+    before = data.fingerprint(config, tmp_path)
+    data.prepare(config, None, tmp_path, verify=False, show=quiet)
+    assert data.fingerprint(config, tmp_path) == before
+    with pytest.raises(ConfigError, match="the published file 210,822"):
+        data.prepare(config, tmp_path / "raw", tmp_path, show=quiet)
+
+
+def test_a_file_to_predict_is_a_sequence_of_the_data(tmp_path):
+    config = configs.load("watch")
+    read, events = prediction_inputs.reader(config, [])
+    np.save(tmp_path / "a.npy", np.ones((12, 6)))
+    assert events and read(tmp_path / "a.npy").shape == (12, 6)
+    for wrong in (np.ones((12, 5)), np.ones((config.model.time_steps + 1, 6))):
+        np.save(tmp_path / "b.npy", wrong)
+        with pytest.raises(ConfigError, match=r"b\.npy: "):
+            read(tmp_path / "b.npy")
+
+
+def test_frames_of_own_length_are_those_of_windows_up_to_the_last_event(tmp_path):
+    event_formats.trees("fsdd", tmp_path / "raw")
+    own = configs.load("fsdd_lengths").replace(**{"data.window": 10_000, "model.time_steps": 6})
+    data.prepare(own, tmp_path / "raw", tmp_path, verify=False, show=quiet)
+    window = own.replace("data.bins", "window")
+    ours, theirs = data.load(own, tmp_path)["train"], data.load(window, tmp_path)["train"]
+    assert {*ours.lengths} == {2, 3}  # the last of the 30 or 32 ms are silent
+    for i, length in enumerate(ours.lengths):
+        frames = theirs[i]["x"]
+        np.testing.assert_array_equal(ours[i]["x"], frames[:length])
+        assert frames[length - 1].any() and not frames[length:].any()
+    assert len({path.name for path in (tmp_path / "frames").glob("fsdd-*") if path.is_dir()}) == 1
+    read, _ = prediction_inputs.reader(own, [])
+    (tmp_path / "0_ann_10.wav").write_bytes(event_formats.wav(event_formats.voice(0, 0.03)))
+    assert len(read(tmp_path / "0_ann_10.wav")) in (2, 3)
+    with pytest.raises(ConfigError, match=r"data\.augment: mixup"):
+        data.load(own.replace("data.augment", ("mixup",)), tmp_path)
