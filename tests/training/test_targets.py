@@ -203,6 +203,14 @@ def test_reports_and_model_cards_speak_of_the_measure(kind, runs, tmp_path):
     assert ("accuracy" in (page + card).lower()) == (PRIMARY[kind] == "accuracy")
 
 
+def test_norms_with_parameters_of_time_steps_train_where_all_sequences_are_shorter(tmp_path):
+    x = [sequence[: T - 2] for sequence in records()]
+    own = csbp_jax.Own(data=lambda config, folder: {"train": (x, np.arange(72) % 2), "test": (x, np.arange(72) % 2)})
+    config = dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, norm="tebn"), epochs=1)
+    result = csbp_jax.train(config, own=own, root=tmp_path, name="short", console=Console(quiet=True))
+    assert 0 <= result["last"]["test_accuracy"] <= 1
+
+
 def test_an_experiment_on_values_has_contrasts_in_r2(tmp_path):
     """Its members are those runs alone; sequences of one length stay on the device, of several do not."""
     random = np.random.default_rng(1)
