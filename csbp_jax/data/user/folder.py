@@ -61,7 +61,7 @@ def fingerprint(config: Config, folder: pathlib.Path) -> str:
     del folder
     splits, _ = list_files(config)
     root = pathlib.Path(config.data.dir)
-    tables = b"".join(files.read_bytes(path, files.LARGE) for path in _tables(root, None).values())
+    tables = b"".join(files.read_bytes(path, files.LARGE) for path in _tables(root, {}).values())
     return folder_files.fingerprint(splits) + (hashlib.sha256(tables).hexdigest() if tables else "")
 
 
