@@ -1,6 +1,4 @@
-"""The recordings of ``fsdd`` in frames of 20 ms, each as long as it lasts: 7 to 115 frames, in place of 40 frames that
-last as long as the recording needs.
-"""
+"""The recordings of ``fsdd`` in as many frames of 20 ms as each lasts, up to 115, in place of 40 equal parts of each."""
 
 import dataclasses
 
