@@ -304,6 +304,10 @@ def test_the_last_state_is_that_at_the_end_of_each_sequence(x64, name):
         close((spikes[b, :length], u[b, :length]), (alone[b][0][0], alone[b][2][0]))
 
 
+def of_batches(parts):
+    return {name: np.array([part[name] for part in parts], float) for name in parts[0]}
+
+
 def test_measures_of_batches_add_up_to_those_of_all_examples(x64):
     rng = np.random.default_rng(8)
     for task, per in [(task, per) for task in ("class", "labels", "value") for per in ("example", "step")]:
@@ -320,7 +324,7 @@ def test_measures_of_batches_add_up_to_those_of_all_examples(x64):
                 o, y = logits[b, : lengths[b]], batch["y"][b]
                 o, y = (o, y[: lengths[b]]) if per == "step" else (o.mean(0, keepdims=True), y[None])
                 numbers.append((o, y))
-        actual = measures.measures(config, {name: sum(part[name] for part in parts) for name in parts[0]})
+        actual = measures.measures(config, of_batches(parts))
         o, y = (np.concatenate(column) for column in zip(*numbers, strict=True))
         hits = np.mean([np.mean(o.argmax(-1) == y) for o, y in numbers]) if task == "class" else 0
         both = np.sum((o > 0) & (y[..., None] > 0 if task == "class" else y > 0))
@@ -336,22 +340,26 @@ def test_measures_of_batches_add_up_to_those_of_all_examples(x64):
         assert next(iter(actual)) == measures.primary(config)
 
 
-@pytest.mark.parametrize("mean", [0.0, 30.0, -1e3])
-def test_r2_in_float32_is_right_far_from_0(mean):
+@pytest.mark.parametrize(
+    "mean, deviation", [(0.0, 1.0), (30.0, 1.0), (-1e3, 1.0), (1e6, 1.0), (0.1, 0.0), (1e6 + 1 / 16, 0.0)]
+)
+def test_r2_in_float32_is_right_far_from_0_and_0_where_all_values_are_equal(mean, deviation):
     rng, config = np.random.default_rng(9), with_loss("value", "mse")
-    y = (mean + rng.normal(size=(6, 100, C))).astype(np.float32)
+    y = (mean + deviation * rng.normal(size=(6, 7, C))).astype(np.float32)
     o = (y + rng.normal(size=y.shape) / 2).astype(np.float32)
-    parts = [measures.sums(config, jnp.asarray(o[:, None]), jnp.asarray(y)) for o, y in zip(o, y, strict=True)]
-    total = {name: sum(float(part[name]) for part in parts) for name in parts[0]}
-    o, y = o.astype(float), y.astype(float)
-    expected = 1 - np.sum((o - y) ** 2) / np.sum((y - y.mean()) ** 2)
-    np.testing.assert_allclose(measures.measures(config, total)["r2"], expected, rtol=1e-5)
+    where = np.arange(6 * 7).reshape(6, 7) < 40
+    parts = [
+        measures.sums(config, jnp.asarray(o[:, None]), jnp.asarray(y), where=jnp.asarray(where))
+        for o, y, where in zip(o, y, where, strict=True)
+    ]
+    of_first = measures.of_batch(config, jnp.asarray(o[0, :, None]), jnp.asarray(y[0]))["r2"]
 
+    def r2(o, y):
+        o, y = o.astype(float), y.astype(float)
+        return 1 - np.sum((o - y) ** 2) / np.sum((y - y.mean()) ** 2) if deviation else 0
 
-def test_r2_of_equal_targets_is_0():
-    config = with_loss("value", "mse")
-    sums = measures.sums(config, jnp.zeros((B, T, C)), jnp.full((B, C), 0.1))
-    assert measures.measures(config, sums)["r2"] == 0
+    np.testing.assert_allclose(measures.measures(config, of_batches(parts))["r2"], r2(o[where], y[where]), rtol=1e-5)
+    np.testing.assert_allclose(of_first, r2(o[0], y[0]), rtol=1e-5)
 
 
 def test_synaptic_operations_in_padding_are_not_counted():
@@ -379,6 +387,17 @@ def test_initial_rates_are_those_of_the_steps_that_are_there():
     calibrate = jax.jit(learner.calibrate, static_argnums=0)
     params = calibrate(run, state, long, jnp.full(64, T)).params
     assert_trees_all_close(params, calibrate(run, state, x).params, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["tebn", "bntt"])
+def test_norms_per_time_step_evaluate_a_sequence_that_ends_before_their_last_step(x64, kind):
+    norm, rng = norms.make(kind, PADDED)(), np.random.default_rng(12)
+    x = rng.normal(size=(B, PADDED, C))
+    variables = jax.tree.map(lambda leaf: leaf + rng.uniform(size=leaf.shape), norm.init(jax.random.key(0), x, False))
+    apply = functools.partial(nn.apply(norms.over_time, norm), variables)
+    close(apply(x[:, :T], False, PADDED), apply(x, False, PADDED)[:, :T])
+    with pytest.raises(ConfigError, match="has parameters of 5 time steps"):
+        apply(x[:, :T], True, PADDED)
 
 
 @pytest.mark.parametrize("changes, steps, error, words", [

@@ -180,15 +180,15 @@ class Members:
         if self.resident:
             preemption.current().raise_if_requested()
             sums = self.evaluation(states, keys, self.resident.blocks[split])
-            total = {name: values.sum(axis=1, dtype=float) for name, values in jax.device_get(sums).items()}
+            of_batches = {name: values.T.astype(float) for name, values in jax.device_get(sums).items()}
         else:
             steps = []
             for number, batch in enumerate(self._eval_batches(split)):
                 preemption.current().raise_if_requested()
                 steps.append(self.eval_step(states, keys[:, number], self.shard_batch(batch, axis=0)))
-            total = jax.tree.map(lambda *sums: np.sum(sums, axis=0, dtype=float), *jax.device_get(steps))
-        of_task = {name: np.asarray(v) for name, v in measures.measures(self.config, total).items()}
-        return of_task | {"loss": total["loss"] / total["count"]}
+            of_batches = jax.tree.map(lambda *sums: np.array(sums, float), *jax.device_get(steps))
+        loss = of_batches["loss"].sum(axis=0) / of_batches["count"].sum(axis=0)
+        return measures.measures(self.config, of_batches) | {"loss": loss}
 
 
 class _Batches:

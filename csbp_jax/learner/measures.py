@@ -1,7 +1,7 @@
 """How good outputs are: accuracy of classes, F1 of labels, R2 and mean absolute error of values.
 
-Each is a function of sums over the examples, which add up over batches: :func:`sums` of a batch, :func:`measures` of
-the total. With ``loss.per`` step, all are of every time step that is there.
+Each is a function of sums over the examples of a batch: :func:`sums` of one, :func:`measures` of all. With ``loss.per``
+step, all are of every time step that is there.
 
     accuracy    mean over examples of their share of time steps whose largest logit is that of the class
     f1          2 TP / (2 TP + FP + FN) over all labels together, each predicted at a probability above 1/2
@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from csbp_jax.config import Config
 from csbp_jax.xla.lengths import mean_over_time, valid
@@ -26,23 +25,33 @@ def primary(config: Config) -> str:
     return _PRIMARY[config.loss.task]
 
 
-def measures(config: Config, sums: dict[str, Any]) -> dict[str, Any]:
-    """Compute the measures of a task from sums, its primary one first: numbers, or arrays of one number for each run.
+def measures(config: Config, batches: dict[str, Any]) -> dict[str, Any]:
+    """Compute the measures of a task from sums of batches, its primary one first: numbers, or one for each run.
+
+    Far from 0, the spread of values is a small difference of large sums. So it is that within batches, about their
+    means, and that of their means:
+
+        sum (y - mean y)**2 = sum over batches of  sum (y - m)**2  +  n (m - mean y)**2
 
     Args:
       config: gives the task.
-      sums: those of :func:`sums` and, of classes, the ``count`` of examples; added up in float64 where there is one.
+      batches: those of :func:`sums` and, of classes, the ``count`` of examples, ``[batches, ...]``; on the host in
+        float64.
     """
+    total = {name: values.sum(axis=0) for name, values in batches.items()}
     match config.loss.task:
         case "class":
-            return {"accuracy": sums["correct"] / sums["count"]}
+            return {"accuracy": total["correct"] / total["count"]}
         case "labels":
-            return {"f1": 2 * sums["both"] / jnp.maximum(sums["predicted"] + sums["actual"], 1)}
-    total = sums["total"] + sums["total_rest"]
-    spread = (sums["squares"] + sums["squares_rest"]) - total * (total / sums["values"])
+            chosen = total["predicted"] + total["actual"]
+            return {"f1": 2 * total["both"] / (chosen + (chosen == 0))}
+    n, mean = batches["values"], batches["mean"] + batches["mean_rest"]
+    offset = mean - mean[:1]  # exactly 0 where all are equal
+    spread = total["spread"] + (n * (offset - (n * offset).sum(axis=0) / total["values"]) ** 2).sum(axis=0)
+    differ = spread > 0
     return {
-        "r2": jnp.where(spread > 0, 1 - sums["residual"] / jnp.where(spread > 0, spread, 1), 0),
-        "mae": sums["absolute"] / sums["values"],
+        "r2": differ - differ * total["residual"] / (spread + ~differ),
+        "mae": total["absolute"] / total["values"],
     }
 
 
@@ -53,7 +62,7 @@ def sums(
     lengths: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
-    """Sum what the measures of a task need over the examples of a batch: scalars that add up over batches.
+    """Sum what the measures of a task need over the examples of a batch: scalars.
 
     Args:
       config: gives the task, and whether targets are of examples or of time steps.
@@ -82,26 +91,19 @@ def sums(
 
 
 def _sums_of_values(outputs: jax.Array, targets: jax.Array, counted: jax.Array) -> dict[str, jax.Array]:
-    """Sum values and their squares each as two numbers, so that float32 loses no digit of the variance.
-
-    Far from 0, a variance is a small difference of large sums. So values are taken from c, their mean in 8 bits:
-
-        sum y = n c + sum (y - c)           sum y**2 = n c**2 + 2 c sum (y - c) + sum (y - c)**2
-
-    The first product of each is exact up to 65,536 numbers a batch, with the last bits of n c**2 in the rest.
-    """
+    """Sum errors, and the spread about the mean, which is two numbers, as float32 would round it."""
     n = counted.sum().astype(outputs.dtype)
-    c = lax.reduce_precision(jnp.sum(targets, where=counted) / jnp.maximum(n, 1), exponent_bits=8, mantissa_bits=7)
-    offset, error = targets - c, targets - outputs
-    rest = jnp.sum(offset, where=counted)
-    leading = lax.reduce_precision(n * c, exponent_bits=8, mantissa_bits=15)
-    squares_rest = (n * c - leading) * c + 2 * c * rest + jnp.sum(jnp.square(offset), where=counted)
+
+    def mean_of(values: jax.Array) -> jax.Array:
+        return jnp.sum(values, where=counted) / jnp.maximum(n, 1)
+
+    mean, error = mean_of(targets), targets - outputs
+    rest = mean_of(targets - mean)
     return {
         "values": n,
-        "total": n * c,
-        "total_rest": rest,
-        "squares": leading * c,
-        "squares_rest": squares_rest,
+        "mean": mean,
+        "mean_rest": rest,
+        "spread": jnp.sum(jnp.square(targets - mean - rest), where=counted),
         "residual": jnp.sum(jnp.square(error), where=counted),
         "absolute": jnp.sum(jnp.abs(error), where=counted),
     }
@@ -112,7 +114,8 @@ def of_batch(config: Config, logits: jax.Array, y: jax.Array, lengths: jax.Array
     name = primary(config)
     if name == "accuracy":
         return {name: correct(config, logits, y, lengths).mean()}
-    return {name: measures(config, sums(config, logits, y, lengths))[name]}
+    of_one = {key: value[None] for key, value in sums(config, logits, y, lengths).items()}
+    return {name: measures(config, of_one)[name]}
 
 
 def correct(config: Config, logits: jax.Array, labels: jax.Array, lengths: jax.Array | None = None) -> jax.Array:

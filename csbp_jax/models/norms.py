@@ -141,11 +141,12 @@ def over_time(
 ) -> jax.Array:
     """Apply a norm to ``h [B, T, ...]``; a static h (T = 1) is normalised as if repeated over ``time_steps``.
 
-    lengths: of sequences of unequal length, ``[B]``; a norm with parameters per time step then sees them padded to all.
+    lengths: of sequences of unequal length, ``[B]``; a norm with parameters per time step then sees them padded to all,
+    as it sees any that are shorter in evaluation.
     """
-    if lengths is not None:
-        T = h.shape[1]
-        more = max(getattr(norm, "time_steps", T) - T, 0)
+    T = h.shape[1]
+    more = max(getattr(norm, "time_steps", T) - T, 0)
+    if lengths is not None or (more and T > 1 and not train):
         padded: jax.Array = norm(jnp.pad(h, ((0, 0), (0, more), *((0, 0),) * (h.ndim - 2))), train, lengths=lengths)
         return padded[:, :T]
     same_at_all = h.shape[1] == 1 and type(norm) is BatchNorm

@@ -190,9 +190,10 @@ class CompiledRun:
             check()
             sums.append(self._eval_step(state, keys[number], self.shard_batch(batch)))
             jax.block_until_ready(sums[-2:-1])  # at most two batches are in flight
-        total = {name: sum(float(batch_sums[name]) for batch_sums in sums) for name in sums[0]}
-        measured = {name: float(value) for name, value in measures.measures(self.config, total).items()}
-        return {"count": int(total["count"]), **measured, "loss": total["loss"] / total["count"]}
+        of_batches = jax.tree.map(lambda *values: np.array(values, float), *jax.device_get(sums))
+        measured = {name: float(value) for name, value in measures.measures(self.config, of_batches).items()}
+        count = of_batches["count"].sum()
+        return {"count": int(count), **measured, "loss": float(of_batches["loss"].sum() / count)}
 
     def shard_batch(self, batch: Mapping[str, np.ndarray]) -> Batch:
         """Split a batch on the host over the mesh."""
