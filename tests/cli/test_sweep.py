@@ -11,7 +11,7 @@ from csbp_jax.cli import main, sweep_commands
 from csbp_jax.config import ConfigError
 from csbp_jax.experiment import system
 from csbp_jax.runs import RunTable
-from csbp_jax.runs.run import tested_columns
+from csbp_jax.runs.run import tested_columns as columns_of
 from csbp_jax.runtime import seals
 
 DIGITS = configs.load("digits")
@@ -45,7 +45,7 @@ def trained(monkeypatch):
     def train(of_group, of_members, records, show, save):
         chunks.append(of_members)
         shares = np.array([accuracy(c) - 0.001 * (c.seed % 3) for c in of_members])
-        names = [f"{kind}_{name}" for name in tested_columns(["test_accuracy"]) for kind in ("last", "chosen")]
+        names = [f"{kind}_{name}" for name in columns_of(["test_accuracy"]) for kind in ("last", "chosen")]
         diverged = np.array([c.optimizer.lr > 1 for c in of_members])
         rates = {"rates.fc1": np.array([[0.5, 0.1 * (c.seed == 0)] for c in of_members])}
         return {name: np.where(diverged, np.nan, shares) for name in names} | {"diverged": diverged} | rates
