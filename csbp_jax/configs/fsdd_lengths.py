@@ -1,4 +1,4 @@
-"""The recordings of ``fsdd`` in as many frames of 20 ms as each lasts, up to 115, in place of 40 equal parts of each."""
+"""The recordings of ``fsdd`` in as many frames of 20 ms as each lasts, up to 115, in place of 40 equal parts."""
 
 import dataclasses
 
