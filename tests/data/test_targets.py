@@ -72,11 +72,13 @@ def test_batches_are_a_function_of_seed_and_step(start, processes, threads):
 
 
 def test_equally_long_records_are_batched_as_arrays():
-    x, y = np.random.default_rng(0).normal(size=(30, 4, 2)).astype(np.float32), np.arange(30) % 3
+    x, y = np.random.default_rng(0).normal(size=(30, 6, 2)).astype(np.float32), np.arange(30) % 3
     expected = list(itertools.islice(data.train_batches(ArraySource(x, y, 3), 8, 0), 7))
-    listed = list(itertools.islice(data.train_batches(ArraySource(list(x), y, 3), 8, 0), 7))
+    pair = list(x), y
+    source = arrays.sources({"train": pair, "validation": pair, "test": pair}, config_of(), "own")["train"]
+    listed = list(itertools.islice(data.train_batches(source, 8, 0), 7))
     chex.assert_trees_all_equal(expected, listed)
-    assert "lengths" not in listed[0] and not Buckets.of(ArraySource(list(x), y, 3), 8, 4).describe()
+    assert "lengths" not in listed[0] and not Buckets.of(source, 8, 4).describe()
 
 
 @pytest.mark.parametrize("ends", [(), (20, 60, 100), (300,)])
@@ -134,6 +136,14 @@ def test_targets_of_own_data_have_one_form(kind):
     assert record["y"].shape == shape and record["y"].dtype == ("float32" if "task" in loss else "int32")
     assert len(splits["validation"]) == 2 and ("lengths" in batch) == (x is RAGGED)
     assert batch["y"].dtype == record["y"].dtype
+
+
+@pytest.mark.parametrize("length", [1, 4, 6])
+def test_a_split_of_equal_lengths_beside_others_has_lengths(length):
+    test = [np.ones((length, 3))] * 4, np.ones(4)
+    splits = arrays.sources({"train": (RAGGED, np.ones(20)), "test": test}, config_of(**VALUE), "own")
+    batch = next(data.eval_batches(splits["test"], 4))
+    assert batch["lengths"].tolist() == [length] * 4 and batch["x"].shape == (4, max(length, 2), 3)
 
 
 WRONG = {
