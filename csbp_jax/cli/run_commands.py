@@ -149,7 +149,7 @@ def predict(argv: Sequence[str]) -> None:
         # Names of classes are those of a config.json, which may be from others.
         print(escaped(text) if sys.stdout.isatty() else text, end="", flush=True)
     if problems:
-        raise ConfigError(f"{len(problems)} of {len(predictions)} files could not be read; the others are predicted")
+        raise ConfigError(f"{len(problems)} of {len(options.files)} files could not be read; the others are predicted")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

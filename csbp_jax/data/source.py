@@ -34,7 +34,7 @@ class DataSource(Protocol):
     classes: int
     """Number of classes, or of labels or values of a target (``loss.task``)."""
     lengths: Array | None = None
-    """Time steps of each record, ``[N]``; None if all have as many."""
+    """Time steps of each record, ``[N]``; None if all of all splits have as many."""
     per_step: bool = False
     """Whether a target has a time axis, its first (``loss.per``)."""
     events: bool = False
@@ -268,6 +268,6 @@ def pad(array: Array, length: int) -> Array:
 
 
 def lengths_of(source: DataSource) -> Array | None:
-    """Return the time steps of each record; None if all have as many, as those of a source that does not say."""
+    """Return the time steps of each record; None if all splits have as many, or for a source that does not say."""
     lengths: Array | None = getattr(source, "lengths", None)
-    return None if lengths is None or not np.ptp(lengths) else lengths
+    return lengths

@@ -31,8 +31,10 @@ def numbers(y: Any, axes: int, loss: Loss, count: int, name: str) -> Array:
         raise ConfigError(f"{name}: y is {array.dtype} {array.shape}; expected are {words}")
     with np.errstate(over="ignore"):
         array = (array if array.ndim > axes else array[..., None]).astype(np.float32)
-    if count and array.shape[-1] != count:
-        raise ConfigError(f"{name}: y has {array.shape[-1]} numbers for a target; expected are {count} (model.classes)")
+    if array.shape[-1] != (count or array.shape[-1] or 1):
+        raise ConfigError(
+            f"{name}: y has {array.shape[-1]} numbers for a target; expected are {count or 'some'} (model.classes)"
+        )
     wrong = np.argwhere(~np.isin(array, (0, 1)) if loss.task == "labels" else ~np.isfinite(array))
     if len(wrong):
         raise ConfigError(f"{name}: y{wrong[0].tolist()} is {array[tuple(wrong[0])]}; expected are {words}")
@@ -76,10 +78,10 @@ def of_records(y: Any, steps: Sequence[int], loss: Loss, count: int, most: int, 
         y = np.asarray(y)
     except ConfigError:
         raise
-    except ValueError:
+    except (TypeError, ValueError):
         raise ConfigError(
-            f"{name}: y holds targets of several shapes; expected is one for each record, or for each time step with "
-            "loss.per step"
+            f"{name}: y holds no targets, or targets of several shapes; expected is one for each record, or for each "
+            "time step with loss.per step"
         ) from None
     total = sum(steps) if loss.per == "step" else len(steps)
     flat = classes(y, total, most, name) if loss.task == "class" else numbers(y, 1, loss, count, name)

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from csbp_jax import data
 from csbp_jax.config import ConfigError, one_line
-from csbp_jax.data.source import ArraySource
+from csbp_jax.data.source import ArraySource, lengths_of
 from csbp_jax.data.user import arrays, prediction_inputs
 from csbp_jax.evaluation import forward
 from csbp_jax.runs import restore
@@ -76,19 +76,21 @@ def predict(
         return []
     size = min(len(files), restored.config.eval_batch_size)
     restored = restored._replace(config=dataclasses.replace(restored.config, eval_batch_size=size))
-    names, read, events = _names_and_reader(restored, files, data_dir)
+    names, read, events, several = _names_and_reader(restored, files, data_dir)
     per_step = loss.per == "step"
     measure = forward.apply_all(
         restored, events, forward.top_classes(top, per_step) if loss.task == "class" else forward.outputs(loss)
     )
     answers: dict[int, list[Answer]] = {}
     for indices, records in _groups(restored, read, events, files, answers):
-        several = len({len(record) for record in records}) > 1
-        source = ArraySource(records if several else np.stack(records), np.zeros(len(records), np.int32), len(names))
+        # One time step beside longer sequences is a sequence, and no still input, which is repeated.
+        still = len(records[0]) == 1 and not several()
+        listed = len({len(record) for record in records}) > 1 or (len(records[0]) == 1 and not still)
+        source = ArraySource(records if listed else np.stack(records), np.zeros(len(records), np.int32), len(names))
         measured = measure(source)
         for row, (i, record) in enumerate(zip(indices, records, strict=True)):
             of_file = jax.tree.map(lambda array, at=row: array[at], measured)
-            steps = range(restored.config.model.time_steps if len(record) == 1 else len(record)) if per_step else [...]
+            steps = range(restored.config.model.time_steps if still else len(record)) if per_step else [...]
             answers[i] = [_answer(str(files[i]), names, jax.tree.map(lambda a, t=t: a[t], of_file), t) for t in steps]
     return [answer for i in range(len(files)) for answer in answers[i]]
 
@@ -103,14 +105,14 @@ def _answer(file: str, names: list[str], measured: dict[str, NDArray[Any]], step
 
 def _names_and_reader(
     run: restore.RestoredRun, files: list[pathlib.Path], data_dir: str | pathlib.Path
-) -> tuple[list[str], prediction_inputs.Read, bool]:
-    """Return the names of the classes, the reader of files, and whether its records are frames of events."""
+) -> tuple[list[str], prediction_inputs.Read, bool, Callable[[], bool]]:
+    """Return the names of the classes, and what :func:`prediction_inputs.reader` does."""
     if not run.own.data:
         names = run.classes or data.classes(run.config, data_dir)
         return names, *prediction_inputs.reader(run.config, files, run.classes)
     parts, _ = restore.load_data(run, data_dir)
     names = build.class_names(run.config, parts, data_dir)
-    return names, arrays.reader(parts["train"]), parts["train"].events
+    return names, arrays.reader(parts["train"]), parts["train"].events, lambda: lengths_of(parts["train"]) is not None
 
 
 def _groups(

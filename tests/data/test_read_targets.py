@@ -72,11 +72,13 @@ def test_batches_are_a_function_of_seed_and_step(start, processes, threads):
 
 
 def test_equally_long_records_are_batched_as_arrays():
-    x, y = np.random.default_rng(0).normal(size=(30, 4, 2)).astype(np.float32), np.arange(30) % 3
+    x, y = np.random.default_rng(0).normal(size=(30, 6, 2)).astype(np.float32), np.arange(30) % 3
     expected = list(itertools.islice(data.train_batches(ArraySource(x, y, 3), 8, 0), 7))
-    listed = list(itertools.islice(data.train_batches(ArraySource(list(x), y, 3), 8, 0), 7))
+    pair = list(x), y
+    source = arrays.sources({"train": pair, "validation": pair, "test": pair}, config_of(), "own")["train"]
+    listed = list(itertools.islice(data.train_batches(source, 8, 0), 7))
     chex.assert_trees_all_equal(expected, listed)
-    assert "lengths" not in listed[0] and not Buckets.of(ArraySource(list(x), y, 3), 8, 4).describe()
+    assert "lengths" not in listed[0] and not Buckets.of(source, 8, 4).describe()
 
 
 @pytest.mark.parametrize("ends", [(), (20, 60, 100), (300,)])
@@ -136,6 +138,14 @@ def test_targets_of_own_data_have_one_form(kind):
     assert batch["y"].dtype == record["y"].dtype
 
 
+@pytest.mark.parametrize("length", [1, 4, 6])
+def test_a_split_of_equal_lengths_beside_others_has_lengths(length):
+    test = [np.ones((length, 3))] * 4, np.ones(4)
+    splits = arrays.sources({"train": (RAGGED, np.ones(20)), "test": test}, config_of(**VALUE), "own")
+    batch = next(data.eval_batches(splits["test"], 4))
+    assert batch["lengths"].tolist() == [length] * 4 and batch["x"].shape == (4, max(length, 2), 3)
+
+
 WRONG = {
     "a sequence without time steps": (
         [*RAGGED[:-1], np.ones((0, 3))],
@@ -155,7 +165,9 @@ WRONG = {
     "classes of floats": (RAGGED, np.ones(20), {}, r"y is float64 \(20,\); expected are labels from 0 on"),
     "a target a record": (RAGGED, np.ones(20, int), {"per": "step"}, r"y of record 0 is \(\), but it has 2 time steps"),
     "steps too few": (RAGGED, [np.ones(2, int)] * 20, {"per": "step"}, "record 1 is .2,., but it has 6 time steps"),
-    "steps without per": (RAGGED, [np.ones(len(x)) for x in RAGGED], VALUE, "y holds targets of several shapes"),
+    "steps without per": (RAGGED, [np.ones(len(x)) for x in RAGGED], VALUE, "y holds .*targets of several shapes"),
+    "no targets of steps": (RAGGED, None, {**VALUE, "per": "step"}, "y holds no targets"),
+    "targets without numbers": (EQUAL, np.ones((20, 0)), VALUE, "y has 0 numbers for a target; expected are some"),
     "two splits": (
         EQUAL,
         np.ones((20, 2)),
@@ -251,6 +263,8 @@ TABLES = {
     "empty": ("", VALUE, "has the columns none"),
     "no files": ("file,a\n", VALUE, "names no file"),
     "a file that is not there": ("file,a\ngone.npy,1\n", VALUE, ":2: there is no file .*gone.npy"),
+    "a file above": ("file,a\n../x/0.npy,1\n", VALUE, ":2: ../x/0.npy is outside .*; name files below it"),
+    "a file elsewhere": ("file,a\n/x/0.npy,1\n", VALUE, ":2: /x/0.npy is outside"),
     "a file twice": ("file,a\n0.npy,1\n0.npy,2\n", VALUE, ":3: names .*0.npy again, after line 2"),
     "not a number": ("file,a\n0.npy,1\n1.npy,nan\n", VALUE, ":3: a is 'nan'; expected is a finite number"),
     "a word": ("file,a\n0.npy,cat\n", VALUE, ":2: a is 'cat'; expected is a finite number"),

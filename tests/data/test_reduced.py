@@ -165,7 +165,7 @@ def test_a_picture_to_predict_is_resized_as_in_the_test_split(prepared, tmp_path
         for i, record in enumerate(stored(prepared, None, "validation")):
             path = tmp_path / f"{i}.jpg"
             path.write_bytes(record["image"])
-            read, _ = prediction_inputs.reader(config, [path])
+            read, *_ = prediction_inputs.reader(config, [path])
             pictures.append(read(path))
             np.testing.assert_array_equal(pictures[-1], data.load(config, prepared)["test"][i]["x"])
     assert not np.array_equal(pictures[:3], pictures[3:])

@@ -325,7 +325,7 @@ def test_frames_of_another_number_of_time_steps_are_refused_without_the_training
     config = replaced(config, "model.time_steps", 3)
     for steps in (1, 3, 7):
         np.save(tmp_path / f"{steps}.npy", np.zeros((steps, 8, 8, 2)))
-    read, _ = prediction_inputs.reader(config, [tmp_path / "1.npy"])
+    read, *_ = prediction_inputs.reader(config, [tmp_path / "1.npy"])
     assert len(read(tmp_path / "1.npy")) == 1 and len(read(tmp_path / "3.npy")) == 3
     with pytest.raises(ConfigError, match=r"7.npy: has 7 time steps; expected is model.time_steps \(3\), or 1"):
         read(tmp_path / "7.npy")
@@ -346,7 +346,7 @@ def test_recordings_for_a_data_set_are_binned_as_its_own(tmp_path):
     for i, size in enumerate(sizes):
         x, y, t, p, _ = digits_events.recording(i)
         np.savez(tmp_path / f"{i}.npz", x=x, y=y, t=t, p=p, **size)
-    read, is_events = prediction_inputs.reader(config, [])
+    read, is_events, _ = prediction_inputs.reader(config, [])
     assert is_events
     for i in (0, 1):
         expected = sources.bin_events(digits_events.recording(i), config.data, 10, (16, 16, 2))
@@ -384,7 +384,7 @@ def test_no_other_file_is_predicted_where_none_could_be_read(digits, tmp_path, c
 
 
 def test_recordings_from_others_are_refused_in_one_line(tmp_path):
-    read, _ = prediction_inputs.reader(configs.load("digits_events"), [])
+    read, *_ = prediction_inputs.reader(configs.load("digits_events"), [])
     for path, message in hostile_files.write(tmp_path, hostile_files.EVENTS).items():
         with pytest.raises(ConfigError, match=rf"^{re.escape(str(path))}.*{message}") as error:
             read(path)

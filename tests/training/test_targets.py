@@ -166,9 +166,9 @@ def test_a_stopped_run_goes_on_with_the_same_bits(kind, runs, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_predictions_are_those_of_evaluation(kind, runs, tmp_path):
-    """Of files, in the order of their names, whatever their lengths are."""
+    """Of files, in the order of their names, whatever their lengths are, one time step too."""
     folder, own, _, _ = runs(kind)
-    x = records()[48:]
+    x = [record[: len(record) if i else 1] for i, record in enumerate(records()[48:])]
     files = [tmp_path / f"{i}.npy" for i in range(len(x))]
     for file, record in zip(files, x, strict=True):
         np.save(file, record)
@@ -180,7 +180,8 @@ def test_predictions_are_those_of_evaluation(kind, runs, tmp_path):
     if "steps" in kind:
         assert [int(row["step"]) for row in rows] == [t for record in x for t in range(len(record))]
     restored = restore.restore(folder, own=own)
-    logits = [restored.apply(restored.variables, record[None])[0][0] for record in x]
+    full = [np.pad(record, ((0, T - len(record)), (0, 0))) for record in x]
+    logits = [restored.apply(restored.variables, f[None])[0][0, : len(r)] for f, r in zip(full, x, strict=True)]
     outputs = np.concatenate([o if "steps" in kind else o.mean(axis=0, keepdims=True) for o in logits])
     if kind in ("steps", "classes"):
         assert [row["label"] for row in rows] == [str(k) for k in outputs.argmax(axis=-1)]

@@ -44,7 +44,9 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
             f"optionally validation, each {_PAIR} or a source"
         )
     name = f"{origin}: data: {{}}".format
-    pairs = {split: _pair(value, config, name(split)) for split, value in returned.items() if isinstance(value, tuple)}
+    pairs = {split: value for split, value in returned.items() if isinstance(value, tuple)}
+    several = any(_have_several_lengths(value[0]) for value in pairs.values() if value)
+    pairs = {split: _pair(value, config, name(split), several) for split, value in pairs.items()}
     own = {
         split: _source(value, config, name(split), augmented=split == "train")
         for split, value in returned.items()
@@ -62,8 +64,14 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
     for split, (x, y) in pairs.items():
         records = ArraySource(x, y, classes or np.shape(y[0])[-1], loss.per == "step")
         own[split] = UserSource(records, name(split), loss=loss)
-    _check_options(own["train"], config)
     splits = {split: own[split] for split in _SPLITS}
+    if not any(source.lengths is not None and len(source) and np.ptp(source.lengths) for source in splits.values()):
+        for source in splits.values():
+            source.lengths = None
+    for source in splits.values():
+        if len(source) and lengths_of(source) is None:
+            _check_records(np.asarray(example_batch(source)["x"]), config, source.name)
+    _check_options(splits["train"], config)
     expected = _form(splits["train"], config)
     for source in splits.values():
         if len(source) and (form := _form(source, config)) != expected:
@@ -123,11 +131,18 @@ def reader(source: DataSource) -> Callable[[pathlib.Path], Array]:
     return read
 
 
-def _pair(pair: tuple[Any, ...], config: Config, name: str) -> Pair:
-    """Return a split's records and targets."""
+def _have_several_lengths(records: Any) -> bool:
+    try:
+        return isinstance(records, list | tuple) and len({np.shape(record)[:1] for record in records}) > 1
+    except ValueError:
+        return False
+
+
+def _pair(pair: tuple[Any, ...], config: Config, name: str, several: bool) -> Pair:
+    """Return a split's records and targets; ``several``: whether records of any split differ in length."""
     if len(pair) != 2:
         raise ConfigError(f"{name} is a tuple of {len(pair)}; expected is {_PAIR}")
-    x = _inputs(pair[0], name)
+    x = _inputs(pair[0], name, several)
     if isinstance(x, np.ndarray):
         _check_records(x, config, name)
     else:
@@ -139,10 +154,10 @@ def _pair(pair: tuple[Any, ...], config: Config, name: str) -> Pair:
     return x, y
 
 
-def _inputs(records: Any, name: str) -> Records:
+def _inputs(records: Any, name: str, several: bool) -> Records:
     """Return x as uint8, which is brightness in still inputs and counts in frames, or as float32."""
+    several = several and isinstance(records, list | tuple) and len(records) > 0
     try:
-        several = isinstance(records, list | tuple) and len({np.shape(record)[:1] for record in records}) > 1
         x = [np.asarray(record) for record in (records if several else [records])]
     except ValueError:
         raise ConfigError(f"{name}: x or y holds records of several shapes; expected is {_PAIR}") from None
@@ -188,8 +203,6 @@ def _source(source: Any, config: Config, name: str, augmented: bool) -> UserSour
     plain = np.asarray(checked[0]["x"])  # so that data of another form are refused now, not after compilation
     # Of a batch, since a source's own take may choose time steps of its records.
     example = np.asarray(example_batch(checked)["x"])
-    if lengths_of(checked) is None:
-        _check_records(example, config, name)
     # Frames are the same numbers in any type, but an integer's brightness is relative to its type.
     other_type = (
         not checked.events and plain.dtype != example.dtype and {plain.dtype.kind, example.dtype.kind} & set("iu")

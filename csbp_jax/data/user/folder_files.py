@@ -96,7 +96,7 @@ def load_frames(config: Config, folder: pathlib.Path, splits: Splits, classes: i
             of_split := [record.path for record in records],
             labels_of(records),
             classes,
-            np.array([steps[path] for path in of_split]),
+            np.array([steps[path] for path in of_split]) if np.ptp(lengths) else None,
         )
         for split, records in splits.items()
     }
@@ -107,7 +107,7 @@ class ArrayFileSource(DataSource):
 
     events = True
 
-    def __init__(self, paths: Sequence[pathlib.Path], y: Array, classes: int, lengths: Array):
+    def __init__(self, paths: Sequence[pathlib.Path], y: Array, classes: int, lengths: Array | None):
         self.paths, self.y, self.classes, self.lengths = paths, y, classes, lengths
 
     def __len__(self) -> int:

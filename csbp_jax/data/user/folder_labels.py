@@ -74,6 +74,8 @@ def read(
         for line, name, cells in tables[split][1]:
             file, where = path.parent / name, f"{path}:{line}"
             with collect_errors(str(file), skipped):
+                if pathlib.PurePath(name).is_absolute() or ".." in pathlib.PurePath(name).parts:
+                    raise ConfigError(f"{where}: {name} is outside {path.parent}; name files below it")
                 if not file.is_file():
                     raise ConfigError(f"{where}: there is no file {file}")
                 if file in lines:

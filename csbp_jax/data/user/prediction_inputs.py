@@ -34,7 +34,9 @@ Read = Callable[[pathlib.Path], Array]
 _ARRAYS = (".npy", ".npz")
 
 
-def reader(config: Config, paths: Sequence[pathlib.Path], classes: Sequence[str] = ()) -> tuple[Read, bool]:
+def reader(
+    config: Config, paths: Sequence[pathlib.Path], classes: Sequence[str] = ()
+) -> tuple[Read, bool, Callable[[], bool]]:
     """Build a function that reads a file as a record ``[T or 1, ...]`` in the form of a run's data.
 
     Args:
@@ -43,7 +45,8 @@ def reader(config: Config, paths: Sequence[pathlib.Path], classes: Sequence[str]
       classes: names of the run's classes; empty if they are not known.
 
     Returns:
-      ``read``, and whether records are frames of events (or features).
+      ``read``, whether records are frames of events (or features), and a function that looks whether those trained on
+      have several lengths.
 
     Raises:
       ConfigError: the type of content cannot be determined. ``read`` raises it for a file that is damaged, or of
@@ -53,17 +56,19 @@ def reader(config: Config, paths: Sequence[pathlib.Path], classes: Sequence[str]
     if name == "folder":
         trained_on = _training_files(config, classes)
         content = folder.content_type(trained_on, config.data.bad) if trained_on else _first_content_type(paths)
+        frames = trained_on if content == "frames" else []
+        several = functools.cache(lambda: len({len(folder_files.read_array(file)) for file in frames}) > 1)
         readers_by_type: dict[str, Read] = {
             "pictures": functools.partial(_read_folder_picture, config),
-            "frames": _frame_reader(config, trained_on),
+            "frames": _frame_reader(config, trained_on, several),
             "events": _event_reader(config, trained_on),
         }
-        return functools.partial(_read_if_type, content, readers_by_type[content]), content != "pictures"
+        return functools.partial(_read_if_type, content, readers_by_type[content]), content != "pictures", several
     if name == "digits_events" or name in recordings.DATA_SETS:
-        return functools.partial(_read_recording, config), True
+        return functools.partial(_read_recording, config), True, lambda: config.data.bins == "own"
     if name in SERIES:
-        return functools.partial(_read_series, config), True
-    return functools.partial(_read_picture, config), False
+        return functools.partial(_read_series, config), True, lambda: True
+    return functools.partial(_read_picture, config), False, lambda: False
 
 
 def _training_files(config: Config, classes: Sequence[str]) -> list[pathlib.Path]:
@@ -151,9 +156,8 @@ def _read_brightness(path: pathlib.Path, shape: tuple[int, int, int]) -> Array:
     return x if x.dtype == np.uint8 else x.astype(np.float32)
 
 
-def _frame_reader(config: Config, trained_on: Sequence[pathlib.Path]) -> Read:
+def _frame_reader(config: Config, trained_on: Sequence[pathlib.Path], several: Callable[[], bool]) -> Read:
     expected = functools.cache(lambda: folder_files.read_array(trained_on[0]).shape)
-    several = functools.cache(lambda: any(len(folder_files.read_array(file)) != expected()[0] for file in trained_on))
 
     def read(path: pathlib.Path) -> Array:
         x = folder_files.read_array(path)
