@@ -4,6 +4,7 @@ import itertools
 import math
 import pathlib
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,7 +130,7 @@ def test_splits_are_those_of_the_digits(cheap):
 def test_every_event_is_counted_in_its_digits_frames(tmp_path, monkeypatch):
     simulate, indices = digits_events.recording, (1700, 1750, 1796)  # of one chunk
     monkeypatch.setattr(digits_events, "recording", lambda i: simulate(i) if i in indices else cheap_recording(i))
-    splits = digits_events.load(configs.load("digits_events"), tmp_path)
+    splits: Any = digits_events.load(configs.load("digits_events"), tmp_path)
     frames = {int(row): source[i]["x"] for source in splits.values() for i, row in enumerate(source.rows)}
     for index in indices:
         made, x = simulate(index), frames[index]

@@ -192,7 +192,7 @@ def test_splits_of_cifar10_dvs_are_those_of_the_manifest(tmp_path, monkeypatch, 
 @pytest.mark.parametrize("split, number", [("last", 100), ("first", 1)])
 def test_cifar10_dvs_takes_its_test_split_from_the_named_end(made, split, number):
     truth, _, folder = made("cifar10_dvs_aedat")
-    test = sources.load(config("cifar10_dvs", split=split), folder)["test"]
+    test: Any = sources.load(config("cifar10_dvs", split=split), folder)["test"]
     expected = [truth["all"][f"{c}/cifar10_{c}_{number}.aedat"][1] for c in recordings.CIFAR10]
     assert test.y.tolist() == list(range(10))
     for i, (x, y, _, p) in enumerate(expected):

@@ -1,6 +1,7 @@
 """Published time series: read from files in their true format, split, standardised; and frames of own lengths."""
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,7 +146,7 @@ def test_what_was_not_verified_is_prepared_from_verified_files(tmp_path):
 
 def test_a_file_to_predict_is_a_sequence_of_the_data(tmp_path):
     config = configs.load("watch")
-    read, events = prediction_inputs.reader(config, [])
+    read, events, _ = prediction_inputs.reader(config, [])
     np.save(tmp_path / "a.npy", np.ones((12, 6)))
     assert events and read(tmp_path / "a.npy").shape == (12, 6)
     for wrong in (np.ones((12, 5)), np.ones((config.model.time_steps + 1, 6))):
@@ -159,6 +160,7 @@ def test_frames_of_own_length_are_those_of_windows_up_to_the_last_event(tmp_path
     own = configs.load("fsdd_lengths").replace(**{"data.window": 10_000, "model.time_steps": 6})
     data.prepare(own, tmp_path / "raw", tmp_path, verify=False, show=quiet)
     window = own.replace("data.bins", "window")
+    ours: Any
     ours, theirs = data.load(own, tmp_path)["train"], data.load(window, tmp_path)["train"]
     assert {*ours.lengths} == {2, 3}  # the last of the 30 or 32 ms are silent
     for i, length in enumerate(ours.lengths):
@@ -166,7 +168,7 @@ def test_frames_of_own_length_are_those_of_windows_up_to_the_last_event(tmp_path
         np.testing.assert_array_equal(ours[i]["x"], frames[:length])
         assert frames[length - 1].any() and not frames[length:].any()
     assert len({path.name for path in (tmp_path / "frames").glob("fsdd-*") if path.is_dir()}) == 1
-    read, _ = prediction_inputs.reader(own, [])
+    read, *_ = prediction_inputs.reader(own, [])
     (tmp_path / "0_ann_10.wav").write_bytes(event_formats.wav(event_formats.voice(0, 0.03)))
     assert len(read(tmp_path / "0_ann_10.wav")) in (2, 3)
     with pytest.raises(ConfigError, match=r"data\.augment: mixup"):

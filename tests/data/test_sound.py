@@ -1,6 +1,7 @@
 """Data sets of sound: the cochlear model, the splits of spoken digits, and the files of speech commands."""
 
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_speakers_and_numbers_are_the_splits(spoken):
         ("", [name for name in ids if name.endswith("_4.wav")]),
         ("bob", [name for name in ids if "_bob_" in name]),
     ):
-        splits = sources.load(config("fsdd", test_speaker=speaker), folder)
+        splits: Any = sources.load(config("fsdd", test_speaker=speaker), folder)
         rest, test = spoken_digits.split_off_test(ids, speaker)
         assert [ids[i] for i in test] == expected and sorted([*rest, *test]) == list(range(60))
         assert {name: len(source) for name, source in splits.items()} == {
@@ -132,7 +133,7 @@ def test_prediction_reads_wav_files_as_training_does(spoken, tmp_path):
     trained = config("fsdd")
     trained = Config(data=trained.data, model=Model(time_steps=3, input_shape=(64,)))
     source = sources.load(trained, folder)["test"]
-    read, events = prediction_inputs.reader(trained, [])
+    read, events, _ = prediction_inputs.reader(trained, [])
     np.testing.assert_array_equal(read(folder / "FSDD" / "recordings" / "0_ann_4.wav"), source[0]["x"])
     assert events
 
@@ -141,7 +142,7 @@ def test_the_words_of_speech_commands_are_those_of_its_files(tmp_path):
     """All three splits are the authors' own: none of the training split is held out."""
     trees("ssc", tmp_path / "raw")
     preparation.prepare("ssc", tmp_path / "raw", tmp_path, verify=False, show=quiet)
-    splits = sources.load(config("ssc"), tmp_path)
+    splits: Any = sources.load(config("ssc"), tmp_path)
     assert {name: len(source) for name, source in splits.items()} == {"train": 40, "validation": 40, "test": 40}
     assert [splits[name].path.stem for name in splits] == ["train", "validation", "test"]
     fitting = Config(data=Data(name="ssc"), model=Model(classes=35))

@@ -188,7 +188,7 @@ class Target:
         path.write_bytes(content)
         for config in self.configs:
             with _counted(self.counts, "predict"):
-                read, _ = prediction_inputs.reader(config, [path])
+                read, *_ = prediction_inputs.reader(config, [path])
                 read(path)
         path.replace(self.root / "b" / f"x{self.suffix}")
         cache = self.scratch / "prepared"
@@ -214,7 +214,7 @@ class Target:
         path = self.scratch / "0_ann_0.wav"
         path.write_bytes(content)
         with _counted(self.counts, "predict"):
-            read, _ = prediction_inputs.reader(configs.load("fsdd"), [path])
+            read, *_ = prediction_inputs.reader(configs.load("fsdd"), [path])
             read(path)
         with _counted(self.counts, "read"):
             recordings.read("fsdd", recordings.Recording(path.name, path, 0))
