@@ -215,8 +215,9 @@ class CompiledRun:
         mask = jax.ShapeDtypeStruct((config.batch_size,), bool)
 
         def logits(state: State, batch: Batch) -> jax.Array:
-            x = self.prepare_eval(jax.random.key(0), batch)["x"]
-            output: jax.Array = self._traced(lambda r, s: r.model.apply(learner.weights_of(s), x, False), state)[0]
+            x, lengths = self.prepare_eval(jax.random.key(0), batch)["x"], learner.lengths_of(batch)
+            output: jax.Array
+            output, _ = self._traced(lambda r, s: r.model.apply(learner.weights_of(s), x, False, **lengths), state)
             return output
 
         with build.blamed(self.own):
