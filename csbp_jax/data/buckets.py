@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.config import Config, ConfigError
+from csbp_jax.config import Config, ConfigError, Data
 from csbp_jax.data.source import Array, Batch, DataSource, lengths_of, pad
 
-MOST = 4
+MOST = Data.buckets
 """Most buckets by default."""
 
 _ANY_LENGTH = ("flip", "crop", "roll", "rotate", "shear", "nda", "cutout", "batch_crop_flip")
@@ -46,7 +46,7 @@ class Buckets(NamedTuple):
             if waiting >= batch_size:
                 chosen, waiting = [*chosen, int(end)], 0
         if waiting:
-            chosen[-1:] = [int(proposed[proposed >= lengths.max()][0])]
+            chosen[-1:] = [int(lengths.max())]
         # One time step would be that of a still input.
         chosen_ends = np.maximum(np.array(chosen, np.int64), 2)
         return cls(lengths, chosen_ends, np.searchsorted(chosen_ends, lengths), source.per_step)

@@ -100,10 +100,11 @@ class _ReadBatch:
 
     def __init__(self, source: DataSource, buckets: Buckets, batch_size: int, seed: int, rows: NDArray[np.intp]):
         self.source, self.buckets, self.batch_size, self.seed, self.rows = source, buckets, batch_size, seed, rows
+        self.steps = buckets.steps(batch_size)
         self._epoch: tuple[int, NDArray[np.int64]] = -1, np.zeros((0, 0), np.int64)
 
     def __call__(self, step: int) -> Batch:
-        epoch, position = divmod(int(step), self.buckets.steps(self.batch_size))
+        epoch, position = divmod(int(step), self.steps)
         of_epoch = self._epoch
         if of_epoch[0] != epoch:  # read and set at once, as threads share this
             order = epoch_order(self.seed, epoch, len(self.source))

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,7 +153,7 @@ class UserSource(DataSource):
         if shape != expected:
             of = "that of record 0" if self.lengths is None else "by its length"
             raise ConfigError(f"{self.name}: x of record {i} is {shape}, but {of} {expected}; expected is one shape")
-        return record | {"y": self._targets(np.asarray(i), y)}
+        return record | {"y": self._targets(np.asarray(i), y, shape[0])}
 
     @functools.cached_property
     def _shape(self) -> tuple[int, ...]:
@@ -170,14 +170,20 @@ class UserSource(DataSource):
             return super().take(indices, uniforms)
         with self._turn():
             batch: Batch = self.source.take(indices, uniforms)
-        return batch | {"y": self._targets(indices, batch["y"])}
+        return batch | {"y": self._targets(indices, batch["y"], np.shape(batch["x"])[1])}
 
     def _turn(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if self.thread_safe else _ONE_THREAD
 
-    def _targets(self, indices: Array, y: Any) -> Any:
+    def _targets(self, indices: Array, y: Any, steps: int) -> Any:
         """Return the targets of records ``indices``, labels and values as float32 ``[..., K]``."""
         axes = indices.ndim + self.per_step
+        count = [*np.shape(y)[indices.ndim :], 0][0]
+        if self.per_step and count != steps > 1:  # else they would be padded as records are
+            raise ConfigError(
+                f"{self.name}: y of record {indices.flat[0]} has {count} time steps, but x {steps}; loss.per step "
+                "needs a target for each"
+            )
         if self.loss.task != "class":
             return targets.numbers(y, axes, self.loss, self.classes, f"{self.name}: record {indices.flat[0]}")
         labels = np.asarray(y)
@@ -261,10 +267,10 @@ def stack_batches(batches: Sequence[Batch], per_step: bool) -> Batch:
     }
 
 
-def pad(array: Array, length: int) -> Array:
-    """Append zeros along the axis of time, axis 1, up to a length."""
+def pad(array: Array, length: int, mode: Literal["constant", "edge"] = "constant") -> Array:
+    """Append zeros, or the last time step, along the axis of time, axis 1, up to a length."""
     missing = length - max(array.shape[1:2], default=length)
-    return np.pad(array, [(0, missing * (axis == 1)) for axis in range(array.ndim)]) if missing > 0 else array
+    return np.pad(array, [(0, missing * (axis == 1)) for axis in range(array.ndim)], mode) if missing > 0 else array
 
 
 def lengths_of(source: DataSource) -> Array | None:

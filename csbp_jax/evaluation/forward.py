@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax import data
+from csbp_jax import data, learner
 from csbp_jax.config import Loss
 from csbp_jax.data.device import transform
 from csbp_jax.data.source import pad
@@ -78,7 +78,8 @@ def _ends(run: RestoredRun) -> list[int]:
 def apply_all(run: RestoredRun, events: bool, measure: Measure) -> Callable[[data.DataSource], Any]:
     """Return ``function(source)``, the measurements ``[N, ...]`` of all records on the host, in the order of the data.
 
-    Those with an axis of time, axis 1, are padded to the longest; see apply_batched.
+    Those with an axis of time, axis 1, are padded to the longest: masks with False, others with their last time step,
+    so that a prediction stays what it was; see apply_batched.
     """
     batched = apply_batched(run, events, measure)
 
@@ -89,7 +90,8 @@ def apply_all(run: RestoredRun, events: bool, measure: Measure) -> Callable[[dat
 
         def joined(*parts: jax.Array) -> NDArray[Any]:
             longest = max(max(part.shape[1:2], default=0) for part in parts)
-            of_all: NDArray[Any] = np.concatenate([pad(np.asarray(part), longest) for part in parts])[rows]
+            mode: Literal["constant", "edge"] = "constant" if parts[0].dtype == bool else "edge"
+            of_all: NDArray[Any] = np.concatenate([pad(np.asarray(part), longest, mode) for part in parts])[rows]
             return of_all
 
         return jax.tree.map(joined, *batches)
@@ -150,7 +152,8 @@ def _outputs(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the outputs ``[B, T, C]``, and the rates of layers ``{layer: [B]}``."""
     # The spikes themselves: a layer's own rate is a mean over a batch, which may be padded.
-    logits, aux = apply(variables, x, inspect=spiking_layers(apply, variables, x))
+    lengths = learner.lengths_of(batch)
+    logits, aux = apply(variables, x, inspect=spiking_layers(apply, variables, x, **lengths), **lengths)
     rates = {
         layer: jnp.mean(s, range(1, s.ndim), dtype=jnp.float32, where=valid(batch.get("lengths"), s))
         for layer, s in aux.spikes.items()
@@ -164,16 +167,16 @@ def valid_steps(batch: dict[str, jax.Array], h: jax.Array) -> jax.Array:
     return jnp.ones(h.shape[:2], bool) if where is None else where.reshape(h.shape[:2])
 
 
-def spiking_layers(apply: Apply, variables: Any, x: jax.Array) -> tuple[str, ...]:
+def spiking_layers(apply: Apply, variables: Any, x: jax.Array, **lengths: jax.Array) -> tuple[str, ...]:
     """Return the names of the spiking layers, in their order, without computing anything."""
-    return tuple(jax.eval_shape(apply, variables, x)[1].rates)
+    return tuple(jax.eval_shape(apply, variables, x, **lengths)[1].rates)
 
 
 def top_classes(k: int, per_step: bool = False) -> Measure:
     """Return a :data:`Measure` of the k most probable classes and their probabilities, ``[B, k]``, or ``[B, T, k]``."""
 
     def measure(apply: Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        logits, _ = apply(variables, x)
+        logits, _ = apply(variables, x, **learner.lengths_of(batch))
         logits = logits if per_step else mean_over_time(logits, batch.get("lengths"))
         probability, classes = jax.lax.top_k(jax.nn.softmax(logits), k)
         return {"classes": classes, "probability": probability}

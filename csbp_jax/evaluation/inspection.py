@@ -21,7 +21,7 @@ from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runs import restore
 from csbp_jax.runtime import files
 from csbp_jax.training import build
-from csbp_jax.xla.lengths import mean_over_time, without_padding
+from csbp_jax.xla.lengths import mean_over_time
 
 _SYNOPS = ("acs", "macs", "dense")
 
@@ -107,8 +107,8 @@ def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:
     """Return a measure that sums on the device, since spikes of all examples would not fit for a large network."""
 
     def measure(apply: restore.Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, Any]:
-        names = layers or forward.spiking_layers(apply, variables, x)
         lengths = learner.lengths_of(batch)
+        names = layers or forward.spiking_layers(apply, variables, x, **lengths)
         (logits, aux), synops = synaptic_ops.count_synops(apply, variables, x, levels=levels, inspect=names, **lengths)
         missing = [layer for layer in names if layer not in aux.spikes]
         if missing or not names:
@@ -116,9 +116,8 @@ def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:
                 f"inspect: the network does not give spikes of {', '.join(missing) or 'any layer'}; it needs to be a "
                 "csbp_jax.models.base.Network with spiking layers (docs/own.md)"
             )
-        spikes = {layer: without_padding(lengths.get("lengths"), aux.spikes[layer]) for layer in names}
-        fired = {layer: spikes[layer].sum(1, dtype=jnp.int32) for layer in names}
-        steps = {layer: (spikes[layer] != 0).sum(1, dtype=jnp.int32) for layer in names}
+        fired = {layer: aux.spikes[layer].sum(1, dtype=jnp.int32) for layer in names}
+        steps = {layer: (aux.spikes[layer] != 0).sum(1, dtype=jnp.int32) for layer in names}
 
         def over_examples(counts: dict[str, jax.Array]) -> dict[str, jax.Array]:
             return {layer: jnp.einsum("b,b...->...", batch["mask"].astype(n.dtype), n) for layer, n in counts.items()}
@@ -129,7 +128,7 @@ def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:
             "steps_by_neuron": over_examples(steps),
             "by_example": {layer: n.reshape(len(n), -1).sum(1) for layer, n in fired.items()},
             "valid": forward.valid_steps(batch, logits),
-            "spikes": {layer: spikes[layer][0] for layer in names},
+            "spikes": {layer: aux.spikes[layer][0] for layer in names},
             "membranes": {layer: u[0] for layer, u in aux.membranes.items()},
             "synops": synops,
             "example": {"x": x[0], "label": batch["y"][0], "predicted": predicted},

@@ -17,7 +17,6 @@ from csbp_jax.config import Config
 from csbp_jax.data.source import lengths_of, stack_batches
 from csbp_jax.experiment import fields
 from csbp_jax.learner import Batch, State, measures
-from csbp_jax.reporting.measures import primary
 from csbp_jax.runs.run import tested_columns
 from csbp_jax.runtime import preemption, sharding
 from csbp_jax.runtime.hardware import compiler_options, run_once_options
@@ -165,7 +164,7 @@ class Members:
             for config in configs
         ]
         # As floats: a grid's 1 beside 0.5 would be another dtype, and another compilation.
-        every = {"every": jnp.asarray([h["every"] for h in members])}
+        every = {"every": jnp.asarray([hparams["every"] for hparams in members])}
         stacked: dict[str, Any] = jax.tree.map(lambda *values: jnp.asarray(values, float), *members)
         return stacked | every
 
@@ -295,7 +294,7 @@ def train(
             stopped = states if present is None else present
             present = members.freeze(jnp.asarray(running), states, stopped) if config.patience else states
             validation = members.evaluate(present, seeds, "validation")
-            rank = (validation[name].astype(np.float32) for name in (primary(validation, ""), "loss"))
+            rank = (validation[name].astype(np.float32) for name in (measures.primary(config), "loss"))
             weights = learner.evaluated_weights(config, present)
             selected = members.update_selection(weights, selected, *rank, jnp.int32(epoch))
             for task_loss, bad_steps in zip(measured["task_loss"], measured["bad_steps"], strict=True):

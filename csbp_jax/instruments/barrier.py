@@ -101,7 +101,6 @@ def between(
 
     Raises:
       ConfigError: the two networks differ in shape.
-      ValueError: fewer than three points.
     """
     start, end = (to_default_precision(jax.tree.map(jnp.asarray, network["params"])) for network in (first, second))
     if jax.tree.map(jnp.shape, start) != jax.tree.map(jnp.shape, end):
@@ -201,7 +200,8 @@ def _evaluate(recipe: Recipe, params: optax.Params, batches: Sequence[Batch]) ->
 @functools.partial(jax.jit, static_argnums=0)
 def _batch_statistics(recipe: Recipe, params: optax.Params, batch: Batch) -> Any:
     """Return means and unbiased variances of one batch, from running statistics that were 0 before it."""
-    initial = jax.eval_shape(lambda: recipe.model.init(jax.random.key(0), batch["x"], False))
+    lengths = learner.lengths_of(batch)
+    initial = jax.eval_shape(lambda: recipe.model.init(jax.random.key(0), batch["x"], False, **lengths))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, batch["x"].dtype), initial.get("batch_stats", {}))
     _, mutated = recipe.model.apply(
         {"params": params, "batch_stats": zeros},
@@ -209,7 +209,7 @@ def _batch_statistics(recipe: Recipe, params: optax.Params, batch: Batch) -> Any
         True,
         rngs={"dropout": jax.random.key(0)},
         mutable=["batch_stats"],
-        **learner.lengths_of(batch),
+        **lengths,
     )
     return jax.tree.map(lambda leaf: leaf / (1 - BatchNorm.momentum), mutated.get("batch_stats", {}))
 

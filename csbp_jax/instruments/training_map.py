@@ -118,7 +118,7 @@ class TrainingMap:
         """``readouts(state) -> {parameters, logits, spikes}`` on the probe batch; spikes are 0 or 1."""
         apply, probe, lengths = self.recipe.model.apply, self.probe, learner.lengths_of(self.probe)
         init_with_output = functools.partial(self.recipe.model.init_with_output, jax.random.key(0))
-        layers = tuple(jax.eval_shape(lambda: init_with_output(probe["x"], True))[0][1].rates)
+        layers = tuple(jax.eval_shape(lambda: init_with_output(probe["x"], True, **lengths))[0][1].rates)
         levels = self.recipe.config.model.neuron.most_spikes
 
         @_in_full
@@ -283,7 +283,7 @@ def flips_text(config: Config, ratio: float, data_dir: str | pathlib.Path, own: 
         raise ConfigError(f"--flips: not possible with {own.label}, whose {others[0]} the flip meter does not know")
     splits, _ = build.load_data(check(config), own, data_dir)
     config = resolve(config, splits)
-    steps_per_epoch = len(splits["train"]) // config.batch_size
+    steps_per_epoch = data.steps_per_epoch(splits["train"], config.batch_size, config.data.buckets)
     (z0,) = at_flip_ratio(config, ratio, batches(config, splits["train"], 1)[0], steps_per_epoch).chaos.z0
     return f"chaos.z0 {z0:.4g}: the chaos term's flip ratio is {ratio:g} at the first step"
 

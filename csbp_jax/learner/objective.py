@@ -24,14 +24,14 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
       ConfigError: the network returned terms of other taps than the state has strengths for, or no membrane terms
         although ``loss.membrane`` is on, or no rates although ``loss.firing`` is.
     """
-    config, h, lengths = recipe.config, state.hparams, lengths_of(batch)
+    config, hparams, lengths = recipe.config, state.hparams, lengths_of(batch)
     aux: Auxiliary
     (logits, aux), mutated = recipe.model.apply(
         {"params": params, "batch_stats": state.batch_stats},
         batch["x"],
         True,
         tap=lambda tensor, **where: recipe.term(
-            tensor, h["target"], h["scale"], cut=config.chaos.cut, reduce=config.chaos.reduce, **where
+            tensor, hparams["target"], hparams["scale"], cut=config.chaos.cut, reduce=config.chaos.reduce, **where
         ),
         taps=config.chaos.taps,
         rngs={"dropout": jax.random.fold_in(state.key, state.step)},
@@ -40,11 +40,13 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
         **({"membrane_term": losses.membrane_error} if config.loss.membrane else {}),
         **lengths,
     )
-    if set(aux.terms) != set(h["z0"]):
-        raise ConfigError(f"chaos.taps: {', '.join(h['z0'])}, but the network gave terms of: {', '.join(aux.terms)}")
-    labels = losses.smoothed(batch["y"], logits.shape[-1], h.get("smoothing", config.loss.smoothing))
+    if set(aux.terms) != set(hparams["z0"]):
+        raise ConfigError(
+            f"chaos.taps: {', '.join(hparams['z0'])}, but the network gave terms of: {', '.join(aux.terms)}"
+        )
+    labels = losses.smoothed(batch["y"], logits.shape[-1], hparams.get("smoothing", config.loss.smoothing))
     task_loss = recipe.loss(logits, labels, **lengths)
-    z = {tap: chaos.strength(state.step, z0, h["beta"], h["every"]) for tap, z0 in h["z0"].items()}
+    z = {tap: chaos.strength(state.step, z0, hparams["beta"], hparams["every"]) for tap, z0 in hparams["z0"].items()}
     terms = {tap: z[tap] * term for tap, term in aux.terms.items()}
     chaos_loss = sum(terms.values(), jnp.zeros_like(task_loss))
     metrics = {

@@ -217,9 +217,8 @@ class CompiledRun:
 
         def logits(state: State, batch: Batch) -> jax.Array:
             x, lengths = self.prepare_eval(jax.random.key(0), batch)["x"], learner.lengths_of(batch)
-            output: jax.Array = self._traced(
-                lambda r, s: r.model.apply(learner.weights_of(s), x, False, **lengths), state
-            )[0]
+            output: jax.Array
+            output, _ = self._traced(lambda r, s: r.model.apply(learner.weights_of(s), x, False, **lengths), state)
             return output
 
         with build.blamed(self.own):

@@ -217,6 +217,10 @@ def test_a_source_of_ones_own_may_have_lengths_and_values():
     wrong = UserSource(Sequences(records, [2] * 20), "own", loss=Loss(task="value", name="mse"))
     with pytest.raises(ConfigError, match=r"^own: x of record 1 is \(6, 3\), but by its length \(2, 3\)"):
         wrong[1]
+    short = Sequences([{"x": x, "y": np.zeros(len(x) - 1, int)} for x in RAGGED])
+    late = UserSource(short, "own", loss=Loss(per="step"))
+    with pytest.raises(ConfigError, match=f"^own: y of record 0 has {len(RAGGED[0]) - 1} time steps, but x"):
+        late[0]
 
 
 def write(folder, table, records=RAGGED):

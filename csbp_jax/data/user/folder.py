@@ -30,8 +30,11 @@ from csbp_jax.data.user import folder_events, folder_files, folder_labels
 from csbp_jax.runtime import files
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-_CONTENT_TYPES = dict.fromkeys(PICTURES, "pictures") | dict.fromkeys((".npy", ".npz"), "frames")
-_CONTENT_TYPES = dict.fromkeys(readers.SUFFIXES, "events") | _CONTENT_TYPES
+_CONTENT_TYPES = {
+    **dict.fromkeys(readers.SUFFIXES, "events"),
+    **dict.fromkeys(PICTURES, "pictures"),
+    **dict.fromkeys((".npy", ".npz"), "frames"),
+}
 _LOADERS: dict[str, Callable[[Config, pathlib.Path, Splits, int], Mapping[str, DataSource]]] = {
     "pictures": folder_files.load_pictures,
     "frames": folder_files.load_frames,

@@ -81,8 +81,9 @@ def load_frames(config: Config, folder: pathlib.Path, splits: Splits, classes: i
         )
     splits = _usable(splits, data.bad, read_array)
     paths, expected = paths_of(splits), config.model.time_steps
-    steps = {path: read_array(path).shape[0] for path in paths}
-    _common_shape(paths, lambda path: read_array(path).shape[1:])
+    shapes = {path: read_array(path).shape for path in paths}
+    _common_shape(paths, lambda path: shapes[path][1:])
+    steps = {path: shape[0] for path, shape in shapes.items()}
     lengths, only = np.array(list(steps.values())), steps[paths[0]]
     if np.ptp(lengths):
         check_lengths(lengths, config, data.dir)
