@@ -115,7 +115,7 @@ def test_no_code_is_read_from_files():
                 forbidden = {"pickle", "dill", "marshal", "shelve", "subprocess", "torch", "yaml"}
                 # It starts Python with itself as the program.
                 forbidden -= {"subprocess"} if file.name == "aedat4.py" else set()
-                # Its reader allows the names of arrays alone (tests/data/test_series.py).
+                # Its reader allows the names of arrays alone (tests/data/test_time_series.py).
                 forbidden -= {"pickle"} if file.parts[-2:] == ("series", "readers.py") else set()
                 assert not names & forbidden, file
     started = search(r"subprocess\.Popen\(\s*(\[.+?\])", (ROOT / "csbp_jax/data/events/aedat4.py").read_text())[1]
