@@ -35,7 +35,7 @@ BASE = Config(
     eval_batch_size=8,
     log_every=1,
     data=Data(name="own", buckets=2),
-    model=Model(name="dense", input_shape=(), classes=0, time_steps=T, features=(8,), norm="bntt"),
+    model=Model(name="dense", input_shape=(), classes=0, time_steps=T, features=(8,)),
     chaos=Chaos(z0=(1.0,), taps=("fc1.membrane",)),
     optimizer=Optimizer(lr=0.02),
 )
@@ -136,6 +136,17 @@ def test_evaluation_gives_the_measures_of_the_run(kind, runs):
     assert content["count"] == result["last"]["test_count"] and 0 < content["rates"]["fc1"] < 1
     assert (folder / "figures" / "evaluation-test-last.png").exists()
     assert ("accuracy" in text.getvalue()) == (PRIMARY[kind] == "accuracy")
+
+
+@pytest.mark.slow
+def test_a_norm_of_each_time_step_takes_sequences_that_end_before(tmp_path):
+    config = dataclasses.replace(BASE, loss=LOSSES["labels"]).replace(**{"model.norm": "bntt", "epochs": 1})
+    own, quiet = own_data("labels"), Console(file=io.StringIO())
+    result, _ = train(config, tmp_path, own)
+    content = evaluate_run(tmp_path / "run", own=own, console=quiet)
+    assert content["f1"] == pytest.approx(result["last"]["test_f1"], abs=1e-5)
+    inspected = inspect(restore.restore(tmp_path / "run", own=own), console=quiet)
+    assert inspected["examples"] == content["count"]
 
 
 def test_inspection_counts_no_padding(runs):
