@@ -104,10 +104,12 @@ def apply_taps(layer: str, tensors: dict[str, jax.Array], probe: Probe) -> Aux:
     tapped = {f"{layer}.{kind}": h for kind, h in tensors.items() if f"{layer}.{kind}" in probe.taps}
     if tapped and any(h.dtype == jnp.float16 for h in tensors.values()):
         raise TypeError(f"{layer} computes in float16 and is tapped; use bfloat16 or float32")
-    return Aux(
-        terms={
+    with jax.named_scope("tap"):  # its kernels have this name in a profile
+        terms = {
             name: probe.tap(h, **({} if name == f"{layer}.membrane" else probe.where(h))) for name, h in tapped.items()
-        },
+        }
+    return Aux(
+        terms=terms,
         names=tuple(f"{layer}.{kind}" for kind in tensors),
     )
 

@@ -1,0 +1,290 @@
+"""Where a training step's time goes, by part: convolutions, norm, neuron, pooling, and so on.
+
+    python -m benchmarks.step_parts [NET ...] [--rounds 7] [--out docs/checks/bench]
+
+Each net's step runs under JAX's profiler, on one core and on two, in a process of its own. An instruction of the
+compiled program belongs to the part that its path names (Flax names the layers); a fusion of two parts belongs to that
+of its last operation. Its time is that of the threads, without what runs inside of it. "Host" is what remains of the
+wall time on one core: dispatch, reading of the metrics, waiting. Bytes are those that the program's kernels move
+(``hlo.py``).
+Beside each are the machine's limits, measured in the same process: copies, and products of matrices.
+
+Writes step_parts.json after each net, step_parts.md and step_parts.png.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import hlo, ours_step, steps, time_to_accuracy
+from benchmarks.process import ROOT, TUNABLES
+from benchmarks.run import machine
+from benchmarks.tables import table
+from csbp_jax import configs
+from csbp_jax.config import Config
+from csbp_jax.reporting.plots import PALETTE, empty_figure
+from csbp_jax.runtime.files import write_json
+from experiments import study
+
+NETS: dict[str, Config] = {
+    "digits": configs.load("digits"),
+    "small": time_to_accuracy.config("small"),
+    "large": time_to_accuracy.config("large"),
+    **steps.NETS,
+}
+PATHS = {
+    "chaos term": r"/tap",
+    "neuron": r"/neuron",
+    "norm": r"/norm",
+    "convolutions": r"conv_general_dilated|/conv/",
+    "pooling": r"reduce_window|select_and_scatter|/pool",
+    "dense layers": r"/dense/|readout|dot_general",
+    "loss, metrics, other": r"jvp|argmax",
+}
+"""``{part: pattern of an instruction's path}``; the first that matches counts. The rest is the optimiser."""
+PARTS = (*PATHS, "optimiser, guard")
+HOST = "host"
+
+
+def part_of(path: str) -> str:
+    """The part of a step to which an instruction with this path of the program belongs."""
+    return next((part for part, pattern in PATHS.items() if re.search(pattern, path)), PARTS[-1])
+
+
+def parts_of(text: str) -> dict[str, str]:
+    """``{instruction: part}`` of all instructions in the text of a compiled program."""
+    pattern = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = .*op_name="([^"]*)"', re.MULTILINE)
+    return {name: part_of(path) for name, path in pattern.findall(text)}
+
+
+def bytes_by_part(text: str, nbytes: hlo.Size = hlo.size) -> dict[str, int]:
+    """Bytes that a program's kernels move, by part."""
+    parts, total = parts_of(text), collections.Counter[str]()
+    for instruction, work in hlo.kernels(text, nbytes):
+        total[parts.get(instruction.name, PARTS[-1])] += work.bytes
+    return dict(total)
+
+
+def own_seconds(events: Iterable[tuple[str, float, float]]) -> dict[str, float]:
+    """Seconds of each name among ``(name, start, end)`` of a thread, without those of events inside of it."""
+    total = collections.defaultdict[str, float](float)
+    open_events: list[tuple[str, float]] = []
+    for name, start, end in sorted(events, key=lambda event: (event[1], -event[2])):
+        while open_events and open_events[-1][1] <= start:
+            open_events.pop()
+        if open_events:
+            total[open_events[-1][0]] -= min(end, open_events[-1][1]) - start
+        total[name] += end - start
+        open_events.append((name, end))
+    return dict(total)
+
+
+def seconds_by_part(folder: str, parts: Mapping[str, str]) -> dict[str, float]:
+    """Seconds of all threads, by part, in a profile that JAX wrote to a folder."""
+    (file,) = pathlib.Path(folder).rglob("*.xplane.pb")
+    total = collections.defaultdict[str, float](float)
+    for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
+        for line in plane.lines:
+            events = ((event.name, event.start_ns, event.end_ns) for event in line.events)
+            for name, nanoseconds in own_seconds(events).items():
+                if name in parts:
+                    total[parts[name]] += nanoseconds / 1e9
+    return dict(total)
+
+
+def measured(config: Config, rounds: int) -> dict[str, Any]:
+    """Time a net's step on the cores of this process; seconds are of one step."""
+    compiled, state, batch, _ = ours_step.compiled_step(config)
+    text = compiled.as_text()
+
+    def run(state: Any, count: int) -> Any:
+        for _ in range(count):
+            state, metrics = compiled(state, batch)
+            float(metrics["loss"])
+        return state
+
+    state = run(state, 2)
+    began = time.perf_counter(), time.process_time()
+    state = run(state, rounds)
+    wall, cpu = (now - then for now, then in zip((time.perf_counter(), time.process_time()), began, strict=True))
+    options = jax.profiler.ProfileOptions()
+    options.host_tracer_level, options.python_tracer_level = 3, 0
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, profiler_options=options):
+            run(state, rounds)
+        seconds = seconds_by_part(folder, parts_of(text))
+    return {
+        "wall": wall / rounds,
+        "cpu": cpu / rounds,
+        "parts": {part: second / rounds for part, second in seconds.items()},
+        "bytes": bytes_by_part(text),
+        "limits": limits(rounds),
+    }
+
+
+def limits(rounds: int, side: int = 1024, elements: int = 1 << 25) -> dict[str, float]:
+    """Bytes a second of a copy, and operations a second of a product of matrices, on the cores of this process."""
+    a, x = jnp.ones((side, side)), jnp.ones(elements)
+    programs = {
+        "flops": (jax.jit(jnp.dot), (a, a), 2 * side**3),
+        "bytes": (jax.jit(lambda x: x + 1), (x,), 8 * elements),
+    }
+    result = {}
+    for name, (program, arguments, work) in programs.items():
+        jax.block_until_ready(program(*arguments))
+        began = time.perf_counter()
+        for _ in range(rounds):
+            jax.block_until_ready(program(*arguments))
+        result[name] = work * rounds / (time.perf_counter() - began)
+    return result
+
+
+def on_cores(net: str, cores: Sequence[int], rounds: int) -> dict[str, Any]:
+    """``measured`` in a process that may use these cores."""
+    line = [sys.executable, "-m", "benchmarks.step_parts", net, "--rounds", str(rounds), "--inside"]
+    environment = {**os.environ, "GLIBC_TUNABLES": TUNABLES, "JAX_PLATFORMS": "cpu"}
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)  # the child inherits it
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment)
+    finally:
+        os.sched_setaffinity(0, usable)
+    if done.returncode:
+        raise SystemExit(f"{net}: {(done.stderr.strip().splitlines() or ['no error'])[-1]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def rows(content: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """``{net: {part: share of a step's wall time on one core}}``, host included."""
+    result = {}
+    for net, of_cores in content["nets"].items():
+        one = of_cores["1"]
+        shares = {part: one["parts"].get(part, 0) / one["wall"] for part in PARTS}
+        result[net] = shares | {HOST: 1 - sum(shares.values())}
+    return result
+
+
+def page(content: Mapping[str, Any]) -> str:
+    """The page: shares of a step on one core, and what both cores do."""
+    shares = rows(content)
+    largest = {net: max(PARTS, key=row.__getitem__) for net, row in shares.items()}
+    answer = "; ".join(f"{net}: {part} {100 * shares[net][part]:.0f} %" for net, part in largest.items())
+    head = ["net", "ms", *PARTS, HOST]
+    body = [
+        [net, f"{1e3 * content['nets'][net]['1']['wall']:.1f}", *(f"{100 * row[part]:.0f}" for part in (*PARTS, HOST))]
+        for net, row in shares.items()
+    ]
+    traffic = [
+        [
+            net,
+            *(f"{one['bytes'].get(part, 0) / 1e6:.1f}" for part in PARTS),
+            f"{_at_copy(one):.1f}",
+            f"{1e3 * one['wall']:.1f}",
+        ]
+        for net, one in ((net, of["1"]) for net, of in content["nets"].items())
+    ]
+    both = [
+        [net, f"{of['1']['wall'] / of[cores]['wall']:.2f}", f"{of[cores]['cpu'] / of[cores]['wall']:.2f}"]
+        for net, of in content["nets"].items()
+        for cores in of
+        if cores != "1"
+    ]
+    copies = [one["1"]["limits"] for one in content["nets"].values()]
+    return f"""# Where a step's time goes
+
+**Largest part of a step's wall time on one core: {answer}.**
+
+![share of each part](step_parts.png)
+
+Percent of a step on one core, steps as they are trained, with the chaos term where the preset has one:
+
+{table(head, body)}
+
+A fusion of two parts counts as that of its last operation. Host: dispatch, reading of the metrics, waiting.
+
+Megabytes that a step's kernels move, and milliseconds that copies of as many bytes would take:
+
+{table(["net", *PARTS, "as copies, ms", "step, ms"], traffic)}
+
+On two cores:
+
+{table(["net", "faster than on one", "cores used"], both)}
+
+`{content["command"]}` on {content["machine"]}. The machine copies {_range([c["bytes"] / 1e9 for c in copies])} GB/s
+and computes products of matrices at {_range([c["flops"] / 1e9 for c in copies])} Gflop/s on one core, measured with
+each net.
+"""
+
+
+def _at_copy(one: Mapping[str, Any]) -> float:
+    return 1e3 * sum(one["bytes"].values()) / float(one["limits"]["bytes"])
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.1f} to {max(values):.1f}"
+
+
+def figure(content: Mapping[str, Any]) -> Any:
+    """A bar for each net, divided into its parts."""
+    shares = rows(content)
+    drawn = empty_figure(8, 0.45 * len(shares) + 1.6)
+    axes = drawn.subplots()
+    left = np.zeros(len(shares))
+    for i, part in enumerate((*PARTS, HOST)):
+        widths = np.array([100 * max(row[part], 0) for row in shares.values()])
+        axes.barh(
+            list(shares),
+            widths,
+            left=left,
+            label=part,
+            color=PALETTE[i % len(PALETTE)],
+            hatch="//" * (i >= len(PALETTE)),
+        )
+        left += widths
+    axes.set(xlabel="% of a step on one core", xlim=(0, 100))
+    axes.invert_yaxis()
+    drawn.legend(loc="outside lower center", ncols=5, frameon=False, fontsize="small")
+    return drawn
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = study.make_parser(__doc__, study.CHECKS / "bench")
+    parser.add_argument("nets", nargs="*", metavar="NET", help=", ".join(NETS))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if unknown := set(options.nets) - NETS.keys():
+        parser.error(f"NET: {', '.join(sorted(unknown))} is unknown; there are {', '.join(NETS)}")
+    if options.inside:
+        print(json.dumps(measured(NETS[options.nets[0]], options.rounds)))
+        return
+    file = options.out / "step_parts.json"
+    content = json.loads(file.read_text()) if file.exists() else {"nets": {}}
+    content |= {"machine": machine(), **study.provenance("python -m benchmarks.step_parts", ("jax", "jaxlib", "flax"))}
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    for net in options.nets or NETS:
+        print(f"{time.strftime('%H:%M:%S')} {net}", flush=True)
+        content["nets"][net] = {str(n): on_cores(net, cores[:n], options.rounds) for n in range(1, len(cores) + 1)}
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_json(file, content)
+        file.with_suffix(".md").write_text(page(content))
+        study.save_figure(figure(content), options.out, "step_parts")
+    print(page(content))
+
+
+if __name__ == "__main__":
+    main()
