@@ -23,7 +23,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rate = {name: config["optimizer"][name] for name in ("lr", "momentum")}
     for layout in LAYOUTS:
-        more = {"layout": layout, "device": device, "compiled": mode == "compile"}
+        more = {"layout": layout, "device": device, "mode": "default" if mode == "compile" else None}
         program = in_spikingjelly.step(model=config["model"], batch_file=str(file), **rate, **more)
         (step,), seconds = program.stages, list[float]()
         for _ in range(3):

@@ -1,6 +1,7 @@
 """Parts of the benchmark on tiny programs: workers, agreement, pages. Tests never check measured times."""
 
 import json
+import pathlib
 import re
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from benchmarks.timing import spread, timed
 from benchmarks.worker import drawn
 from csbp_jax import configs, models
 from csbp_jax.config import Neuron, to_json
+from tests.support.matching import search
 
 TOY = """
 import numpy as np
@@ -439,3 +441,11 @@ def test_the_times_of_other_neurons_in_the_docs_are_those_of_the_benchmark():
     times = {name: [round(row[name]["over_lif"]["median"]) for row in rows] for name in next(iter(rows))}
     assert {name for name, multiples in times.items() if max(multiples) > 3} == {"clif", "psn", "masked_psn"}
     assert max(map(max, times.values())) == 6
+
+
+def test_the_step_on_a_device_is_made_with_arguments_that_it_has():
+    """Neither file can be imported here: both need torch."""
+    folder = pathlib.Path(peers.__file__).parent
+    asked = search(r"more = \{(.+)\}", (folder / "on_device.py").read_text())[1]
+    taken = search(r"def program\((.+?)\) -> Program", (folder / "torch_step.py").read_text(), re.DOTALL)[1]
+    assert {*re.findall(r'"(\w+)":', asked)} <= {*re.findall(r"(\w+):", taken)}
