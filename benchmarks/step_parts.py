@@ -172,8 +172,8 @@ def rows(content: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """``{net: {part: share of a step's wall time on one core}}``, host included."""
     result = {}
     for net, of_cores in content["nets"].items():
-        one = of_cores["1"]
-        shares = {part: one["parts"].get(part, 0) / one["wall"] for part in PARTS}
+        alone = of_cores["1"]
+        shares = {part: alone["parts"].get(part, 0) / alone["wall"] for part in PARTS}
         result[net] = shares | {HOST: 1 - sum(shares.values())}
     return result
 
@@ -191,11 +191,11 @@ def page(content: Mapping[str, Any]) -> str:
     traffic = [
         [
             net,
-            *(f"{one['bytes'].get(part, 0) / 1e6:.1f}" for part in PARTS),
-            f"{_at_copy(one):.1f}",
-            f"{1e3 * one['wall']:.1f}",
+            *(f"{alone['bytes'].get(part, 0) / 1e6:.1f}" for part in PARTS),
+            f"{_at_copy(alone):.1f}",
+            f"{1e3 * alone['wall']:.1f}",
         ]
-        for net, one in ((net, of["1"]) for net, of in content["nets"].items())
+        for net, alone in ((net, of["1"]) for net, of in content["nets"].items())
     ]
     both = [
         [net, f"{of['1']['wall'] / of[cores]['wall']:.2f}", f"{of[cores]['cpu'] / of[cores]['wall']:.2f}"]
@@ -203,7 +203,7 @@ def page(content: Mapping[str, Any]) -> str:
         for cores in of
         if cores != "1"
     ]
-    copies = [one["1"]["limits"] for one in content["nets"].values()]
+    copies = [of["1"]["limits"] for of in content["nets"].values()]
     return f"""# Where a step's time goes
 
 **Largest part of a step's wall time on one core: {answer}.**
@@ -230,8 +230,8 @@ each net.
 """
 
 
-def _at_copy(one: Mapping[str, Any]) -> float:
-    return 1e3 * sum(one["bytes"].values()) / float(one["limits"]["bytes"])
+def _at_copy(alone: Mapping[str, Any]) -> float:
+    return 1e3 * sum(alone["bytes"].values()) / float(alone["limits"]["bytes"])
 
 
 def _range(values: Sequence[float]) -> str:
