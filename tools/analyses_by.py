@@ -76,7 +76,7 @@ def ranked_above(values: Array, group: Array) -> Numbers:
 
 
 def fisher(count: float, share: float, trials: tuple[int, int]) -> Numbers:
-    """Difference of a count from a share, of so many trials each."""
+    """Return p of Fisher's exact test of a count against a share, of ``trials[0]`` and ``trials[1]`` trials."""
     rows = [[solved, total - solved] for solved, total in zip((count, round(share * trials[1])), trials, strict=True)]
     return {"p": stats.fisher_exact(rows).pvalue}
 

@@ -66,7 +66,7 @@ def resolve_model(config: Config, splits: Splits) -> Config:
     check_rules(_DATA_RULES, flatten(config) | {"classes of the data": source.classes, "frames of the data": shape})
     for split, records in splits.items():
         if len(records) == 0:
-            raise ConfigError(f"{name}: its {split} split is empty; it needs more records of each class")
+            raise ConfigError(f"{name}: its {split} split is empty; it needs more records")
     return config
 
 

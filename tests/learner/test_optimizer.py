@@ -73,7 +73,7 @@ def test_schedule_free_times_a_rate_is_the_one_of_optax_at_that_rate():
 
 
 def test_muon_orthogonalises_hidden_kernels_and_leaves_the_rest_to_adam():
-    """Singular values of an update are alike, and its root mean square is 0.2, near AdamW's."""
+    """All singular values of an update are about equal. Its root mean square is 0.2, near that of AdamW's."""
     layer = {"kernel": (3, 3, 4, 8), "bias": (8,)}
     shapes = {"conv1": layer, "conv2": {**layer, "scale": (8,)}, "readout": {"kernel": (8, 3)}}
     rng = np.random.default_rng(0)

@@ -17,7 +17,7 @@ def free_port():
 
 
 def start_lines(lines, devices=2, cwd=ROOT, **environment):
-    """Start Python with each of these lines, as a process with so many devices."""
+    """Start a Python process for each list of arguments; each process has ``devices`` virtual devices."""
     settings = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     settings = {**os.environ, **settings, **environment}
     return [

@@ -11,7 +11,7 @@ the day after it, and that of a step the day after this one. Windows before a da
 2014 for validation, of 2015 for testing.
 
 ``omniglot_strokes`` (Lake et al. 2015, MIT) is the pen's path of 4,840 characters of ten alphabets, 242 classes of 20
-drawings each. Of each stroke every fourth point and the last are kept, which leaves 2 to 140 steps: the movement from
+drawings each. Of each stroke every fourth point and the last are kept, which leaves 1 to 135 steps: the movement from
 the point before, right and up in pixels, and 1 where a stroke begins, else 0. Writers 1 to 14 of a character are for
 training, 15 and 16 for validation, 17 to 20 for testing.
 """
@@ -110,7 +110,7 @@ def _watch(paths: list[pathlib.Path]) -> Series:
 
 
 def _averaged(x: Array, every: int) -> Array:
-    """Average over every so many steps; the remainder is dropped."""
+    """Return the mean of each ``every`` steps in a row; steps left over at the end are dropped."""
     means: Array = x[: len(x) // every * every].reshape(-1, every, x.shape[1]).mean(axis=1)
     return means
 
