@@ -36,7 +36,7 @@ def forward(weights, x):
 def loss(weights, x, y, step, z0):
     value = optax.softmax_cross_entropy_with_integer_labels(forward(weights, x), y).mean()
     h = x @ weights["hidden"]  # CSBP 1/3: the tensor, here the input of the neurons
-    z = chaos.strength(step, z0, beta=0.98)  # CSBP 2/3: its strength, annealed
+    z = chaos.strength(step, z0, beta=0.98)  # CSBP 2/3: its strength, annealed at each step
     value += z * chaos.term(h, reduce="neuron")  # CSBP 3/3: the loss
     return value
 
