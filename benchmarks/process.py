@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -75,7 +76,8 @@ class Worker:
         self.process.wait()
         self.errors.seek(0)
         lines = self.errors.read().strip().splitlines() or [f"exit code {self.process.returncode}"]
-        raise Failed(f"{self.module}: {lines[-1]}")
+        errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+        raise Failed(f"{self.module}: {[lines[-1], *errors][-1]}")
 
     def check(self) -> dict[str, np.ndarray]:
         """The arrays of the program's check."""

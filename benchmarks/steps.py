@@ -71,7 +71,10 @@ def measure(
         failed: dict[str, str] = {}
 
         def start(name, python, module, **arguments):
-            worker = stack.enter_context(Worker(python, module, cache=f"{folder}/{name}"))
+            cache = (
+                f"{folder}/{name.replace(', ', '-').replace(' ', '-')}"  # torch calls g++ by text
+            )
+            worker = stack.enter_context(Worker(python, module, cache=cache))
             info[name] = worker.ask(make="step", arguments=arguments)
             workers[name] = worker
 

@@ -106,6 +106,7 @@ def training_steps(rows: Content) -> str:
     shares = "\n".join(
         f"- {name}: chaos term {cell(row['chaos_share'], 1, 100)} % of a step; SpikingJelly "
         + (agreement(row["same"]) if "same" in row else "not run")
+        + "".join(f"; {form}: not compiled ({problem})" for form, problem in row.get("failed", {}).items())
         for name, row in rows.items()
     )
     forms = FORMS if any("form" in n for row in rows.values() for n in row["programs"].values()) else EAGERLY
