@@ -71,7 +71,7 @@ POOLED = {
 @contextlib.contextmanager
 def traced_for_gpu(form: str) -> Iterator[type[neurons.LIF]]:
     """Trace as on a GPU, and yield the form's neuron: XLA's own, in a loop over single time steps, or the kernels."""
-    loop = {"gpu": (4, 1)} if form == "a step a pass" else time_loop.UNROLLED
+    loop = {"gpu": time_loop.Form(4, 1)} if form == "a step a pass" else time_loop.UNROLLED
     with traced_for("gpu"), mock.patch.object(time_loop, "UNROLLED", loop):
         yield kernel.KernelLIF if form == "kernel" else neurons.LIF
 

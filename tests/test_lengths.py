@@ -113,7 +113,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
 def recipe(name, time_steps):
     config = SMALL.replace(**TRAININGS[name]).replace("model.time_steps", time_steps)
     tx = optimizer.build(config.optimizer, config.epochs, 1)
-    return learner.make_recipe(models.build(config.model), tx, losses.build(config.loss), config)
+    return learner.make_recipe(models.build(config.model), tx, losses.build(config.loss), config, 1)
 
 
 def drawn(config, steps, rng):

@@ -46,7 +46,7 @@ def _presets() -> _Tables:
     presets = {name: configs.load(name) for name in configs.NAMES}
     others = {name: preset for name, preset in presets.items() if name not in data.NAMES}
     same = {other: name for name, other in configs.RENAMED.items()}
-    ours = [name for name, preset in others.items() if not configs.is_published(preset)]
+    ours = [name for name, preset in others.items() if not configs.is_published(preset.data.name, preset.model.name)]
     published = [name for name in others if name not in ours]
 
     def row(name: str) -> list[str]:

@@ -28,10 +28,9 @@ _OUR_NETWORKS = ("small_conv", "dense", "recurrent")
 _OUR_EXPERIMENTS = (("digits", "spikformer_cifar"), ("cifar10", "cnn7"))
 
 
-def is_published(config: Config) -> bool:
-    """Return whether a preset is an experiment of the literature, rather than one of our own."""
-    ours = (config.data.name, config.model.name) in _OUR_EXPERIMENTS
-    return config.model.name not in _OUR_NETWORKS and not ours
+def is_published(data: str, network: str) -> bool:
+    """Return whether a network on a data set is an experiment of the literature, rather than one of our own."""
+    return network not in _OUR_NETWORKS and (data, network) not in _OUR_EXPERIMENTS
 
 
 def known(name: str) -> bool:
@@ -39,11 +38,10 @@ def known(name: str) -> bool:
     return name in NAMES or name.removesuffix("_bp") in NAMES
 
 
-def small_preset(config: Config) -> str | None:
-    """Name the preset of a small network on the same data, if the config's network is one of the literature's."""
-    data, network = config.data.name, config.model.name
+def small_preset(data: str, network: str) -> str | None:
+    """Name the preset of a small network on the same data, if this network is one of the literature's."""
     small = next((name for name in (f"{data}_small", data) if name in NAMES), None)
-    has_preset = is_published(config) and any(
+    has_preset = is_published(data, network) and any(
         (preset.data.name, preset.model.name) == (data, network) for preset in map(load, NAMES)
     )
     return small if has_preset else None

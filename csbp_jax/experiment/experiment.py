@@ -115,9 +115,7 @@ class Experiment:
             of_shard.mkdir(parents=True, exist_ok=True)
             (folder / run_json.BLOCKS).mkdir(exist_ok=True)
         with run_dir.locked(of_shard):
-            work = Work(plan, self.choose, folder, console, weights)
-            work.run(shard)
-            return work.table()
+            return Work(plan, self.choose, folder, console, weights).run(shard)
 
     def plan(self, chunk: int | None = None) -> Plan:
         """Return what is trained; raises as :meth:`run` does for what no field or value allows."""

@@ -2,7 +2,8 @@
 
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas
@@ -29,7 +30,7 @@ class Work:
 
     Args:
       plan: what is trained.
-      choose: the measure by which a try is chosen; by default the system's, or the first.
+      choose: the measure by whose mean a try is chosen; by default the system's, or the first that it returns.
       folder: of the experiment.
       console: where progress is shown.
       weights: save the weights of each run.
@@ -42,10 +43,11 @@ class Work:
         self.plan, self.folder, self.console, self.weights = plan, folder, console, weights
         self.choose = choose or plan.system.choose
         self.store = Store(folder, lambda line: console.print(line, soft_wrap=True))
+        # Of a shard: the work done by this process, in epochs; the runs that have ended; and all of its runs.
         self._done = self._ended = self._runs = 0
 
-    def run(self, shard: tuple[int, int]) -> None:
-        """Train the runs of a shard that have no result yet, and write the tables if all runs have one.
+    def run(self, shard: tuple[int, int]) -> RunTable:
+        """Train the runs of a shard that have no result yet, return the finished ones, and write them if all are.
 
         Raises:
           ConfigError: finished runs had other data or devices.
@@ -56,38 +58,32 @@ class Work:
         blocks = dict.fromkeys(block for unit in units for block in self._blocks(unit))
         missing = list(map(self.store.missing, blocks))
         self._runs, left = (sum(len(block.seeds) for block in of) for of in (blocks, missing))
-        self._ended, total = self._runs - left, sum(map(self._work, missing))
+        self._ended = self._runs - left
+        total = sum(self.plan.system.work(self.plan.settings[block.key]) * len(block.seeds) for block in missing)
         with terminal.logged_progress(self.console, max(total, 1)) as show, files.closed_after(self.store.close):
             for unit in units:
-                for chunks in self._stages(unit):
-                    for chunk in chunks:
+                for chunk in self.plan.chunks(_tuning(unit)) if isinstance(unit, Cell) else [unit]:
+                    self._train(chunk, show)
+                if isinstance(unit, Cell):
+                    chosen = self.chosen(unit)
+                    assert chosen is not None  # all of its tries have trained
+                    for chunk in self.plan.chunks([Block(unit.tries[chosen], unit.seeds)]):
                         self._train(chunk, show)
         self.store.refresh()
         if line := self._failed_layers():
             self.console.print(line, soft_wrap=True)
-        if shard[1] > 1 and not self._is_finished():
+        table, curves = self._tables()
+        if any(self.store.missing(block).seeds for unit in self.plan.units() for block in self._blocks(unit)):
             self.console.print(f"shard {shard[0]} of {shard[1]} is finished, and others are not yet")
+        else:
+            self._write(table.frame, curves)
+        return table
 
     def _blocks(self, unit: Cell | Sequence[Block]) -> Sequence[Block]:
         """Return the blocks of a unit; until a try is chosen, the first stands for it."""
         if not isinstance(unit, Cell):
             return unit
         return [*_tuning(unit), Block(unit.tries[self.chosen(unit) or 0], unit.seeds)]
-
-    def _is_finished(self) -> bool:
-        return not any(self.store.missing(block).seeds for unit in self.plan.units() for block in self._blocks(unit))
-
-    def _work(self, block: Block) -> int:
-        return self.plan.system.work(self.plan.settings[block.key]) * len(block.seeds)
-
-    def _stages(self, unit: Cell | Sequence[Block]) -> Iterator[Sequence[Sequence[Block]]]:
-        if not isinstance(unit, Cell):
-            yield [unit]
-            return
-        yield self.plan.chunks(_tuning(unit))
-        chosen = self.chosen(unit)
-        assert chosen is not None  # a generator: until it is asked again, ``run`` trains what it has given
-        yield self.plan.chunks([Block(unit.tries[chosen], unit.seeds)])
 
     def _train(self, chunk: Sequence[Block], show: Show) -> None:
         """Train the missing runs of a chunk, with copies of the last up to the size of the chunks of its group."""
@@ -101,19 +97,24 @@ class Work:
         fields = [settings[block.key] for block in blocks for _ in block.seeds]
         seeds = [seed for block in blocks for seed in block.seeds]
         copies = self.plan.sizes[group] - len(seeds)
-        count, work, done = len(seeds), system.work(fields[0]), self._done
+        count, work, done = len(seeds), system.work(fields[0]), self._done  # a group has the epochs in common
 
         first, last = self._ended + 1, self._ended + count
-        label = f"run{f's {first} to' if count > 1 else ''} {last} of {self._runs}"
+        label = f"{f'runs {first} to' if count > 1 else 'run'} {last} of {self._runs}"
 
         def show_work(part: int) -> None:
             show(done + part * count, label + (f", epoch {part} of {work}" if work > 1 else ""))
 
         show_work(0)
-        # So that all chunks of a group have one size, and share a compilation.
-        padded = [*fields, *[fields[-1]] * copies], [*seeds, *[seeds[-1]] * copies]
         runs = [self._weights(block.key, seed) for block in blocks for seed in block.seeds] if self.weights else []
-        trained = system.train(group, *padded, show_work, [self.folder / name for name in runs])
+        trained = system.train(
+            group,
+            # So that all chunks of a group have one size, and share a compilation; of copies no weights are saved.
+            fields=[*fields, *[fields[-1]] * copies],
+            seeds=[*seeds, *[seeds[-1]] * copies],
+            show=show_work,
+            folders=[self.folder / name for name in runs],
+        )
         measures = {name: np.asarray(v)[:count] for name, v in trained.items()}
         self._done, self._ended = done + count * work, last
         start = 0
@@ -128,9 +129,10 @@ class Work:
         return f"{WEIGHTS}/{name_of(setting, seed)}"
 
     def chosen(self, cell: Cell) -> int | None:
-        """Return the number of the try with the best mean of the choosing measure; None while tuning is not finished.
+        """Return the number of the try with the largest mean of ``choose``; None while tuning is not finished.
 
-        Tries of which fewer runs diverged come first, and the first of equals.
+        Tries of which fewer runs diverged come first, and the first of equals. Without ``choose``, the measure is the
+        first that the system returns, as its results are stored in that order.
         """
         if len(cell.tries) == 1:
             return 0
@@ -161,49 +163,53 @@ class Work:
         text = f"note: {count} of {runs} runs have a layer that never or always fires over an epoch"
         return f"{text} ({', '.join(names)}); rates are in epochs.csv" if names else ""
 
-    def table(self) -> RunTable:
-        """Return the finished runs; once all are, also write ``runs.csv`` and the curves, ``epochs.csv``."""
+    def _tables(self) -> tuple[RunTable, pandas.DataFrame]:
+        """Return the finished runs, and their curves: a row for each epoch."""
         described = {setting: self.plan.system.describe(fields) for setting, fields in self.plan.settings.items()}
         names = list(dict.fromkeys(name for fields in described.values() for name in fields))
         differing = [n for n in names if len({repr(fields.get(n)) for fields in described.values()}) > 1]
         rows, curves = [], []
-        for cell in self.plan.cells:
-            chosen = self.chosen(cell)
-            roles = [("tune", number, cell.tuning_seeds) for number in range(len(cell.tries)) if len(cell.tries) > 1]
-            roles += [("test", chosen, cell.seeds)] if chosen is not None else []
-            for role, number, seeds in roles:
-                setting = cell.tries[number]
-                fields = {name: described[setting].get(name) for name in differing}
-                for seed, measures in self.store.finished(Block(setting, seeds)).items():
-                    row = dict(zip(COLUMNS, (cell.case, cell.arm, cell.draw, number, role, seed), strict=True)) | fields
-                    weights = self._weights(cell.tries[number], seed)
-                    run = {"run": weights} if (self.folder / weights / "config.json").exists() else {}
-                    rows.append(row | {k: v for k, v in measures.items() if not isinstance(v, list)} | run)
-                    lists = {k: v for k, v in measures.items() if isinstance(v, list)}
-                    length = max(map(len, lists.values()), default=0)
-                    epochs = (
-                        {"epoch": n + 1, **{k: v[n] for k, v in lists.items() if n < len(v)}} for n in range(length)
-                    )
-                    curves += [row | of_epoch for of_epoch in epochs if not _is_after_the_end(of_epoch)]
+        for setting, row, measures in (run for cell in self.plan.cells for run in self._finished(cell)):
+            row |= {name: described[setting].get(name) for name in differing}
+            folder = self._weights(setting, row["seed"])
+            run = {"run": folder} if (self.folder / folder / "config.json").exists() else {}
+            rows.append(row | {k: v for k, v in measures.items() if not isinstance(v, list)} | run)
+            curves += [row | of_epoch for of_epoch in _epochs(measures)]
         frame = pandas.DataFrame(rows, columns=None if rows else [*COLUMNS, *differing])
         measured = tuple(column for column in frame.columns if column not in (*COLUMNS, *differing, "run"))
-        if self._is_finished():
-            for name, content in ((TABLE, frame), (CURVES, pandas.DataFrame(curves))):
-                if len(content):
-                    with files.replacing(self.folder / name, shared=True) as temporary:
-                        content.to_csv(temporary, index=False)
-            cells = [
-                {"case": c.case, "arm": c.arm, "draw": c.draw, "tries": [self.plan.settings[s] for s in c.tries]}
-                for c in self.plan.cells
-            ]
-            with files.replacing(self.folder / "settings.json", shared=True) as temporary:
-                temporary.write_text(json.dumps(seals.seal({"cells": cells})))
-        return RunTable(frame, tuple(differing), measured, self.folder)
+        return RunTable(frame, tuple(differing), measured, self.folder), pandas.DataFrame(curves)
+
+    def _finished(self, cell: Cell) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+        """Yield ``(setting, columns, measures)`` of the finished runs of a cell, those of its tuning first."""
+        chosen = self.chosen(cell)
+        roles = [("tune", number, cell.tuning_seeds) for number in range(len(cell.tries)) if len(cell.tries) > 1]
+        roles += [("test", chosen, cell.seeds)] if chosen is not None else []
+        for role, number, seeds in roles:
+            for seed, measures in self.store.finished(Block(cell.tries[number], seeds)).items():
+                columns = cell.case, cell.arm, cell.draw, number, role, seed
+                yield cell.tries[number], dict(zip(COLUMNS, columns, strict=True)), measures
+
+    def _write(self, runs: pandas.DataFrame, curves: pandas.DataFrame) -> None:
+        """Write ``runs.csv``, ``epochs.csv`` and ``settings.json``."""
+        for name, content in ((TABLE, runs), (CURVES, curves)):
+            if len(content):
+                with files.replacing(self.folder / name, shared=True) as temporary:
+                    content.to_csv(temporary, index=False)
+        cells = [
+            {"case": c.case, "arm": c.arm, "draw": c.draw, "tries": [self.plan.settings[s] for s in c.tries]}
+            for c in self.plan.cells
+        ]
+        with files.replacing(self.folder / "settings.json", shared=True) as temporary:
+            temporary.write_text(json.dumps(seals.seal({"cells": cells})))
 
 
-def _is_after_the_end(of_epoch: dict[str, float]) -> bool:
-    """Return whether a run had stopped before this epoch, of which it has no measures."""
-    return all(value != value for name, value in of_epoch.items() if name != "epoch")
+def _epochs(measures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a row of each epoch of a run's curves, but for those after it had stopped, of which it has no measures."""
+    curves = {name: values for name, values in measures.items() if isinstance(values, list)}
+    for epoch in range(max(map(len, curves.values()), default=0)):
+        row = {name: values[epoch] for name, values in curves.items() if epoch < len(values)}
+        if not all(np.isnan(value).all() for value in row.values()):
+            yield {"epoch": epoch + 1, **row}
 
 
 def _tuning(cell: Cell) -> list[Block]:

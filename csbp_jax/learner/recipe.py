@@ -17,13 +17,14 @@ from csbp_jax.losses import Loss
 class Outcome(NamedTuple):
     """The auxiliary output of the objective.
 
-    metrics: of ``metrics.jsonl``. batch_stats: the running statistics after the forward pass. terms: ``z`` times the
-    chaos term of each tap.
+    plain_loss, chaos_loss: the two parts of the loss (objective.py). metrics: of ``metrics.jsonl``. batch_stats: the
+    running statistics after the forward pass.
     """
 
+    plain_loss: jax.Array
+    chaos_loss: jax.Array
     metrics: dict[str, Any]
     batch_stats: Any
-    terms: dict[str, jax.Array]
 
 
 LossAndGradient = tuple[tuple[jax.Array, Outcome], optax.Params]

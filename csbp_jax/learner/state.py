@@ -41,7 +41,8 @@ class State:
     ema: Any = dataclasses.field(default_factory=dict)
 
 
-_OPTIONAL = ("neuron", "forcing", "weight_decay", "smoothing")
+OF_UPDATE = ("forcing", "weight_decay")  # arguments of an optimiser's update
+_OPTIONAL = ("neuron", *OF_UPDATE, "smoothing")
 _FLOATS = (
     "lr",
     "z0",
@@ -169,5 +170,5 @@ def without_second_moments(state: State) -> State:
 
 
 def gradient_norms(gradients: dict[str, optax.Params]) -> dict[str, jax.Array]:
-    """Return norms of the gradients of the task loss and of the chaos term: ``{"task": norm, "chaos": norm}``."""
+    """Return norms of the gradients of the plain loss and of the chaos term: ``{"task": norm, "chaos": norm}``."""
     return {name: optax.tree.norm(gradient) for name, gradient in gradients.items()}

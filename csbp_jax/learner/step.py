@@ -18,7 +18,7 @@ from csbp_jax.config import Config, ConfigError, check
 from csbp_jax.learner import accumulation, measures, objective, optimizer, sharpness, substeps
 from csbp_jax.learner.network import SpikingNetwork
 from csbp_jax.learner.recipe import Recipe
-from csbp_jax.learner.state import Batch, State, complete_hyperparameters, evaluated_weights, lengths_of
+from csbp_jax.learner.state import OF_UPDATE, Batch, State, complete_hyperparameters, evaluated_weights, lengths_of
 from csbp_jax.losses import Loss
 
 
@@ -27,28 +27,33 @@ def make_recipe(
     tx: optax.GradientTransformation,
     loss: Loss,
     config: Config,
-    steps_per_epoch: int = 1,
+    steps_per_epoch: int | None = None,
     term: ChaosTerm | None = None,
 ) -> Recipe:
     """Build the recipe of a config, with the functions that compute its gradient and complete its update.
 
     Args:
-      model: network with ``apply(variables, x, train, *, tap, taps[, neuron][, lengths]) -> (logits [B, T, C], Aux)``.
+      model: network, called as a :class:`csbp_jax.learner.SpikingNetwork` is.
       tx: optimiser for a learning rate of 1 (``optimizer.build``); its result is multiplied by ``lr``. Its ``update``
-        receives ``value`` (the loss), ``step``, ``key`` and, if the hparams have it, ``forcing`` (controls.py).
+        receives ``value`` (the loss), ``step``, ``key`` and, if the hparams have them, ``forcing`` (controls.py) and
+        ``weight_decay``.
       loss: ``loss(logits, targets, where=None[, lengths])``, a scalar mean, e.g. ``losses.rate_cross_entropy``.
       config: determines the taps, kind, cut and reduction of the chaos term, and the input's shape for ``init``.
-      steps_per_epoch: used by a config that anneals once per epoch; at 1, z is multiplied by beta at each step.
+      steps_per_epoch: of a config that anneals z once per epoch; 1 for any other by default.
       term: replaces the config's chaos term; called like ``chaos.term``.
 
     Raises:
-      ConfigError: a value of the config is not allowed.
+      ConfigError: a value of the config is not allowed, or the config anneals once per epoch, of unknown length.
     """
     check(config)
+    if steps_per_epoch is None and config.chaos.taps and config.chaos.anneal == "epoch" and config.chaos.beta < 1:
+        raise ConfigError(
+            "chaos.anneal: epoch is not possible without steps_per_epoch; give it, or set chaos.anneal to step"
+        )
     value_and_grad: sharpness.ValueAndGrad = objective.value_and_grad
     if config.chaos.substeps > 1:
         value_and_grad = substeps.substep_value_and_grad
-    if config.optimizer.accumulate > 1:
+    elif config.optimizer.accumulate > 1:
         value_and_grad = accumulation.accumulated_value_and_grad
     if config.optimizer.sam_radius:
         value_and_grad = sharpness.sharpness_aware(value_and_grad)
@@ -58,7 +63,7 @@ def make_recipe(
         loss=loss,
         term=controls.TERMS[config.chaos.term] if term is None else term,
         config=config,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=steps_per_epoch or 1,
         value_and_grad=value_and_grad,
     )
 
@@ -92,8 +97,8 @@ def init(recipe: Recipe, key: jax.Array, hparams: dict[str, Any] | None = None) 
 def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
     """Take one training step and return ``(new state, metrics)``.
 
-    A step whose loss or gradient is not finite leaves weights, statistics and moments unchanged, and is counted in
-    ``bad_steps``.
+    A step whose loss or gradient is not finite leaves weights, statistics and moments unchanged; ``bad_steps`` counts
+    such steps in a row.
     """
     (loss, outcome), gradient = recipe.value_and_grad(recipe, state, batch)
 
@@ -104,24 +109,24 @@ def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[
     updates = jax.tree.map(lambda u: state.hparams["lr"].astype(u.dtype) * u, direction)
     params = optax.apply_updates(state.params, updates)
     weights = {"params": params, "batch_stats": outcome.batch_stats}
-    ema = state.ema
+    averages = state.ema
     if recipe.config.optimizer.ema:
-        ema = optax.incremental_update(weights, ema, 1 - recipe.config.optimizer.ema)
+        averages = optax.incremental_update(weights, averages, 1 - recipe.config.optimizer.ema)
     elif recipe.config.optimizer.name == "schedule_free":
-        ema = weights | {"params": optimizer.schedule_free_weights(opt_state, params, state.hparams["lr"])}
+        averages = weights | {"params": optimizer.schedule_free_weights(opt_state, params, state.hparams["lr"])}
 
     # A spike is a comparison, which is false for NaN: a broken network can have a finite loss. So check both.
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    new = {**weights, "opt_state": opt_state, "ema": ema}
+    new = {**weights, "opt_state": opt_state, "ema": averages}
     accepted = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, {name: getattr(state, name) for name in new})
     bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
 
     metrics = outcome.metrics | {"loss": loss, "grad_norm": norm, "bad_steps": bad_steps}
     if recipe.config.optimizer.clip is not None:
         metrics["clipped"] = (norm > recipe.config.optimizer.clip).astype(jnp.float32)
-    # A refused batch counts: z, the keys and the order of the data go on, while the schedule's count, which is in
-    # opt_state, waits with the moments.
+    # A refused batch counts: z, the keys and the order of the data go on with the step, as the same batch with the same
+    # keys would be refused again. The schedule's count waits, as it is in opt_state with the moments.
     return dataclasses.replace(state, step=state.step + 1, bad_steps=bad_steps, **accepted), metrics
 
 
@@ -139,7 +144,7 @@ def eval_step(recipe: Recipe, state: State, batch: Batch) -> dict[str, jax.Array
 
 
 def gradients(recipe: Recipe, state: State, batch: Batch) -> dict[str, optax.Params]:
-    """Return the gradients of the task loss and of z times the chaos term: ``{"task": tree, "chaos": tree}``.
+    """Return the gradients of the plain loss (objective.py) and of z times the chaos term, ``{"task", "chaos"}``.
 
     The term is differentiated as a whole, even if a training step splits it into sub-steps.
     """
@@ -158,20 +163,18 @@ def make(
     tx: optax.GradientTransformation,
     loss: Loss,
     config: Config,
-    steps_per_epoch: int = 1,
+    steps_per_epoch: int | None = None,
     term: ChaosTerm | None = None,
 ) -> tuple[Callable[..., State], Callable[..., tuple[State, dict[str, Any]]], Callable[..., dict[str, jax.Array]]]:
     """Return ``(init, train_step, eval_step)``, bound to one recipe.
 
     The arguments are those of :func:`make_recipe`: ``tx`` is an optimiser for a learning rate of 1, such as
-    ``optax.adam(1.0)``, because a step multiplies its update by ``config.optimizer.lr``; and without
-    ``steps_per_epoch``, a config that anneals z once per epoch would anneal it at each step. The functions are
+    ``optax.adam(1.0)``, because a step multiplies its update by ``config.optimizer.lr``. The functions are
     ``init(key, hparams=None) -> State``, ``train_step(state, batch) -> (State, metrics)`` and
     ``eval_step(state, batch) -> sums``. ``init`` draws the weights; it does not read the config's ``weights``.
 
     Raises:
-      ConfigError: a value of the config is not allowed, or ``model.init_rate`` is set, for which there are no
-        examples here.
+      ConfigError: as :func:`make_recipe`, or ``model.init_rate`` is set, for which there are no examples here.
     """
     if config.model.init_rate is not None:
         raise ConfigError(
@@ -187,7 +190,6 @@ def make(
 
 def _update_arguments(state: State) -> dict[str, Any]:
     """Return the arguments that an optax transformation may use besides the gradient (controls.py)."""
-    # Independent of dropout's key, (key, step), and of the augmentation's, which folds in 1.
+    # Of the keys of a step in ARCHITECTURE.md.
     key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 2)
-    traced = {name: value for name, value in state.hparams.items() if name in ("forcing", "weight_decay")}
-    return {"step": state.step, "key": key, **traced}
+    return {"step": state.step, "key": key} | {n: value for n, value in state.hparams.items() if n in OF_UPDATE}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from csbp_jax.learner import optimizer
-from csbp_jax.learner.objective import objective, plain_loss
+from csbp_jax.learner.objective import objective
 from csbp_jax.learner.recipe import LossAndGradient, Outcome, Recipe
 from csbp_jax.learner.state import Batch, State
 
@@ -26,11 +26,10 @@ def substep_value_and_grad(recipe: Recipe, state: State, batch: Batch) -> LossAn
 
     def task_loss(params: optax.Params) -> tuple[jax.Array, tuple[jax.Array, Outcome]]:
         loss, outcome = objective(recipe, params, state, batch)
-        return plain_loss(outcome.metrics), (loss, outcome)
+        return outcome.plain_loss, (loss, outcome)
 
     def chaos_loss(params: optax.Params) -> jax.Array:
-        loss: jax.Array = objective(recipe, params, state, batch)[1].metrics["chaos_loss"]
-        return loss
+        return objective(recipe, params, state, batch)[1].chaos_loss
 
     def descend(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
         params, mean = carry

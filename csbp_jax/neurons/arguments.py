@@ -1,4 +1,4 @@
-"""Checks of the arguments of neurons, which name the neuron and the argument."""
+"""Checks of the arguments of neurons, which name the neuron and the argument. Ranges of numbers: in each neuron."""
 
 from typing import Any, TypeVar, get_args
 

@@ -61,7 +61,7 @@ def lif(
       membrane: ``v[-1]``, ``[B, ...]``; zeros by default. Pass the returned membrane to continue a sequence.
       residual: ``"half"`` stores ``u - threshold`` in bfloat16, which preserves its sign. This halves the memory
         between the passes and leaves outputs and resets unchanged; gradients see ``u - threshold`` rounded to a
-        relative error of 2**-8. It is slower on CPU.
+        relative error of 2**-8. It is slower on CPU. No field of a config sets it.
       at_threshold: whether a neuron stays ``"silent"`` at ``u = threshold`` exactly, or is to ``"fire"`` there, as
         those of SpikingJelly and sinabs do.
 

@@ -14,11 +14,12 @@
 u is the carry of the forward loop, its output and the only sequence kept between the passes. In its place may be kept
 u - threshold in bfloat16, or, of few time steps in bfloat16, x. "Over" is as in xla/time_loop.py.
 
-``decay``, ``threshold`` and ``membrane`` have the membrane's dtype and the rank of ``x [B, T, ...]`` without time; the
-public functions of ``lif.py`` see to that.
+``decay``, ``threshold`` and ``membrane`` have the membrane's dtype, and to ``x [B, T, ...]`` without time, ``membrane``
+has its shape, the other two its rank; the public functions of ``lif.py`` see to that.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +32,8 @@ from csbp_jax.xla.time_loop import ELSEWHERE, UNROLLED, at, over_time
 
 Residuals = tuple[jax.Array, jax.Array | None, jax.Array, jax.Array, Surrogate]
 """Kept between the passes: ``(u, u - threshold or x [B, T, ...], membrane, decay, threshold, spike)``."""
+Carry = tuple[jax.Array, jax.Array, jax.Array]
+"""``(u_bar of the time step after, sums for decay_bar and threshold_bar)``, each ``[B, ...]``."""
 
 
 class Rule(NamedTuple):
@@ -71,21 +74,19 @@ def back_one(
 
     ``potential`` is ``(u, u - threshold)``.
     """
-    reset, detach_reset = rule.reset, rule.detach_reset
     u, distance = potential
     fired = rule.fires(distance, 0)
-    if reset != "none" and not detach_reset:
-        s_bar = s_bar - v_bar * (u if reset == "hard" else threshold)
+    if rule.reset != "none" and not rule.detach_reset:
+        s_bar = s_bar - v_bar * (u if rule.reset == "hard" else threshold)
     through_spike = s_bar * spike.derivative(distance)
-    u_bar = through_spike + (jnp.where(fired, 0, v_bar) if reset == "hard" else v_bar)
-    return u_bar, -through_spike - (v_bar * fired if reset == "soft" else 0)
+    u_bar = through_spike + (jnp.where(fired, 0, v_bar) if rule.reset == "hard" else v_bar)
+    return u_bar, -through_spike - (v_bar * fired if rule.reset == "soft" else 0)
 
 
-def potential_of(stored: jax.Array, threshold: jax.Array, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
+def potential_of(stored: jax.Array, threshold: jax.Array, rule: Rule) -> tuple[jax.Array, jax.Array]:
     """Recover ``(u, u - threshold)`` from what the forward pass stored of u."""
-    # bfloat16 marks the half-size residual, u - threshold; a membrane itself is never bfloat16.
-    if stored.dtype == jnp.bfloat16:
-        distance = stored.astype(dtype)
+    if rule.residual == "half":
+        distance = stored.astype(threshold.dtype)
         return distance + threshold, distance
     return stored, stored - threshold
 
@@ -113,17 +114,18 @@ def forward(
         v = after_reset(u, s, threshold, rule.reset)
         return decay * v + x_t
 
-    dtype, store = {
-        "full": (decay.dtype, lambda u: u),
-        "half": (jnp.bfloat16, lambda u: u - threshold),
-        "input": (x.dtype, lambda u: rule.fires(u, threshold)),
-    }[rule.residual]
-    last, stored = over_time(step, first, store, x, jax.ShapeDtypeStruct(x.shape, dtype), range(x.shape[1]))
+    def run(store: Callable[[jax.Array], jax.Array], dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
+        return over_time(step, first, store, x, jax.ShapeDtypeStruct(x.shape, dtype), range(x.shape[1]))
+
     if rule.residual == "input":
-        spikes, residual = stored, x
+        residual = x
+        last, spikes = run(lambda u: rule.fires(u, threshold), x.dtype)
+    elif rule.residual == "half":
+        last, residual = run(lambda u: u - threshold, jnp.bfloat16)
+        spikes = rule.fires(residual, 0).astype(x.dtype)
     else:
-        level = 0 if rule.residual == "half" else jnp.expand_dims(threshold, 1)
-        spikes, residual = rule.fires(stored, level).astype(x.dtype), stored
+        last, residual = run(lambda u: u, decay.dtype)
+        spikes = rule.fires(residual, jnp.expand_dims(threshold, 1)).astype(x.dtype)
     end = after_reset(last, rule.fires(last, threshold), threshold, rule.reset)
     return (spikes, end, residual), (residual, membrane, decay, threshold, spike)
 
@@ -145,42 +147,39 @@ def backward(
     """
     stored, membrane, decay, threshold, spike = residuals
 
-    def local(s_bar: jax.Array, t: ArrayLike, v_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
-        potential = potential_of(at(stored, t), threshold, decay.dtype)
-        s_bar = s_bar.astype(decay.dtype)
-        u_bar, threshold_bar = back_one(potential, s_bar, v_bar, threshold, spike, rule)
+    def cotangents_at(t: ArrayLike, s_bar: jax.Array, v_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
+        potential = potential_of(at(stored, t), threshold, rule)
+        u_bar, threshold_bar = back_one(potential, s_bar.astype(decay.dtype), v_bar, threshold, spike, rule)
         u_bar = u_bar if trace_bar is None else u_bar + at(trace_bar, t)
         return u_bar.astype(rule.carried or decay.dtype), threshold_bar
 
-    def step(
-        s_bar: jax.Array, t: ArrayLike, carry: tuple[jax.Array, tuple[jax.Array, jax.Array]]
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        u_bar, (decay_bar, threshold_bar) = carry[0].astype(decay.dtype), carry[1]
-        u, distance = potential_of(at(stored, t), threshold, decay.dtype)
-        decay_bar = decay_bar + u_bar * after_reset(u, rule.fires(distance, 0), threshold, rule.reset)
-        u_bar, threshold_bar_t = local(s_bar, t, decay * u_bar)
-        return u_bar, (decay_bar, threshold_bar + threshold_bar_t)
+    def step(s_bar: jax.Array, t: ArrayLike, carry: Carry) -> Carry:
+        # Closes time step t + 1, whose part of decay_bar needs v[t], and opens t.
+        later_u_bar, decay_sum, threshold_sum = carry[0].astype(decay.dtype), *carry[1:]
+        u, distance = potential_of(at(stored, t), threshold, rule)
+        decay_sum = decay_sum + later_u_bar * after_reset(u, rule.fires(distance, 0), threshold, rule.reset)
+        u_bar, threshold_bar = cotangents_at(t, s_bar, decay * later_u_bar)
+        return u_bar, decay_sum, threshold_sum + threshold_bar
 
     times = range(stored.shape[1] - 1, -1, -1)
-    u_bar, threshold_bar = local(at(spikes_bar, times[0]), times[0], membrane_bar)
-    sums = (jnp.zeros_like(threshold_bar), threshold_bar)
-    carry, x_bar = over_time(step, (u_bar, sums), lambda carry: carry[0], spikes_bar, spikes_bar, times)
-    u_bar, (decay_bar, threshold_bar) = carry[0].astype(decay.dtype), carry[1]
+    last_u_bar, threshold_bar = cotangents_at(times[0], at(spikes_bar, times[0]), membrane_bar)
+    carry = last_u_bar, jnp.zeros_like(threshold_bar), threshold_bar
+    carry, x_bar = over_time(step, carry, lambda carry: carry[0], sequence=spikes_bar, like=spikes_bar, times=times)
+    first_u_bar, decay_sum, threshold_sum = carry[0].astype(decay.dtype), *carry[1:]
     if membrane is not None:
-        decay_bar = decay_bar + u_bar * membrane
+        decay_sum = decay_sum + first_u_bar * membrane
     return (
         x_bar,
-        None if membrane is None else decay * u_bar,
-        sum_to(decay_bar, decay.shape),
-        sum_to(threshold_bar, threshold.shape),
+        None if membrane is None else decay * first_u_bar,
+        sum_to(decay_sum, decay.shape),
+        sum_to(threshold_sum, threshold.shape),
         jax.tree.map(jnp.zeros_like, spike),
     )
 
 
 def sum_to(cotangent: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Sum over the axes along which an operand of ``shape`` (same rank) was broadcast."""
-    axes = tuple(i for i, n in enumerate(shape) if n == 1)
-    return cotangent.sum(axes, keepdims=True)
+    return cotangent.sum(tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
 
 
 def lif(
@@ -196,11 +195,11 @@ def lif(
     if rule.residual == "full" and x.dtype == jnp.bfloat16:
         # Where no loop is needed, x of half the size is kept in place of u: the same numbers, of half the memory. XLA
         # fuses the chain with what made x and with the reverse pass, and writes no membrane at all.
-        if x.shape[1] <= ELSEWHERE[0]:
-            rules |= {"gpu": rule, "default": rule._replace(residual="input")}  # unknown is its effect on GPUs
+        if x.shape[1] <= ELSEWHERE.unrolled_up_to:
+            rules |= {"gpu": rule, "default": rule._replace(residual="input")}  # its effect on GPUs is not measured
         # u_bar[t] is rounded to the dtype of x on its way out. Rounded on its way to t - 1 too, it is one array, and
         # XLA on TPU computes the gradients of all time steps in one kernel; else it writes a float32 u_bar between two.
-        if x.shape[1] <= UNROLLED["tpu"][0]:
+        if x.shape[1] <= UNROLLED["tpu"].unrolled_up_to:
             rules["tpu"] = rule._replace(residual="input", carried=x.dtype)
     forms = {platform: functools.partial(_lif, rule=rule) for platform, rule in rules.items()}
     return by_platform(x, membrane, decay, threshold, spike, **forms)
@@ -219,12 +218,21 @@ def _lif(
     return forward(x, membrane, decay, threshold, spike, rule._replace(residual="full"))[0][:2]
 
 
-def _lif_forward(*arguments: Any) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
-    (spikes, membrane, _), residuals = forward(*arguments)
-    return (spikes, membrane), residuals
+def _lif_forward(
+    x: jax.Array,
+    membrane: jax.Array | None,
+    decay: jax.Array,
+    threshold: jax.Array,
+    spike: Surrogate,
+    rule: Rule,
+) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
+    (spikes, end, _), residuals = forward(x, membrane, decay, threshold, spike, rule)
+    return (spikes, end), residuals
 
 
-def _lif_backward(rule: Rule, residuals: Residuals, bars: tuple[jax.Array, jax.Array]) -> Any:
+def _lif_backward(
+    rule: Rule, residuals: Residuals, bars: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array | None, jax.Array, jax.Array, Surrogate]:
     if rule.residual == "input":
         # x was kept in place of u: the residuals are forward's own arguments.
         _, residuals = forward(*residuals, rule._replace(residual="full"))
@@ -243,7 +251,7 @@ def lif_trace(
     spike: Surrogate,
     rule: Rule,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Compute ``(spikes, membrane after the last reset, u [B, T, ...])``."""
+    """Compute ``(spikes, membrane after the last reset, u [B, T, ...])``; the rule's residual must be ``"full"``."""
     return forward(x, membrane, decay, threshold, spike, rule)[0]
 
 
@@ -260,16 +268,20 @@ def leaky_sum(x: jax.Array, start: jax.Array, decay: jax.Array) -> tuple[jax.Arr
 
 
 def _leaky_sum_forward(x: jax.Array, start: jax.Array, decay: jax.Array) -> tuple[tuple[jax.Array, jax.Array], Any]:
-    like = jax.ShapeDtypeStruct(x.shape, decay.dtype)
     first = x[:, 0].astype(decay.dtype) + decay * start
     last, sums = over_time(
-        lambda row, _, last: decay * last + row, first, lambda last: last, x, like, range(x.shape[1])
+        lambda row, _, last: decay * last + row,
+        first,
+        lambda last: last,
+        sequence=x,
+        like=jax.ShapeDtypeStruct(x.shape, decay.dtype),
+        times=range(x.shape[1]),
     )
-    return (sums, last), (sums, start, decay, jnp.zeros((), x.dtype))  # the zero tells the dtype of x
+    return (sums, last), (sums, start, decay, jnp.zeros((), x.dtype))  # residuals are arrays: a zero tells x's dtype
 
 
 def _leaky_sum_backward(residuals: Any, bars: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-    sums, start, decay, zero = residuals
+    sums, start, decay, zero_of_x = residuals
     sums_bar, last_bar = bars
 
     def step(bar: jax.Array, t: ArrayLike, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -278,7 +290,7 @@ def _leaky_sum_backward(residuals: Any, bars: tuple[jax.Array, jax.Array]) -> tu
 
     times = range(sums.shape[1] - 1, -1, -1)
     carry = (last_bar + at(sums_bar, times[0]), jnp.zeros_like(last_bar))
-    like = jax.ShapeDtypeStruct(sums.shape, zero.dtype)
+    like = jax.ShapeDtypeStruct(sums.shape, zero_of_x.dtype)
     (row, decay_bar), x_bar = over_time(step, carry, lambda carry: carry[0], sums_bar, like, times)
     return x_bar, decay * row, sum_to(decay_bar + row * start, decay.shape)
 

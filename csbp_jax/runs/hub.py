@@ -2,7 +2,7 @@
 
 Three files are downloaded, to the hub's own cache: config.json, model.safetensors and, of a network with code of its
 own, experiment.py, which runs only if it is trusted. No file is unpickled, and the size of each is checked before it is
-downloaded.
+downloaded. Whether a name is such an address is for restore.py to tell.
 """
 
 import os

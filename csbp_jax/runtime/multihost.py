@@ -166,7 +166,7 @@ def check_equal(what: str, value: Any) -> None:
 
 
 class _SharedStop(Stop):
-    """Stop of all processes: a request to one stops all at the same poll of ``code``; all must poll equally often.
+    """Stop of all processes: a request to one stops all at the same poll; all must poll equally often.
 
     JAX notices a SIGTERM in any process, and lets all of them agree on the next poll that none has reached yet.
     """
@@ -175,15 +175,14 @@ class _SharedStop(Stop):
         super().__init__()
         self._local, self._polls, self._forwarded = local, 0, False
 
-    @property
-    def code(self) -> int | None:
-        if self._local.code is not None and not self._forwarded:  # Ctrl-C, which JAX does not take over
+    def poll(self) -> int | None:
+        if self._local.poll() is not None and not self._forwarded:  # Ctrl-C, which JAX does not take over
             self._forwarded = True
             signal.raise_signal(signal.SIGTERM)
         if self._code is None:
             self._polls += 1
             if multihost_utils.reached_preemption_sync_point(self._polls):
-                self._code = self._local.code or CODES[signal.SIGTERM]
+                self._code = self._local.poll() or CODES[signal.SIGTERM]
         return self._code
 
 

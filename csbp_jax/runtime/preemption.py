@@ -33,9 +33,8 @@ class Stop:
         self._code: int | None = None
         self._deferred = False
 
-    @property
-    def code(self) -> int | None:
-        """Exit code of the request; None if there is no request."""
+    def poll(self) -> int | None:
+        """Return the exit code of the request, None if there is none. All processes of a run poll equally often."""
         return self._code
 
     @property
@@ -55,8 +54,8 @@ class Stop:
 
     def raise_if_requested(self) -> None:
         """Raise Stopped if a stop was requested."""
-        if self.code is not None:
-            raise Stopped(self.code)
+        if (code := self.poll()) is not None:
+            raise Stopped(code)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
@@ -92,7 +91,7 @@ def on_signals() -> Iterator[Stop]:
         if number == signal.SIGINT:
             # From now on the kernel ends the process, even during a long compilation, when no Python code runs.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            if stop.code is None and stop.is_deferred:
+            if stop.poll() is None and stop.is_deferred:
                 os.write(2, _AGAIN)  # print is not safe in a signal handler
         stop.request(CODES[signal.Signals(number)])
 

@@ -152,7 +152,7 @@ def _prepare(
     steps_traced = multihost.all_succeed(parse_options)
     # Process 0 first, for caches of data that many processes would make at once.
     resolved, splits, fingerprint, plan = multihost.host0_first(lambda: load(config, own, data_dir))
-    if jax.default_backend() == "cpu" and (small := configs.small_preset(resolved)):
+    if jax.default_backend() == "cpu" and (small := configs.small_preset(resolved.data.name, resolved.model.name)):
         # Before the minutes that compiling takes there.
         text = f"{resolved.model.name} is a network of the literature, meant for accelerators; on a CPU, "
         console.print(f"{text}DATASET={small} trains a small one", soft_wrap=True)

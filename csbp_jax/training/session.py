@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -42,6 +43,11 @@ class Session:
         """Return that of the start of a run; shapes of the state and of a step's metrics suffice."""
         return cls(state, selection.summary(0, selection.NO_EPOCH) | learner.weights_of(state), empty_progress(metrics))
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """The training steps that it has done, and the epochs that have ended, with their validation."""
+        return int(self.state.step), int(self.progress["epochs"])
+
     def is_over(self, config: Config) -> bool:
         """Return whether its epochs are enough; decided by what a checkpoint holds, so a resume decides the same."""
         return selection.is_over(config, int(self.progress["epochs"]), int(self.chosen["epoch"]))
@@ -51,10 +57,20 @@ class Session:
 class Job:
     """The constants of a training, checked before anything is written.
 
-    plan: of the file with initial weights. first_batch: of the training. metrics: shapes of those of a step.
-    steps_traced: those of ``--profile``. store: directory or address of the checkpoints. identity: what tells the run
-    from others. check_in_place: that the folder is still where it was; before anything is saved. report: called
-    after each epoch.
+    Attributes:
+      run: its functions.
+      splits: its data.
+      plan: of the file with initial weights.
+      first_batch: of the training.
+      metrics: shapes of those of a step.
+      steps_traced: those of ``--profile``.
+      stop: may request a stop.
+      folder: of the run.
+      store: directory or address of the checkpoints.
+      identity: what tells the run from others.
+      console: where progress is shown.
+      check_in_place: raises an error if the folder is no longer where it was; called before anything is saved.
+      report: called after each epoch.
     """
 
     run: CompiledRun
@@ -82,14 +98,32 @@ class Job:
         self.console.print(line, soft_wrap=True)
 
 
+class Saves:
+    """Saves of a training, to a store: ``save(session)``.
+
+    before: called before each. saved: the position of the last one.
+    """
+
+    def __init__(self, store: checkpoint.Checkpoints, before: Callable[[], None], saved: tuple[int, int]):
+        self.store, self.before, self.saved = store, before, saved
+
+    def __call__(self, session: Session) -> None:
+        """Save a session, unless it is saved already, or has no step yet: a run begins again without a checkpoint."""
+        # With epochs: a stop during validation saves the step of the epoch's end, before that epoch has ended.
+        step, _ = position = session.position
+        if step and (position != self.saved or self.store.failed()):
+            self.store.save(step, session, self.before)
+            self.saved = position
+
+
 @dataclasses.dataclass(frozen=True)
 class Tools:
-    """The open files and iterators of a training; ``save(session)``."""
+    """The open files and iterators of a training."""
 
     monitor: TrainingMonitor
     batches: Iterator[Batch]
     train_step: Callable[[State, Batch], tuple[State, dict[str, Any]]]
-    save: Callable[[Session], None]
+    save: Saves
 
 
 def train(job: Job) -> Session:
@@ -109,40 +143,30 @@ def start(job: Job, stack: contextlib.ExitStack) -> tuple[Session, Tools]:
     if beside:
         multihost.broadcast_from_host0(lambda: location.record_location(job.folder, job.store))
 
-    session: Session = store.restore(Session.fresh(run.state_shapes, job.metrics)) or _fresh(job)
-    step = int(session.state.step)
-    rows = _rows_up_to(job, session)
+    restored = store.restore(Session.fresh(run.state_shapes, job.metrics))
+    session: Session = _fresh(job) if restored is None else restored
+    (step, _), rows = session.position, _rewound_log(job, session)
+    _announce(job, step, rows)
     write, sync = stack.enter_context(metrics_log.writer(job.log_file if host0 else pathlib.Path(os.devnull)))
     bar = stack.enter_context(terminal.progress(job.console, run.total_steps, step))
     if not step:
-        # Without a term there is nothing to compare, and the program takes seconds to compile.
-        has_term = any(config.chaos.z0)
-        norms = run.gradient_norms(session.state, job.first_batch) if has_term else {"chaos": 0.0}
-        norms = jax.tree.map(float, norms)
-        rows = [{"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms} | _hardware_row()]
+        rows = [_row_of_start(job, session.state)]
         write(rows[0])
-        job.show(terminal.gradient_share(norms))
+        job.show(terminal.gradient_share(rows[0]["gradient_norms"]))
 
     peak = hardware.peak_flops()
     # Batches of several lengths differ in their operations.
     seconds = run.flops(session.state, job.first_batch) / peak if peak and run.buckets.lengths is None else 0.0
-    outputs = Outputs(write, bar, job.show)
-    monitor = TrainingMonitor(config, run.steps_per_epoch, session.progress, (step, rows), outputs, seconds)
+    monitor = TrainingMonitor(
+        config, run.steps_per_epoch, session.progress, (step, rows), Outputs(write, bar, job.show), seconds
+    )
     host_batches = stack.enter_context(contextlib.closing(run.batches(config.seed, step)))
     steps_left, traced = range(step + 1, run.total_steps + 1), job.steps_traced if host0 else range(0)
-    profile = profiling.profiled(run.train_step, steps_left, traced, job.folder / "profile", job.show)
-    train_step = stack.enter_context(profile)
-    last_saved = (step, monitor.epochs)
-
-    def save(session: Session) -> None:
-        nonlocal last_saved
-        # With epochs: a stop during validation saves the step of the epoch's end, before that epoch has ended.
-        position = (monitor.step, monitor.epochs)
-        if monitor.step and (position != last_saved or store.failed()):
-            store.save(monitor.step, session, before=sync if host0 else lambda: None)
-            last_saved = position
-
+    train_step = stack.enter_context(
+        profiling.profiled(run.train_step, steps_left, traced, job.folder / "profile", job.show)
+    )
     stack.enter_context(_last_good_checkpoint_named(store, monitor))
+    save = Saves(store, sync if host0 else lambda: None, session.position)
     return session, Tools(monitor, map(run.shard_batch, host_batches), train_step, save)
 
 
@@ -154,26 +178,27 @@ def epoch(job: Job, tools: Tools, session: Session) -> Session:
       Diverged: as :class:`TrainingMonitor`.
     """
     run, config, monitor, state = job.run, job.run.config, tools.monitor, session.state
-    validation: list[dict[str, float]] = []
+    evaluate = functools.partial(run.evaluate, source=job.splits["validation"], check=job.stop.raise_if_requested)
     try:
         for _ in range(monitor.steps_left):
-            if job.stop.code is not None:
+            if job.stop.poll() is not None:
                 break
             state, metrics = tools.train_step(state, monitor.timed_next(tools.batches))
             monitor(metrics)
         # The monitor is a step behind, and a checkpoint counts every step that its state has done.
         monitor.catch_up()
         job.stop.raise_if_requested()
-        for averaged in [state, *([learner.with_ema_weights(state)] if config.optimizer.ema else [])]:
-            validation.append(run.evaluate(averaged, job.splits["validation"], job.stop.raise_if_requested))
+        validation = evaluate(state)
+        ema_validation = evaluate(learner.with_ema_weights(state)) if config.optimizer.ema else {}
     except Stopped as stopped:
         tools.save(dataclasses.replace(session, state=state, progress=monitor.progress()))
         raise Stopped(stopped.code, monitor.step) from None
-    monitor.end_epoch(validation[0], validation[1] if config.optimizer.ema else {})
+    monitor.end_epoch(validation, ema_validation)
     weights_now = learner.evaluated_weights(config, state)
-    chosen = selection.update(session.chosen, weights_now, monitor.epochs, validation[0])
+    chosen = selection.update(session.chosen, weights_now, monitor.epochs, validation)
     session = Session(state, chosen, monitor.progress())
-    # Two checkpoints are kept: those of a failing stretch would push out the last good one.
+    # Two checkpoints are kept: those of a failing stretch would push out the last good one. The last epoch is saved
+    # even so: of a finished run there is no epoch to train again.
     is_due = monitor.epochs % config.checkpoint_every == 0 and monitor.failing_since is None
     if is_due or session.is_over(config):
         tools.save(session)
@@ -189,8 +214,14 @@ def finish(job: Job, session: Session) -> dict[str, Any]:
         return metrics_log.read_rows(job.log_file)
 
     config, rows = job.run.config, multihost.broadcast_from_host0(read_rows)
-    tested = job.run, session.state, session.chosen, job.splits["test"]
-    result = selection.test_results(*tested, rows, job.stop.raise_if_requested)
+    result = selection.test_results(
+        job.run,
+        session.state,
+        chosen=session.chosen,
+        test=job.splits["test"],
+        rows=rows,
+        check=job.stop.raise_if_requested,
+    )
     if config.patience:
         result["stopped_early"] = result["last"]["epoch"] < config.epochs
 
@@ -210,34 +241,45 @@ def _fresh(job: Job) -> Session:
     return dataclasses.replace(Session.fresh(state, job.metrics), chosen=chosen)
 
 
-def _rows_up_to(job: Job, session: Session) -> list[Row]:
-    """Return the rows of metrics up to where a run goes on, and say where that is.
+def _rewound_log(job: Job, session: Session) -> list[Row]:
+    """Cut the rows of metrics back to where a run goes on, and return them; those of a run from the start are renamed.
 
     Raises:
       ConfigError: rows are missing, or the run has trained for more epochs than its config has.
     """
-    run, step = job.run, int(session.state.step)
+    run, (step, epochs) = job.run, session.position
     if step > run.total_steps:
         raise ConfigError(
             f"epochs: {run.config.epochs} is not possible, the newest checkpoint of {job.folder} is of epoch "
             f"{-(-step // run.steps_per_epoch)}; allowed is from this epoch on, or give another NAME (--name)"
         )
 
-    def rows_up_to_start() -> list[Row]:
+    def rewind() -> list[Row]:
         if not step and (old := metrics_log.set_aside(job.log_file)):
             job.show(f"{job.folder}: has metrics but no checkpoint; they are kept as {old.name}")
-        return metrics_log.rewind(job.log_file, step, int(session.progress["epochs"]), run.steps_per_epoch)
+        return metrics_log.rewind(job.log_file, step, epochs, run.steps_per_epoch)
 
-    rows = multihost.broadcast_from_host0(rows_up_to_start)
+    return multihost.broadcast_from_host0(rewind)
+
+
+def _announce(job: Job, step: int, rows: list[Row]) -> None:
+    """Say after which step a run goes on, and on which devices."""
     devices, beginning = _devices(_hardware_row()), f"resumed after step {step}" if step else "a new run"
-    job.show(f"{job.folder}: {beginning}, {run.total_steps} steps in all, on {devices}")
-    if lengths := run.buckets.describe():
+    job.show(f"{job.folder}: {beginning}, {job.run.total_steps} steps in all, on {devices}")
+    if lengths := job.run.buckets.describe():
         job.show(lengths)
     if unused := hardware.unused_accelerator():
         job.show(unused)
     if rows and "device" in rows[0] and (former := _devices(rows[0])) != devices:
         job.show(f"{job.folder}: began on {former}; other devices round in other ways, so results may differ")
-    return rows
+
+
+def _row_of_start(job: Job, state: State) -> Row:
+    # Where all z0 are 0 there is nothing to compare with the task's gradient, and the program takes seconds to compile:
+    # the norm of the chaos term, 0, then stands alone, here and in result.json.
+    norms = job.run.gradient_norms(state, job.first_batch) if any(job.run.config.chaos.z0) else {"chaos": 0.0}
+    of_start = {"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": jax.tree.map(float, norms)}
+    return of_start | _hardware_row()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ The chain, the pass of a GPU or TPU and that of a CPU have the same numbers.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +25,20 @@ from csbp_jax.xla.platform import by_platform
 
 Carry = TypeVar("Carry")
 
-# (largest number of time steps that is unrolled completely, time steps per pass of the loop beyond that), by platform.
+
+class Form(NamedTuple):
+    """How many time steps at most are a chain without a loop, and how many a pass of the loop has beyond that."""
+
+    unrolled_up_to: int
+    per_pass: int
+
+
 # XLA on CPU has no multi-output fusion: unrolled, each time step recomputes the chain from x, O(T**2) in all; up to 4
 # steps that is cheaper than the loop. On a GPU a pass is about four kernels that read and write all they share, while
 # 16 unrolled steps are two (docs/checks/bench/h100.md); with more, compilation takes minutes. On a TPU, 10
 # unrolled steps move a quarter less than a loop in CNN7 and VGGSNN, and store a third less.
-UNROLLED = {"gpu": (16, 16), "tpu": (16, 16)}
-ELSEWHERE = (4, 1)  # on CPUs, and where the platform is unknown
+UNROLLED = {"gpu": Form(16, 16), "tpu": Form(16, 16)}
+ELSEWHERE = Form(4, 1)  # on CPUs, and where the platform is unknown
 
 
 def at(sequence: jax.Array, t: ArrayLike) -> jax.Array:
@@ -69,8 +76,8 @@ def over_time(
     """
 
     in_form = functools.partial(_in_form, step, store, sequence, like, times, reread)
-    elsewhere = ELSEWHERE if unroll else (1, 1)
-    forms = UNROLLED if len(times) > elsewhere[0] else {}  # else a chain everywhere
+    elsewhere = ELSEWHERE if unroll else Form(1, 1)
+    forms = UNROLLED if len(times) > elsewhere.unrolled_up_to else {}  # else a chain everywhere
     loops = {platform: functools.partial(in_form, form) for platform, form in forms.items()}
     return by_platform(carry, default=functools.partial(in_form, elsewhere), **loops)
 
@@ -82,7 +89,7 @@ def _in_form(
     like: Any,
     times: range,
     reread: Callable[[Carry, Any], Carry] | None,
-    form: tuple[int, int],
+    form: Form,
     carry: Carry,
 ) -> tuple[Carry, Any]:
     def chain(carry: Carry, rows: list[Any], steps: Sequence[Any]) -> tuple[Carry, Any]:
@@ -91,9 +98,8 @@ def _in_form(
             rows = [*rows, store(carry)]
         return carry, _stacked(like, rows[:: times.step])
 
-    unrolled, per_pass = form
-    over_sequence = per_pass == 1 and jax.tree.leaves(like)[0].dtype == sequence.dtype
-    begun = len(times) if len(times) <= unrolled else 1 + (len(times) - 1) % per_pass
+    over_sequence = form.per_pass == 1 and jax.tree.leaves(like)[0].dtype == sequence.dtype
+    begun = len(times) if len(times) <= form.unrolled_up_to else 1 + (len(times) - 1) % form.per_pass
     last, rows = chain(carry, [store(carry)], times[1:begun])
     if begun == len(times):
         return last, rows
@@ -111,7 +117,7 @@ def _in_form(
     def one_pass(i: jax.Array, loop_carry: tuple[Carry, Any]) -> tuple[Carry, Any]:
         carry, buffers = loop_carry
         if not over_sequence:
-            steps = [times[begun] + times.step * (per_pass * i + j) for j in range(per_pass)]
+            steps = [times[begun] + times.step * (form.per_pass * i + j) for j in range(form.per_pass)]
             carry, rows = chain(carry, [], steps)
             return carry, _written(buffers, rows, steps[:: times.step][0])
         t = times[1] + times.step * i
@@ -120,7 +126,7 @@ def _in_form(
             carry = reread(carry, jax.tree.map(lambda buffer: at(buffer, t - times.step), buffers))
         return step(at(jax.tree.leaves(buffers)[0], t), t, carry), buffers
 
-    last, buffers = lax.fori_loop(0, (len(times) - begun) // per_pass, one_pass, (last, buffers))
+    last, buffers = lax.fori_loop(0, (len(times) - begun) // form.per_pass, one_pass, (last, buffers))
     return last, _written(buffers, _stacked(like, [store(last)]), times[-1]) if over_sequence else buffers
 
 

@@ -165,7 +165,7 @@ def _sums(rule, residuals, bars, x_bar):
     """Cotangents of decay and threshold, from stored sequences; XLA drops them where no gradient is taken of them."""
     stored, membrane, decay, threshold, spike = residuals
     spikes_bar, membrane_bar = bars
-    potential = u, distance = lif_scan.potential_of(stored, threshold.reshape(()), jnp.float32)
+    potential = u, distance = lif_scan.potential_of(stored, threshold.reshape(()), rule)
     row, over = x_bar.astype(jnp.float32), threshold.reshape(())
     v_bar = jnp.concatenate([decay.reshape(()) * row[:, 1:], membrane_bar[:, None]], axis=1)
     s_bar = spikes_bar.astype(jnp.float32)

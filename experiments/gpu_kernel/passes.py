@@ -57,7 +57,7 @@ def backward(rule, residuals, bars):
         inside, last = surrogate.Surrogate(spike.formula, tuple(param[0] for param in params)), stored.shape[1] - 1
 
         def write(t, v_bar):
-            potential = lif_scan.potential_of(at(stored, t), threshold, jnp.float32)
+            potential = lif_scan.potential_of(at(stored, t), threshold, rule)
             s_bar = at(spikes_bar, t).astype(jnp.float32)
             row, _ = lif_scan.back_one(potential, s_bar, v_bar, threshold, inside, rule)
             put(x_bar, row, t)

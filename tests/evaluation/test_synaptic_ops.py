@@ -233,7 +233,7 @@ def lowered(config, steps=("train", "eval")):
     """Return the programs of training and evaluation steps, before compilation."""
     model = models.build(config.model)
     tx, loss = optimizer.build(config.optimizer, 1, 1), losses.build(config.loss)
-    init, train_step, eval_step = learner.make(model, tx, loss, config)
+    init, train_step, eval_step = learner.make(model, tx, loss, config, 1)
     state = jax.eval_shape(init, jax.random.key(0))
     batch = {"x": jnp.zeros((2, 1, 4, 4, 1)), "y": jnp.zeros(2, jnp.int32), "mask": jnp.ones(2, bool)}
     functions = {"train": train_step, "eval": eval_step}

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -210,6 +211,55 @@ def test_make_refuses_what_it_would_not_train(chaos, line):
     config = dataclasses.replace(small_net.CONFIG, chaos=chaos)
     with pytest.raises(ConfigError, match=line):
         learner.make(RECIPE.model, RECIPE.tx, RECIPE.loss, config)
+
+
+def test_make_does_not_take_a_step_for_an_epoch():
+    """z would fall by beta at each step."""
+    by_epoch = replaced(small_net.CONFIG, "chaos.anneal", "epoch")
+    parts = RECIPE.model, RECIPE.tx, RECIPE.loss
+    with pytest.raises(ConfigError, match=r"chaos.anneal: epoch is not possible without steps_per_epoch"):
+        learner.make(*parts, by_epoch)
+    assert learner.make_recipe(*parts, by_epoch, 1).steps_per_epoch == 1
+    assert learner.make_recipe(*parts, replaced(by_epoch, "chaos.beta", 1.0)).steps_per_epoch == 1
+
+
+def test_no_two_draws_of_steps_and_microbatches_have_the_same_key(monkeypatch):
+    """Those of dropout begin at the same keys as the forces, but then have the path of their layer folded in."""
+
+    class Noisy(basic.Dense):
+        def body(self, x, train, run):
+            return nn.Dropout(0.5, deterministic=not train)(super().body(x, train, run))
+
+    dropped: list[Any] = []
+    forced: dict[int, Any] = {}
+    bernoulli = jax.random.bernoulli
+
+    def drawn(key, *arguments, **options):
+        if not isinstance(key, jax.core.Tracer):
+            dropped.append(key)
+        return bernoulli(key, *arguments, **options)
+
+    def force(updates, state, params=None, *, step, key, **_):
+        forced[int(step)] = key
+        return updates, state
+
+    monkeypatch.setattr(jax.random, "bernoulli", drawn)
+    tx = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), force)
+    config = replaced(small_net.CONFIG, "optimizer.accumulate", 2)
+    noisy = learner.make_recipe(Noisy(features=(5, 4), classes=3, time_steps=2), tx, RECIPE.loss, config)
+    state = init(noisy, jax.random.key(0), {})
+    with jax.disable_jit():
+        for _ in range(3):
+            state, _ = learner.train_step(noisy, state, batch())
+    microbatch, step = 1, 2
+    base = jax.random.fold_in(jax.random.fold_in(state.key, microbatch), step)
+    assert (jax.random.key_data(base) == jax.random.key_data(forced[microbatch])).all()
+
+    transformed = [jax.random.fold_in(jax.random.fold_in(state.key, n), 1) for n in range(3)]
+    begun = [*forced.values(), *transformed]
+    split = [key for begun_at in begun for key in jax.random.split(begun_at, 64)]  # one for each tensor or record
+    keys = [tuple(jax.random.key_data(key).tolist()) for key in (*dropped, *begun, *split)]
+    assert len(dropped) >= 2 * 3 and len(set(keys)) == len(keys)
 
 
 def test_a_step_in_substeps_is_not_silently_another():

@@ -57,7 +57,7 @@ def make(model, tap):
     network = models.build(model)
     if model.name == "sew_7b":
         network = network.copy(stages=(2, 2))
-    return learner.make(network, tx, losses.rate_cross_entropy, config)
+    return learner.make(network, tx, losses.rate_cross_entropy, config, 1)
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in FAST else pytest.mark.slow) for c in TANGENT])

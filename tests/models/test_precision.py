@@ -104,7 +104,7 @@ def test_a_training_step_leaves_a_state_of_the_same_dtypes(family):
     config, _ = FAMILIES[family]
     run = Config(model=config, chaos=Chaos(z0=(3.0,), taps=known(family).names[:1]))
     tx = optimizer.build(run.optimizer, epochs=1, steps_per_epoch=1)
-    init, train_step, eval_step = learner.make(network(config), tx, losses.rate_cross_entropy, run)
+    init, train_step, eval_step = learner.make(network(config), tx, losses.rate_cross_entropy, run, 1)
     state = jax.eval_shape(init, jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)} == {FLOAT32}
     batch = {"x": inputs(config), "y": jnp.arange(B) % C}

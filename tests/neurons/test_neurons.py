@@ -429,7 +429,7 @@ def test_several_time_steps_per_pass_of_the_loop_equal_one(x64, monkeypatch, T):
 
     arguments = arguments | {"x": arguments["x"][:, :T]}
     weights = tuple(w[:, :T] if w.ndim == 3 else w for w in weights)
-    monkeypatch.setattr(time_loop, "ELSEWHERE", (2, 3))
+    monkeypatch.setattr(time_loop, "ELSEWHERE", time_loop.Form(2, 3))
     expected, actual = (make_gradients(neuron, reset="soft")(arguments, weights) for neuron in (plain_lif, lif_trace))
     assert_close(actual, expected, 1e-13)
 

@@ -289,7 +289,7 @@ def after_steps(model=None, count=3, norm_groups=1, order=range(16), **changes):
     )
     tx = optimizer.build(config.optimizer, 1, 1)
     model = model or models.build(config.model)
-    init, train_step, _ = learner.make(model, tx, losses.rate_cross_entropy, config)
+    init, train_step, _ = learner.make(model, tx, losses.rate_cross_entropy, config, 1)
     state, random = jax.jit(lambda key: to_default_precision(init(key)))(jax.random.key(0)), np.random.default_rng(0)
     for _ in range(count):
         x, y = random.normal(size=(16, 1, 6)) * 2, random.integers(0, 3, 16)
@@ -354,10 +354,10 @@ def kept_and_gradient(model, taps):
     """Bytes that wait for the reverse pass, and the gradient."""
     config = Config(model=model, chaos=Chaos(z0=(1.0,), taps=taps))
     net, tx = models.build(config.model), optimizer.build(config.optimizer, 1, 1)
-    init, _, _ = learner.make(net, tx, losses.rate_cross_entropy, config)
+    init, _, _ = learner.make(net, tx, losses.rate_cross_entropy, config, 1)
     state, random = jax.jit(lambda key: to_default_precision(init(key)))(jax.random.key(0)), np.random.default_rng(0)
     x, y = jnp.asarray(random.normal(size=(32, 1, *model.input_shape))), jnp.arange(32) % 10
-    recipe = learner.make_recipe(net, tx, losses.rate_cross_entropy, config)
+    recipe = learner.make_recipe(net, tx, losses.rate_cross_entropy, config, 1)
     gradients = jax.jit(functools.partial(learner.gradients, recipe))(state, {"x": x, "y": y})
 
     def output(params):

@@ -28,7 +28,7 @@ def main(how, process, file):
 
     with multihost.connected(how, Stop()) as stop:
         print(multihost.is_host0())
-        print(multihost.broadcast_from_host0(lambda: ["of", process]), stop.code)
+        print(multihost.broadcast_from_host0(lambda: ["of", process]), stop.poll())
         print(
             reported(lambda: multihost.broadcast_from_host0(lambda: fails(CheckpointError, f"damaged, says {process}")))
         )

@@ -55,8 +55,7 @@ class After(Stop):
         super().__init__()
         self.times = times
 
-    @property
-    def code(self):
+    def poll(self):
         self.times -= 1
         return 42 if self.times < 0 else None
 

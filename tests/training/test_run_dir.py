@@ -74,8 +74,7 @@ class Then(Stop):
         super().__init__()
         self.times, self.function = times, function
 
-    @property
-    def code(self):
+    def poll(self):
         self.times -= 1
         if self.times == 0:
             self.function()
