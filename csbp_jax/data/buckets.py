@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax.config import Config, ConfigError, Data
-from csbp_jax.data.source import Array, Batch, DataSource, lengths_of, pad
+from csbp_jax.data.source import Array, Batch, DataSource, pad
 
 MOST = Data.buckets
 """Most buckets by default."""
@@ -35,7 +35,7 @@ class Buckets(NamedTuple):
 
         A bucket with fewer records than a batch is merged with the next longer one, the longest with the one below.
         """
-        lengths = lengths_of(source)
+        lengths = source.lengths
         if lengths is None or not len(lengths):
             return cls(None, np.zeros(1, np.int64), np.zeros(len(source), np.intp), False)
         proposed = np.quantile(lengths, np.arange(1, most + 1) / most, method="inverted_cdf") if not len(ends) else ends

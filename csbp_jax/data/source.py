@@ -207,8 +207,7 @@ class Rows(DataSource):
     def __init__(self, source: DataSource, rows: Array | None = None):
         self.source, self.classes, self.events, self.per_step = source, source.classes, source.events, source.per_step
         self.rows = np.arange(len(source)) if rows is None else rows
-        lengths = lengths_of(source)
-        self.lengths = None if lengths is None else lengths[self.rows]
+        self.lengths = None if source.lengths is None else source.lengths[self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -271,9 +270,3 @@ def pad(array: Array, length: int, mode: Literal["constant", "edge"] = "constant
     """Append zeros, or the last time step, along the axis of time, axis 1, up to a length."""
     missing = length - max(array.shape[1:2], default=length)
     return np.pad(array, [(0, missing * (axis == 1)) for axis in range(array.ndim)], mode) if missing > 0 else array
-
-
-def lengths_of(source: DataSource) -> Array | None:
-    """Return the time steps of each record; None if all splits have as many, or for a source that does not say."""
-    lengths: Array | None = getattr(source, "lengths", None)
-    return lengths

@@ -21,7 +21,7 @@ def stratified(y: NDArray[Any], fraction: float) -> tuple[Indices, Indices]:
       fraction: in (0, 0.5].
 
     Raises:
-      ConfigError: no class has two records.
+      ConfigError: no class has two records, nor is there a second one where targets are no classes.
     """
     chosen = np.zeros(len(y), bool)
     for label in np.unique(y):
@@ -29,7 +29,9 @@ def stratified(y: NDArray[Any], fraction: float) -> tuple[Indices, Indices]:
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
         chosen[members[(2 * np.arange(count) + 1) * len(members) // (2 * max(count, 1))]] = True
     if not chosen.any():
-        raise ConfigError("data.validation: no class has two records, so none can be used for validation")
+        raise ConfigError(
+            "data.validation: no record can be used for validation; give two or more, of classes two of one of them"
+        )
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 

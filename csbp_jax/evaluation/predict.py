@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from csbp_jax import data
 from csbp_jax.config import ConfigError, one_line
-from csbp_jax.data.source import ArraySource, lengths_of
+from csbp_jax.data.source import ArraySource
 from csbp_jax.data.user import arrays, prediction_inputs
 from csbp_jax.evaluation import forward
 from csbp_jax.runs import restore
@@ -112,7 +112,7 @@ def _names_and_reader(
         return names, *prediction_inputs.reader(run.config, files, run.classes)
     parts, _ = restore.load_data(run, data_dir)
     names = build.class_names(run.config, parts, data_dir)
-    return names, arrays.reader(parts["train"]), parts["train"].events, lambda: lengths_of(parts["train"]) is not None
+    return names, arrays.reader(parts["train"]), parts["train"].events, lambda: parts["train"].lengths is not None
 
 
 def _groups(

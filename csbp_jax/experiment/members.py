@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from csbp_jax import data, learner, models
 from csbp_jax.config import Config
-from csbp_jax.data.source import lengths_of, stack_batches
+from csbp_jax.data.source import stack_batches
 from csbp_jax.experiment import fields
 from csbp_jax.learner import Batch, State, measures
 from csbp_jax.runs.run import tested_columns
@@ -113,7 +113,7 @@ class Members:
         None if they are too large or of several lengths, or if training draws random numbers for them.
         """
         evaluated = {split: self.splits[split] for split in ("validation", "test")}
-        if any(lengths_of(source) is not None for source in (self.original, *evaluated.values())):
+        if any(source.lengths is not None for source in (self.original, *evaluated.values())):
             return None
         examples = {source: data.example_batch(source).values() for source in (self.original, *evaluated.values())}
         size = sum(len(source) * sum(rows.nbytes for rows in example) for source, example in examples.items())
@@ -294,7 +294,7 @@ def train(
             stopped = states if present is None else present
             present = members.freeze(jnp.asarray(running), states, stopped) if config.patience else states
             validation = members.evaluate(present, seeds, "validation")
-            rank = (validation[name].astype(np.float32) for name in (measures.primary(config), "loss"))
+            rank = (validation[name].astype(np.float32) for name in (measures.PRIMARY[config.loss.task], "loss"))
             weights = learner.evaluated_weights(config, present)
             selected = members.update_selection(weights, selected, *rank, jnp.int32(epoch))
             for task_loss, bad_steps in zip(measured["task_loss"], measured["bad_steps"], strict=True):

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from csbp_jax import data
 from csbp_jax.config import Config, ConfigError, flatten, to_json
-from csbp_jax.data.source import lengths_of
 from csbp_jax.experiment import fields as of_fields
 from csbp_jax.experiment.fields import Fields
 from csbp_jax.experiment.members import Members, member_mesh, scans, train
@@ -90,7 +89,7 @@ class Training:
     @property
     def choose(self) -> str:
         """The measure by which a try is chosen."""
-        return f"last_validation_{measures.primary(self.config)}"
+        return f"last_validation_{measures.PRIMARY[self.config.loss.task]}"
 
     def content(self) -> dict[str, Any]:
         """Return what ``config.json`` stores; ``experiment`` keeps a single run out of the folder."""
@@ -219,7 +218,7 @@ class Training:
     def _records(self, splits: Splits, seed: int, group: Group) -> data.DataSource:
         if self.draw is None:
             return splits["train"]
-        if lengths_of(splits["train"]) is not None:
+        if splits["train"].lengths is not None:
             raise ConfigError("draw: not possible of records of several lengths, as seeds would have other steps")
         rows, labels = self.draw(splits, seed, **dict(group.options))
         return data.Drawn(splits["train"], np.asarray(rows), np.asarray(labels))

@@ -9,7 +9,7 @@ import jax
 import jinja2
 
 from csbp_jax import __version__
-from csbp_jax.learner.measures import primary
+from csbp_jax.learner.measures import PRIMARY
 from csbp_jax.reporting import measures
 from csbp_jax.reporting.format import energy
 from csbp_jax.reporting.statistics import wilson
@@ -54,7 +54,7 @@ def card(run: RestoredRun, source: pathlib.Path, repository: str, client: Any) -
         training=_training(run),
         labels=WEIGHTS_LABELS,
         result=result,
-        measure=measures.MEASURES[primary(run.config)].label,
+        measure=measures.MEASURES[PRIMARY[run.config.loss.task]].label,
         measured=_measured(result, run.config.loss.per == "example") if result else [],
         energy=_energy(run, source),
         file=CONFIG,

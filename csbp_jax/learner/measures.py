@@ -17,12 +17,8 @@ import jax.numpy as jnp
 from csbp_jax.config import Config
 from csbp_jax.xla.lengths import mean_over_time, valid
 
-_PRIMARY = {"class": "accuracy", "labels": "f1", "value": "r2"}
-
-
-def primary(config: Config) -> str:
-    """Return the name of the measure by which a network is chosen, of which more is better."""
-    return _PRIMARY[config.loss.task]
+PRIMARY = {"class": "accuracy", "labels": "f1", "value": "r2"}
+"""The measure of each task by which a network is chosen, of which more is better."""
 
 
 def measures(config: Config, batches: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +107,7 @@ def _sums_of_values(outputs: jax.Array, targets: jax.Array, counted: jax.Array) 
 
 def of_batch(config: Config, logits: jax.Array, y: jax.Array, lengths: jax.Array | None = None) -> dict[str, jax.Array]:
     """Return the primary measure of a batch by its name, ``{name: scalar}``; arguments as of :func:`sums`."""
-    name = primary(config)
+    name = PRIMARY[config.loss.task]
     if name == "accuracy":
         return {name: correct(config, logits, y, lengths).mean()}
     of_one = {key: value[None] for key, value in sums(config, logits, y, lengths).items()}

@@ -255,5 +255,6 @@ def test_stratified_is_evenly_spaced_in_the_order_of_records():
 def test_a_class_with_a_single_record_stays_in_training():
     train, validation = stratified(np.array([0, 1, 1]), 0.5)
     assert 0 in train and len(validation) == 1
-    with pytest.raises(ConfigError, match=r"data.validation: no class has two records"):
-        stratified(np.arange(4), 0.5)
+    for y in (np.arange(4), np.zeros(1)):
+        with pytest.raises(ConfigError, match=r"data.validation: no record can be used .*; give two or more"):
+            stratified(y, 0.5)

@@ -267,9 +267,10 @@ TABLES = {
     "empty": ("", VALUE, "has the columns none"),
     "no files": ("file,a\n", VALUE, "names no file"),
     "a file that is not there": ("file,a\ngone.npy,1\n", VALUE, ":2: there is no file .*gone.npy"),
-    "a file above": ("file,a\n../x/0.npy,1\n", VALUE, ":2: ../x/0.npy is outside .*; name files below it"),
-    "a file elsewhere": ("file,a\n/x/0.npy,1\n", VALUE, ":2: /x/0.npy is outside"),
-    "a file twice": ("file,a\n0.npy,1\n0.npy,2\n", VALUE, ":3: names .*0.npy again, after line 2"),
+    "a file above": ("file,a\n../above.npy,1\n", VALUE, ":2: ../above.npy is outside .*; name files below it"),
+    "a file elsewhere": (f"file,a\n{__file__},1\n", VALUE, f":2: {__file__} is outside"),
+    "a link to a file above": ("file,a\nlink.npy,1\n", VALUE, ":2: link.npy is outside .*; name files below it"),
+    "a file twice": ("file,a\n0.npy,1\n../x/0.npy,2\n", VALUE, ":3: names .*0.npy again, after line 2"),
     "not a number": ("file,a\n0.npy,1\n1.npy,nan\n", VALUE, ":3: a is 'nan'; expected is a finite number"),
     "a word": ("file,a\n0.npy,cat\n", VALUE, ":2: a is 'cat'; expected is a finite number"),
     "a label of 2": ("file,a\n0.npy,2\n", LABELS, ":2: a is '2'; expected is 0 or 1"),
@@ -284,8 +285,11 @@ TABLES = {
 @pytest.mark.parametrize("kind", TABLES)
 def test_a_wrong_table_is_one_line(kind, tmp_path):
     table, loss, message = TABLES[kind]
+    folder = write(tmp_path / "x", table)
+    np.save(tmp_path / "above.npy", RAGGED[0])
+    (folder / "link.npy").symlink_to(tmp_path / "above.npy")
     with pytest.raises(ConfigError, match=message) as error:
-        load(write(tmp_path / "x", table), tmp_path, **loss)
+        load(folder, tmp_path, **loss)
     assert "\n" not in str(error.value) and "x" in str(error.value)
 
 

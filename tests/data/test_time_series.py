@@ -9,7 +9,6 @@ import pytest
 from csbp_jax import configs, data
 from csbp_jax.config import ConfigError
 from csbp_jax.data.series import readers, sources
-from csbp_jax.data.source import lengths_of
 from csbp_jax.data.user import prediction_inputs
 from tests.support import event_formats, series_formats
 from tests.support.formats import zipped
@@ -43,7 +42,7 @@ def test_recordings_of_a_watch_are_averaged_split_by_person_and_standardised(tmp
     for split, persons in (("train", range(1, 8)), ("validation", (8,)), ("test", (9, 10))):
         rows = np.flatnonzero(np.isin(person, persons))
         source = splits[split]
-        np.testing.assert_array_equal(lengths_of(source), [len(fields["X"][i]) // 10 for i in rows])
+        np.testing.assert_array_equal(source.lengths, [len(fields["X"][i]) // 10 for i in rows])
         for i, row in enumerate(rows):
             np.testing.assert_allclose(source[i]["x"], by_training(means[row], train), atol=1e-4)
             assert source[i]["y"] == fields["y"][row]

@@ -20,6 +20,7 @@ from jax.sharding import AxisType, Mesh
 
 from csbp_jax import configs, data, learner, losses, models
 from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, check
+from csbp_jax.data.source import ArraySource
 from csbp_jax.instruments.training_map import to_default_precision
 from csbp_jax.learner import optimizer
 from csbp_jax.models import base, layers, norms
@@ -36,7 +37,24 @@ SMALL = dataclasses.replace(
     model=dataclasses.replace(DIGITS.model, name="dense", features=(16, 8), time_steps=2),
     chaos=dataclasses.replace(DIGITS.chaos, anneal="step", taps=("fc1.membrane",)),
 )
+SEQUENCES = SMALL.replace(**{
+    "data.name": "sequences",
+    "model.name": "recurrent",
+    "model.input_shape": (3,),
+    "model.time_steps": 7,
+    "chaos.taps": ("rec1.membrane",),
+})  # fmt: skip
 SPLITS = data.load(SMALL)
+
+
+def sequences():
+    """160 sequences of 1 to 7 time steps, in any order."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(10, size=160)
+    return ArraySource([rng.normal(k, 2, (rng.integers(1, 8), 3)).astype(np.float32) for k in y], y, 10)
+
+
+TRAIN = {"digits": SPLITS["train"], "sequences": sequences()}
 
 
 IN_SLICES = (0, 1, 1, 0, 0, 1, 0, 1)
@@ -53,22 +71,22 @@ def over(devices):
 @functools.cache
 def compiled_run(config, devices):
     """One object for all tests, so that its programs are compiled once."""
-    return compiled.compile_run(config, SPLITS["train"], 78, mesh=over(devices))
+    return compiled.compile_run(config, TRAIN[config.data.name], 78, mesh=over(devices))
 
 
 # Leaf by leaf, each shape would be a program of its own.
 in_default_precision = jax.jit(to_default_precision)
 
 
-def begin(layout, devices, **changes):
+def begin(layout, devices, config=SMALL, **changes):
     """A compiled run and its first state, in float64 if that is enabled."""
-    run = compiled_run(dataclasses.replace(SMALL, layout=layout, **changes), devices)
+    run = compiled_run(dataclasses.replace(config, layout=layout, **changes), devices)
     state = run.init(jax.random.key(0))
     return run, jax.device_put(in_default_precision(state), shardings(layout, state, over(devices)))
 
 
 def go_on(run, state, steps, start=0):
-    batches = data.train_batches(SPLITS["train"], SMALL.batch_size, 0, start)
+    batches = data.train_batches(run.source, SMALL.batch_size, 0, start)
     for batch in itertools.islice(batches, steps):
         state, metrics = run.train_step(state, run.shard_batch(batch))
     return state, metrics
@@ -78,22 +96,31 @@ def plain(tree):
     return jax.tree.map(np.asarray, (tree.params, tree.batch_stats, tree.opt_state))
 
 
-@pytest.fixture(scope="module")
-def twenty_steps():
-    with jax.enable_x64(True):
-        run, state = begin("data", 1)
-        state, metrics = go_on(run, state, 20)
-        return plain(state), jax.tree.map(float, metrics)
-
-
-@pytest.mark.parametrize("devices", [8, IN_SLICES], ids=["one slice", "two slices"])
-@pytest.mark.parametrize(
-    "layout", [pytest.param("data", marks=pytest.mark.slow), pytest.param("zero1", marks=pytest.mark.slow), "fsdp"]
-)
-def test_eight_devices_in_any_layout_are_one(layout, devices, twenty_steps, x64):
-    run, state = begin(layout, devices)
+@functools.cache
+def twenty_steps(config):
+    """On one device."""
+    run, state = begin("data", 1, config)
     state, metrics = go_on(run, state, 20)
-    chex.assert_trees_all_close((plain(state), jax.tree.map(float, metrics)), twenty_steps, rtol=1e-10, atol=1e-10)
+    return plain(state), jax.tree.map(float, metrics)
+
+
+@pytest.mark.parametrize(
+    "layout, devices, config",
+    [
+        *[
+            pytest.param(layout, devices, SMALL, marks=[] if layout == "fsdp" else pytest.mark.slow)
+            for layout in ("data", "zero1", "fsdp")
+            for devices in (8, IN_SLICES)
+        ],
+        ("data", 8, SEQUENCES),
+        pytest.param("fsdp", 8, SEQUENCES, marks=pytest.mark.slow),
+    ],
+)
+def test_eight_devices_in_any_layout_are_one(layout, devices, config, x64):
+    run, state = begin(layout, devices, config)
+    state, metrics = go_on(run, state, 20)
+    found = plain(state), jax.tree.map(float, metrics)
+    chex.assert_trees_all_close(found, twenty_steps(config), rtol=1e-10, atol=1e-10)
 
 
 KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast"

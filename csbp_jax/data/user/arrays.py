@@ -10,7 +10,7 @@ from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import targets
 from csbp_jax.data.buckets import check_lengths
 from csbp_jax.data.device import transform
-from csbp_jax.data.source import Array, ArraySource, DataSource, UserSource, example_batch, lengths_of
+from csbp_jax.data.source import Array, ArraySource, DataSource, UserSource, example_batch
 from csbp_jax.data.splits import divided
 from csbp_jax.data.user import folder_files
 
@@ -69,7 +69,7 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
         for source in splits.values():
             source.lengths = None
     for source in splits.values():
-        if len(source) and lengths_of(source) is None:
+        if len(source) and source.lengths is None:
             _check_records(np.asarray(example_batch(source)["x"]), config, source.name)
     _check_options(splits["train"], config)
     expected = _form(splits["train"], config)
@@ -109,7 +109,7 @@ def reader(source: DataSource) -> Callable[[pathlib.Path], Array]:
     something else in the source's type.
     """
     example = example_batch(source)["x"][0]
-    fixed = lengths_of(source) is None
+    fixed = source.lengths is None
     dtype = np.dtype(np.float32) if source.events else example.dtype  # counts are the same numbers in any type
 
     def read(path: pathlib.Path) -> Array:

@@ -74,14 +74,15 @@ def read(
         for line, name, cells in tables[split][1]:
             file, where = path.parent / name, f"{path}:{line}"
             with collect_errors(str(file), skipped):
-                if pathlib.PurePath(name).is_absolute() or ".." in pathlib.PurePath(name).parts:
-                    raise ConfigError(f"{where}: {name} is outside {path.parent}; name files below it")
                 if not file.is_file():
                     raise ConfigError(f"{where}: there is no file {file}")
-                if file in lines:
-                    raise ConfigError(f"{where}: names {file} again, after line {lines[file]}; keep one line")
+                target = pathlib.Path(os.path.realpath(file))  # where links lead
+                if not target.is_relative_to(os.path.realpath(path.parent)):
+                    raise ConfigError(f"{where}: {name} is outside {path.parent}; name files below it")
+                if target in lines:
+                    raise ConfigError(f"{where}: names {file} again, after line {lines[target]}; keep one line")
                 check_format(file)
-                lines[file] = line
+                lines[target] = line
                 splits[split].append(Recording(os.path.relpath(file, root), file, label_of(cells, where)))
         if not splits[split]:
             raise ConfigError(f"{path}: none of its files can be used")

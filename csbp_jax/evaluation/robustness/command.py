@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from csbp_jax.config import ConfigError
-from csbp_jax.data.source import lengths_of
 from csbp_jax.evaluation import compare
 from csbp_jax.evaluation.evaluate import data_changed
 from csbp_jax.evaluation.outputs import output_folder
@@ -97,7 +96,7 @@ def _check_folders(runs: Sequence[RestoredRun]) -> None:
 def _loaded(run: RestoredRun, split: str, data_dir: str | pathlib.Path) -> tuple[Run, Any]:
     """Return a run for the table of runs, with the data that it has now, and their split."""
     splits, fingerprint = restore.load_data(run, data_dir)
-    loss, several = run.config.loss, lengths_of(splits[split]) is not None
+    loss, several = run.config.loss, splits[split].lengths is not None
     if (loss.task, loss.per) != ("class", "example") or several:
         kind = "records of several lengths" if several else f"loss.task {loss.task}, loss.per {loss.per}"
         raise ConfigError(f"{run.folder}: has {kind}; robustness measures classes of examples of one length")
