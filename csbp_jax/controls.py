@@ -175,11 +175,12 @@ def mpgd(
     its invariant density, ``y**-gamma + (1 + y)**-gamma``:
 
         s = y**(1 - gamma) + (1 + y)**(1 - gamma) - 1,   y <- s**(1 / (1 - gamma)) mod 1
-        v = chi d where s <= 1,   chi d / (1 - 2**(1 - gamma)) elsewhere, where chi <- -chi with p = (1 - beta) / 2
+        v = chi d where s <= 1,   chi d / (1 - 2**(1 - gamma)) elsewhere, after chi <- -chi with p = (1 - beta) / 2
         d = ((1 - 2**(gamma-1)) a**a (1-gamma) Gamma(1-a) cos(a pi/2) / (2**(1-gamma) - 1))**-gamma,   a = 1 / gamma
 
-    Sums of n values of v grow as n**gamma, and have tails of index a: not those of noise. MPGD is this after plain
-    gradient descent with ``sigma rate[n]**gamma`` as the size, and ``mu / sigma`` as ``multiplicative``.
+    chi starts as 1 or -1 with equal chances. Sums of n values of v grow as n**gamma, those of noise as n**(1/2). The
+    map's exponent is 0.50, 0.42 and 0.31 nats for gamma 0.6, 0.7 and 0.8. MPGD is this after plain gradient descent,
+    with ``sigma rate[n]**gamma`` as the size, and ``mu / sigma`` as ``multiplicative``.
 
     Raises:
       ValueError: ``gamma`` is not between 1/2 and 1, or ``beta`` not between -1 and 1.
@@ -194,7 +195,9 @@ def mpgd(
         # s over 2**power is the distribution function of y: of a y from the invariant density it is uniform.
         s = jnp.where(first, 2**power * uniform, y**power + jnp.expm1(power * jnp.log1p(y)))
         right = s > 1
-        chi = jnp.where(right & (uniform < (1 - beta) / 2) & ~first, -chi, chi)
+        # The first sign is fair, from digits of the number that the start does not feel.
+        flips = jnp.where(first, uniform * 2**12 % 1 < 0.5, right & (uniform < (1 - beta) / 2))
+        chi = jnp.where(flips, -chi, chi)
         # Rounding would let an orbit fall on 0, from which none leaves.
         y = jnp.where(right, jnp.maximum(s ** (1 / power) - 1, 2.0**-24), s ** (1 / power))
         return y.astype(uniform.dtype), chi, chi * jnp.where(right, d / (1 - 2**power), d)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy import optimize, special
+from scipy import optimize, special, stats
 
 from csbp_jax import chaos, controls, learner, losses, models
 from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, check
@@ -116,7 +116,7 @@ def thaler(gamma, beta, uniforms):
     # The start whose distribution function is the first uniform number.
     cdf = lambda y, u: (y**power + (1 + y) ** power - 1) / 2**power - u  # noqa: E731
     y = np.array([optimize.brentq(cdf, 0, 1, (u,), xtol=1e-15) for u in uniforms[0]])
-    chi, series = np.ones(len(y)), []
+    chi, series = np.where(uniforms[0] * 4096 % 1 < 0.5, -1, 1), []
     for n, u in enumerate(uniforms):
         flips = (y > y_star) & (u < (1 - beta) / 2) & (n > 0)
         chi = np.where(flips, -chi, chi)
@@ -144,20 +144,14 @@ def test_mpgd_has_the_series_of_its_paper_and_both_of_its_parts(x64, gamma):
         update(params, force.init(params), step=0, key=key)
 
 
-def test_sums_of_mpgds_series_have_the_tails_of_a_stable_law_and_noise_has_not():
-    """The tail index by Hill's estimator is about 1 / gamma, and the mean is 0."""
-    steps, size, gamma = 1000, 20_000, 0.7
-    forcing = {"a": jnp.ones(steps)}
-
-    def tail_index(force):
-        sums = np.sort(np.abs(np.asarray(run(force, forcing, steps, size=size)["a"], float).sum(axis=0)))
-        return 1 / np.log(sums[-400:] / sums[-400]).mean()
-
-    mpgd = controls.mpgd(multiplicative=0.0, gamma=gamma)
-    assert tail_index(mpgd) == pytest.approx(1 / gamma, abs=0.25)
-    assert tail_index(controls.gaussian()) > 4
-    first = np.asarray(run(mpgd, forcing, 1, size=200_000)["a"])
-    assert abs(first.mean()) < 4 * first.std() / 200_000**0.5
+@pytest.mark.parametrize(("name", "power"), [("mpgd", 0.6), ("gaussian", 0.5), ("logistic", 0.5)])
+def test_sums_of_mpgds_series_grow_faster_than_those_of_noise(name, power):
+    """Its known answer: n**gamma, of the quartiles of sums of n values, whose mean is 0."""
+    force = {"mpgd": controls.mpgd(multiplicative=0.0, gamma=0.6), **FORCES}[name]
+    pushes = np.asarray(run(force, {"a": jnp.ones(1000)}, 1000, size=10_000)["a"], float)
+    short, long = (stats.iqr(pushes[:n].sum(axis=0)) for n in (100, 1000))
+    assert np.log10(long / short) == pytest.approx(power, abs=0.03)
+    assert abs(pushes.mean(axis=0).mean()) < 4 * stats.sem(pushes.mean(axis=0))
 
 
 @pytest.mark.parametrize("values", [{"gamma": 0.5}, {"gamma": 1.0}, {"beta": 2.0}])
