@@ -28,7 +28,7 @@ from csbp_jax.experiment.store import Block, Store
 from csbp_jax.learner import optimizer
 from csbp_jax.reporting.terminal import make_console
 from csbp_jax.runs.reading import COLUMNS
-from csbp_jax.runtime import files
+from csbp_jax.runtime import files, sharding
 from csbp_jax.training import flip_meter, run_dir
 from csbp_jax.training.compiled import compile_run
 from csbp_jax.training.resolved import resolve
@@ -112,8 +112,9 @@ def measured_units(task: Task, base: Training) -> dict[str, Any]:
         assert base.draw is not None
         source = Drawn(splits["train"], *base.draw(splits, seed))
         fields = {"seed": seed, "chaos.z0": 1.0, "optimizer.lr": 1.0}
-        config = resolve(base.config.replace(**fields), dict(splits) | {"train": source})
-        run = compile_run(config, source, len(source) // task.batch_size, base.own)
+        config = resolve(base.config.replace(**fields), dict(splits) | {"train": source}, 1)
+        steps = len(source) // task.batch_size
+        run = compile_run(config, source, steps, base.own, sharding.data_parallel(1))
         ratio = flip_meter.make(run.pure_gradients, config, run.steps_per_epoch)
         batch = run.shard_batch(next(run.batches(seed)))
         norms, flips = [], []
