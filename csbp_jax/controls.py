@@ -208,7 +208,7 @@ def mpgd(
         first, orbits, signs = carry
         keys = optax.tree.split_key_like(key, orbits)
         uniforms = jax.tree.map(lambda k, y: jax.random.uniform(k, y.shape, y.dtype), keys, orbits)
-        moved = jax.tree.map(lambda *of_leaf: advance(*of_leaf, first), orbits, signs, uniforms)
+        moved = jax.tree.map(lambda y, chi, u: advance(y, chi, u, first), orbits, signs, uniforms)
         orbits, signs, v = jax.tree.transpose(jax.tree.structure(orbits), jax.tree.structure((0, 0, 0)), moved)
         return (jnp.array(False), orbits, signs), jax.tree.map(lambda v, w: v[0] - multiplicative * v[1] * w, v, params)
 

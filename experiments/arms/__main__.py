@@ -163,7 +163,7 @@ def run(name: str, kinds: Sequence[str], draws: int, data_dir: str, out: pathlib
     """Train the arms of a task, and write their rows after every few draws."""
     task, file = TASKS[name], out / f"{page.slug(name)}.csv"
     units_file = out / "units.json"
-    units = json.loads(units_file.read_text()) if units_file.exists() else {"widths": WIDTHS}
+    units: study.Content = json.loads(units_file.read_text()) if units_file.exists() else {"widths": WIDTHS}
     if name not in units:
         units[name] = measured_units(task, task.training(data_dir))
         files.write_json(units_file, units)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax import dynamics
+from csbp_jax.dynamics.series import decorrelation_lag
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from csbp_jax.runtime.files import write_text
 from experiments import study
@@ -65,7 +65,7 @@ KNOWN = ("logistic map, r = 4", "Henon's map", "Park and Miller's generator", "w
 
 def result(series_at: dict[int, list[NDArray[np.float64]]]) -> Content:
     """``{"time": median decorrelation time, "random_like": {lag: of each series}}`` of the series at each lag."""
-    times = [dynamics.decorrelation_lag(series) for series in series_at[1]]
+    times = [decorrelation_lag(series) for series in series_at[1]]
     passes = {
         str(lag): [measure.random_like(values, seed)["random_like"] for seed, values in enumerate(series)]
         for lag, series in series_at.items()

@@ -53,7 +53,12 @@ def test_committed_rows_are_gone_on_from_and_not_trained_again(small, tmp_path, 
     train = functools.partial(arms.run, "digits", ["term", "noise"], 1, "data", out)
     trained = []
     original = arms.Training.train
-    monkeypatch.setattr(arms.Training, "train", lambda system, *of: trained.append(len(of[1])) or original(system, *of))
+
+    def counted(system, *of):
+        trained.append(len(of[1]))
+        return original(system, *of)
+
+    monkeypatch.setattr(arms.Training, "train", counted)
     monkeypatch.chdir(tmp_path)
     train()
     rows = page.read(out / "digits.csv")
