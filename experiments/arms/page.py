@@ -38,6 +38,12 @@ def read(file: pathlib.Path) -> pd.DataFrame:
     return reading.read_csv(file) if file.exists() else pd.DataFrame(columns=[*COLUMNS, "chaos.z0"])
 
 
+def committed(out: pathlib.Path) -> dict[str, pd.DataFrame]:
+    """The rows of each task that has some."""
+    files = {name: out / f"{slug(name)}.csv" for name in TASKS}
+    return {name: read(file) for name, file in files.items() if file.exists()}
+
+
 def slug(name: str) -> str:
     return re.sub(r"\W+", "_", name.lower())
 
@@ -258,7 +264,7 @@ first and the second difference. "Of it seeds": share of the variance of a draw'
 
 def write(out: pathlib.Path) -> None:
     """Write the page, its table and its picture."""
-    tables = {name: read(out / f"{slug(name)}.csv") for name in TASKS if (out / f"{slug(name)}.csv").exists()}
+    tables = committed(out)
     units = json.loads((out / "units.json").read_text())
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     found = analysis(tables)

@@ -1,6 +1,7 @@
 """The study of arms over draws of settings: fair settings, resumption from committed rows, numbers of the page."""
 
 import functools
+import json
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from scipy import stats
 
 from csbp_jax.reporting.statistics import student
+from experiments import study
 from experiments.arms import __main__ as arms
 from experiments.arms import page, tasks
 
@@ -128,3 +130,16 @@ def test_two_equal_methods_differ_in_one_study_of_twenty_over_draws_and_in_many_
     at_one_draw, over_draws = page.false_alarms(spread, page.SEED_SD, 12, 48, 400)
     assert over_draws == pytest.approx(0.05, abs=0.03)
     assert at_one_draw > least
+
+
+def test_the_committed_page_is_that_of_the_committed_rows():
+    out = study.RESULTS / "arms"
+    tables = page.committed(out)
+    found, units = page.analysis(tables), json.loads((out / "units.json").read_text())
+    text, table = ((out / name).read_text() for name in ("README.md", "table.md"))
+    assert page.primary_table(tables, found) in text
+    assert " ".join(page.answer(tables, found).split()) in " ".join(text.split())
+    assert page.controls_table(found) in table and page.strengths_table(tables, units) in table
+    for rows in tables.values():
+        sizes = rows.groupby(["arm", "draw", "role"]).size().unstack()
+        assert (sizes["tune"] == arms.TRIES * len(arms.TUNING_SEEDS)).all() and sizes["test"].nunique() == 1
