@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import optimize, special, stats
 
 from csbp_jax import chaos, controls, learner, losses, models
 from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, check
@@ -70,7 +71,7 @@ def run(force, forcing, steps, seed=0, size=2000):
 
     def step(state, n):
         key = jax.random.fold_in(jax.random.key(seed), n)
-        pushes, state = force.update(params, state, step=n, key=key, forcing=forcing)
+        pushes, state = force.update(params, state, params, step=n, key=key, forcing=forcing)
         return state, pushes
 
     return jax.lax.scan(step, force.init(params), jnp.arange(steps))[1]
@@ -104,6 +105,59 @@ def test_extrinsic_chaos_is_the_logistic_map_and_does_not_collapse():
     assert late.std() == pytest.approx(8**-0.5, rel=0.02)
     assert np.mean(late < 0.1) == pytest.approx(2 / np.pi * np.arcsin(0.1**0.5), rel=0.05)  # its invariant density
     assert len(np.unique(x[-1])) == 200  # no two elements share an orbit
+
+
+def thaler(gamma, beta, uniforms):
+    """MPGD's series ``[steps, n]`` by the equations of the paper, from the uniform numbers that start and sign it."""
+    a, power = 1 / gamma, 1 - gamma
+    y_star = optimize.brentq(lambda y: y**power + (1 + y) ** power - 2, 1e-9, 1)
+    d = (1 - 2 ** (gamma - 1)) ** -gamma
+    d *= (a**a * (1 - gamma) * special.gamma(1 - a) * np.cos(a * np.pi / 2) / (2**power - 1)) ** -gamma
+    # The start whose distribution function is the first uniform number.
+    cdf = lambda y, u: (y**power + (1 + y) ** power - 1) / 2**power - u  # noqa: E731
+    y = np.array([optimize.brentq(cdf, 0, 1, (u,), xtol=1e-15) for u in uniforms[0]])
+    chi, series = np.where(uniforms[0] * 4096 % 1 < 0.5, -1, 1), []
+    for n, u in enumerate(uniforms):
+        flips = (y > y_star) & (u < (1 - beta) / 2) & (n > 0)
+        chi = np.where(flips, -chi, chi)
+        series.append(chi * np.where(y <= y_star, d, d / (1 - 2**power)))
+        y = (y**power + (1 + y) ** power - 1) ** (1 / power) % 1
+    return np.array(series)
+
+
+@pytest.mark.parametrize("gamma", [0.6, 0.7])
+def test_mpgd_has_the_series_of_its_paper_and_both_of_its_parts(x64, gamma):
+    """From the same uniform numbers; the multiplicative part has a series of its own."""
+    force, steps, size = controls.mpgd(multiplicative=0.4, gamma=gamma), 9, 50
+    params, key = {"a": jnp.linspace(-2.0, 2.0, size)}, jax.random.key(3)
+    state, pushes, uniforms = force.init(params), [], []
+    update = jax.jit(functools.partial(force.update, forcing={"a": jnp.full(steps, 3.0)}))
+    for n in range(steps):
+        key = jax.random.fold_in(key, n)
+        pushed, state = update(jax.tree.map(jnp.zeros_like, params), state, params, step=n, key=key)
+        keys = optax.tree.split_key_like(key, {"a": jnp.ones((2, size))})
+        pushes.append(pushed["a"])
+        uniforms.append(jax.random.uniform(keys["a"], (2, size), float))
+    v, w = (thaler(gamma, 0.5, np.array(uniforms)[:, part]) for part in range(2))
+    np.testing.assert_allclose(pushes, 3 * (v - 0.4 * w * np.asarray(params["a"])), rtol=1e-9)
+    with pytest.raises(ValueError, match="needs the parameters"):
+        update(params, force.init(params), step=0, key=key)
+
+
+@pytest.mark.parametrize(("name", "power"), [("mpgd", 0.6), ("gaussian", 0.5), ("logistic", 0.5)])
+def test_sums_of_mpgds_series_grow_faster_than_those_of_noise(name, power):
+    """Its known answer: n**gamma, of the quartiles of sums of n values, whose mean is 0."""
+    force = {"mpgd": controls.mpgd(multiplicative=0.0, gamma=0.6), **FORCES}[name]
+    pushes = np.asarray(run(force, {"a": jnp.ones(1000)}, 1000, size=10_000)["a"], float)
+    short, long = (stats.iqr(pushes[:n].sum(axis=0)) for n in (100, 1000))
+    assert np.log10(long / short) == pytest.approx(power, abs=0.03)
+    assert abs(pushes.mean(axis=0).mean()) < 4 * stats.sem(pushes.mean(axis=0))
+
+
+@pytest.mark.parametrize("values", [{"gamma": 0.5}, {"gamma": 1.0}, {"beta": 2.0}])
+def test_mpgd_refuses_other_laws(values):
+    with pytest.raises(ValueError, match=f"mpgd: {next(iter(values))} is"):
+        controls.mpgd(**values)
 
 
 def test_forces_of_two_keys_differ_and_one_key_repeats():

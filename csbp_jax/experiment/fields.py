@@ -1,7 +1,7 @@
 """The config at given fields, and which configs share a compilation."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from csbp_jax.config import Config, ConfigError, flatten, replaced, suggestion
@@ -11,15 +11,6 @@ from csbp_jax.training.plugins import Own
 
 Fields = Mapping[str, Any]
 """``{"chaos.z0": 3.0, ...}``: fields of a config by their names on the command line, or of a system of one's own."""
-
-TRACED_BESIDE: dict[str, Any] = {
-    "model.neuron.decay": 0.5,
-    "model.neuron.threshold": 1.0,
-    "model.neuron.surrogate_param": 1.0,
-    "optimizer.weight_decay": 0.1,
-    "loss.smoothing": 0.1,
-}
-"""Fields that are traced too where a group's members differ in them, with a valid value for each."""
 
 # Fields that members cannot vary or use: the only allowed value, and why.
 _IMPOSSIBLE = {
@@ -63,27 +54,26 @@ def at(config: Config, fields: Fields) -> Config:
 
 def compile_group(config: Config, own: Own = Own()) -> Config:
     """Return the compile group of a config: equal for two configs that can train in one compilation."""
-    beside = {field: TRACED_BESIDE[field] for field in traceable(config, own)}
+    beside = {field: build.TRACED_BESIDE[field] for field in traceable(config, own)}
     return build.with_others(build.without_traced(config, own), beside)
 
 
 def traceable(config: Config, own: Own = Own()) -> tuple[str, ...]:
-    """Return those of :data:`TRACED_BESIDE` that a config's network allows.
+    """Return those of :data:`csbp_jax.training.build.TRACED_BESIDE` that a config's network allows.
 
-    None with a user's own parts, which may read them from their config. The neuron's not if it has parameters of its
+    None with a user's own parts that may read them from their config. The neuron's not if it has parameters of its
     own, nor with tdBN or MS-ResNet, which take the threshold when the network is built.
     """
-    if own.plugins:
+    if not own.shares or {"neuron", "model", "loss"}.intersection(own.plugins):
         return ()
     model, neuron = config.model, config.model.neuron
     built_with_threshold = model.norm == "tdbn" or model.name in ("ms_resnet18", "ms_resnet34")
     if neuron.learn == "none" and "psn" not in neuron.name and not built_with_threshold:
-        return tuple(TRACED_BESIDE)
-    return tuple(field for field in TRACED_BESIDE if not field.startswith("model.neuron."))
+        return tuple(build.TRACED_BESIDE)
+    return tuple(field for field in build.TRACED_BESIDE if not field.startswith("model.neuron."))
 
 
-def varying(configs: Iterable[Config], own: Own = Own()) -> frozenset[str]:
-    """Return those of :data:`TRACED_BESIDE` in which the configs of a group differ."""
-    flat = [flatten(config) for config in configs]
-    names = TRACED_BESIDE if not own.plugins else ()
+def varying(configs: Sequence[Config], own: Own = Own()) -> frozenset[str]:
+    """Return those of :data:`csbp_jax.training.build.TRACED_BESIDE` in which the configs of a group differ."""
+    flat, names = [flatten(config) for config in configs], traceable(configs[0], own)
     return frozenset(name for name in names if any(fields[name] != flat[0][name] for fields in flat))

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from csbp_jax import data, learner, models
 from csbp_jax.config import Config
 from csbp_jax.data.source import stack_batches
-from csbp_jax.experiment import fields
 from csbp_jax.learner import Batch, State, measures
 from csbp_jax.runs.run import tested_columns
 from csbp_jax.runtime import preemption, sharding
@@ -76,7 +75,7 @@ class Members:
         """Compile for the group of a resolved config, whose members differ in the fields ``varying``, too."""
         self.splits, self.mesh, self.varying = splits, mesh, frozenset(varying)
         # A decay or smoothing of 0 would leave its stage out of the program, which all members share.
-        self.config = config = build.with_others(config, {field: fields.TRACED_BESIDE[field] for field in self.varying})
+        self.config = config = build.with_others(config, {field: build.TRACED_BESIDE[field] for field in self.varying})
         self.steps_per_epoch = data.steps_per_epoch(splits["train"], config.batch_size, config.data.buckets)
         self.ends = data.Buckets.of(splits["train"], config.batch_size, config.data.buckets).ends.tolist()
         self.original = splits["train"].source if isinstance(splits["train"], data.Drawn) else splits["train"]
@@ -158,7 +157,7 @@ class Members:
             "weight_decay": lambda config: config.optimizer.weight_decay,
             "smoothing": lambda config: config.loss.smoothing,
         }
-        names = {"neuron" if field.startswith("model.neuron.") else field.split(".")[1] for field in self.varying}
+        names = set(map(build.beside_name, self.varying))
         members = [
             learner.hyperparameters(config, self.steps_per_epoch) | {name: read[name](config) for name in names}
             for config in configs

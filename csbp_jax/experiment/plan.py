@@ -64,9 +64,14 @@ class Plan:
     chunk: int | None = None
 
     def units(self) -> list[Cell | tuple[Block, ...]]:
-        """Return what shards are dealt: a chunk of runs that train at once, or a cell with its choice and its tests."""
+        """Return what shards are dealt: a chunk of runs that train at once, or a cell with its choice and its tests.
+
+        Cells of one compile group follow each other, as the program of the last one alone is kept.
+        """
+        order = {group: number for number, group in enumerate(self.sizes)}
         direct = [Block(cell.tries[0], cell.seeds) for cell in self.cells if len(cell.tries) == 1]
         tuned = [cell for cell in self.cells if len(cell.tries) > 1]
+        tuned.sort(key=lambda cell: max(order[self.groups[setting]] for setting in cell.tries))
         return [*self.chunks(direct), *tuned]
 
     def chunks(self, blocks: Sequence[Block]) -> list[tuple[Block, ...]]:

@@ -227,8 +227,9 @@ class Training:
         # A function of the user's own may read all but what is traced; others read these.
         group, model = of_fields.compile_group(config, self.own), config.model
         fields = (group,) if self.own.data else (config.data, model.time_steps, model.classes)
+        traced = (*build.TRACED, *of_fields.traceable(config, self.own))
         loaded: tuple[Splits, str] = self._last(
-            "data", fields, lambda: build.load_data(config, self.own, self.data_dir)
+            "data", fields, lambda: build.load_data(config, self.own, self.data_dir, traced)
         )
         return loaded
 

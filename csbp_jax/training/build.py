@@ -25,6 +25,20 @@ TRACED: dict[str, Any] = {
 }
 """Fields that are traced, with a valid value for each: runs that differ in them share a compilation."""
 
+TRACED_BESIDE: dict[str, Any] = {
+    "model.neuron.decay": 0.5,
+    "model.neuron.threshold": 1.0,
+    "model.neuron.surrogate_param": 1.0,
+    "optimizer.weight_decay": 0.1,
+    "loss.smoothing": 0.1,
+}
+"""Fields that are traced too where members of an experiment differ in them, with a valid value for each."""
+
+
+def beside_name(field: str) -> str:
+    """Return the name in ``hparams`` of a field of :data:`TRACED_BESIDE`."""
+    return "neuron" if field.startswith("model.neuron.") else field.split(".")[1]
+
 
 def with_others(config: Config, fields: Mapping[str, Any]) -> Config:
     """Return a config with other values of some fields, by their names, which are not checked."""
@@ -71,7 +85,8 @@ def build_recipe(config: Config, own: Own, steps_per_epoch: int, hparams: dict[s
 
 def _call(own: Own, config: Config, hparams: dict[str, Any], part: str, *arguments: Any) -> Any:
     named = {"hparams": hparams} if part in own.with_hparams else {}
-    return getattr(own, part)(without(config, TRACED if named else ("seed",)), *arguments, **named)
+    shared = [*TRACED, *(field for field in TRACED_BESIDE if beside_name(field) in hparams)]
+    return getattr(own, part)(without(config, shared if named else ("seed",)), *arguments, **named)
 
 
 @contextlib.contextmanager
@@ -97,8 +112,13 @@ def ordered_layers(config: Config, model: Any) -> tuple[str, ...]:
     return models.layer_names(model, config.model.input_shape) if needs_order else ()
 
 
-def load_data(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[dict[str, DataSource], str]:
+def load_data(
+    config: Config, own: Own, data_dir: str | pathlib.Path, traced: Collection[str] = tuple(TRACED)
+) -> tuple[dict[str, DataSource], str]:
     """Load the splits of the data, and a fingerprint that changes when their records do.
+
+    Args:
+      traced: fields that own data cannot read, as runs that differ in them have the same.
 
     Raises:
       ConfigError: as ``data.load``, or own data are not what they should be.
@@ -106,7 +126,7 @@ def load_data(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[d
     if not own.data:
         return data.load(config, data_dir), data.fingerprint(config, data_dir)
     with blamed(own, ["data"]):  # for all runs that share a compilation
-        loaded = own.data(without(config, TRACED), pathlib.Path(data_dir))
+        loaded = own.data(without(config, traced), pathlib.Path(data_dir))
     splits = arrays.sources(loaded, config, own.label)
     if config.data.workers and any(defined_in_plugin(type(source.source)) for source in splits.values()):
         raise ConfigError(

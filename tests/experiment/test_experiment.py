@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import os
 from typing import Any
 
@@ -140,6 +141,13 @@ def test_equal_settings_of_arms_are_trained_once_and_one_compilation_serves_a_gr
         (group, h, seed) for group, heights, seeds in system.trained for h, seed in zip(heights, seeds, strict=True)
     ]
     assert len({row for row in trained if row[0] == ""}) == 4 * 2 + 4, "the rest are copies that fill a chunk"
+
+
+def test_a_group_is_compiled_once_although_draws_and_cases_take_turns(tmp_path):
+    system = Hill()
+    run(tuned(system), tmp_path / "e")
+    groups = [group for group, _, _ in system.trained]
+    assert len(groups) == 16 and sum(a != b for a, b in itertools.pairwise(groups)) == 1
 
 
 class Died(BaseException):

@@ -56,6 +56,8 @@ def test_only_fields_that_are_not_traced_need_another_compilation():
     for field in ("model.neuron.decay", "optimizer.weight_decay", "loss.smoothing"):
         own = Own(loss=lambda config: None)  # which may read it
         assert len(groups(of_grid(SMALL, {field: [0.2, 0.5]}), own)) == 2, field
+        shared = Own(data=lambda config, folder: {}, control=lambda config, tx, hparams: tx)  # which may not
+        assert len(groups(of_grid(SMALL, {field: [0.2, 0.5]}), shared)) == 1, field
     alif = replaced(SMALL, "model.neuron.name", "alif")
     assert len(groups(of_grid(alif, {"model.neuron.decay": [0.2, 0.5]}))) == 1
     assert len(groups(of_grid(alif, {"model.neuron.adaptation": [0.2, 0.5]}))) == 2

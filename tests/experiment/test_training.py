@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pandas
 import pytest
 
@@ -169,6 +170,41 @@ def test_each_seed_has_the_data_that_it_draws(tmp_path, config):
     row = table.frame[(table.frame["case"] == "wrong") & (table.frame["seed"] == 1)].iloc[0]
     of_run = curves[(curves["case"] == "wrong") & (curves["seed"] == 1)]
     assert_equal(row, of_run, *alone(config, tmp_path, {}, 1, Own(data=drawn)))
+
+
+def arrays(config, data_dir):
+    x, y = np.random.default_rng(0).random((320, 1, 8, 8, 1), np.float32), np.arange(320) % 10
+    return {"train": (x, y), "test": (x, y)}
+
+
+def test_own_data_and_controls_leave_members_together_whatever_the_surrogate_is(tmp_path):
+    """A member is the run alone, with a force of its own strength, and its own width of the surrogate."""
+
+    def control(config, tx, hparams):
+        return optax.chain(tx, optax.add_decayed_weights(hparams["z0"]["fc1.membrane"]))
+
+    own = Own(data=arrays, control=control)
+    arms = {"a": {"chaos.z0": 0.3}, "b": {"chaos.z0": 0.1, "model.neuron.surrogate_param": 3.0}}
+    experiment = Experiment(Training(DENSE, own), arms, seeds=(3,))
+    assert len(set(experiment.plan().groups.values())) == 1
+    frame = experiment.run(tmp_path / "e", console=console()).frame
+    curves = pandas.read_csv(tmp_path / "e" / "epochs.csv")
+    for arm, fields in arms.items():
+        ((_, row),) = frame[frame["arm"] == arm].iterrows()
+        assert_equal(row, curves[curves["arm"] == arm], *alone(DENSE, tmp_path / arm, fields, 3, own))
+
+
+def test_own_parts_that_members_share_cannot_read_what_differs(tmp_path):
+    def data(config, data_dir):
+        return arrays(config, data_dir) if config.model.neuron.surrogate_param else {}
+
+    def control(config, tx, hparams):
+        return tx if config.optimizer.weight_decay else optax.identity()
+
+    arms = {"a": {"optimizer.weight_decay": 0.1}, "b": {"model.neuron.surrogate_param": 3.0}}
+    for own, field in ((Own(data=data), "surrogate_param"), (Own(data=arrays, control=control), "weight_decay")):
+        with pytest.raises(AttributeError, match=f"{field}: runs that differ in it share this function"):
+            Experiment(Training(DENSE, own), arms, seeds=(3,)).run(tmp_path / field, console=console())
 
 
 @pytest.mark.parametrize(

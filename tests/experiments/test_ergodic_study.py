@@ -11,7 +11,7 @@ import pytest
 from experiments import one_neuron, series_rates
 from experiments.cbp import exponents
 from experiments.cbp import net as cbp
-from experiments.ergodic import measure, pages, systems
+from experiments.ergodic import lags, measure, pages, systems
 
 FOLDER = pathlib.Path(__file__).parents[2] / "docs" / "results" / "ergodic"
 XOR, CBP = systems.spiking_xor(), systems.cbp_xor()
@@ -143,3 +143,29 @@ def test_conclusions_follow_from_the_data():
                 assert result["ergodic"] == measure.verdict_ergodic(result["observables"], result["groups"])
     made = json.loads(json.dumps(pages.conclusions(content["systems"])))
     assert made["verdicts"] == content["verdicts"] and made["overall"] == content["overall"]
+
+
+def test_a_chaotic_map_looks_random_at_a_distance_and_a_generator_at_once():
+    """The known answers of the plan by lag."""
+
+    def passing(name, lag):
+        return sum(
+            measure.random_like(series, seed)["random_like"] for seed, series in enumerate(lags.known(name, lag, 4))
+        )
+
+    assert [passing("logistic map, r = 4", lag) for lag in (1, 12)] == [0, pytest.approx(4, abs=1)]
+    assert passing("Park and Miller's generator", 1) >= 3
+    x = lags.known("Henon's map", 1, 2)
+    np.testing.assert_allclose(x[:, 2:], 1 - 1.4 * x[:, 1:-1] ** 2 + 0.3 * x[:, :-2], atol=1e-9)
+    x = lags.known("Henon's map", 3, 2)
+    assert x.shape == (2, 1000)
+
+
+def test_a_system_passes_from_the_lag_from_which_on_all_shares_are_high():
+    def of(*passing):
+        series = {str(lag): [True] * n + [False] * (10 - n) for lag, n in zip(lags.LAGS, passing, strict=True)}
+        return {"time": 2.0, "random_like": series}
+
+    assert lags.passes_from(of(0, 9, 3, 9, 10, 9)) == 6 and lags.passes_from(of(0, 0, 10, 10, 10, 8)) is None
+    row = lags.page({"systems": {"map": of(0, 9, 3, 9, 10, 9)}}).splitlines()[-1]
+    assert row == "| map | 10 | 2 | 0 | 90 | 30 | 90 | 100 | 90 | lag 6 |"

@@ -1,0 +1,276 @@
+"""The page of docs/results/arms from the runs that are committed, as many draws as there are."""
+
+import itertools
+import json
+import pathlib
+import re
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from csbp_jax import RunTable
+from csbp_jax.reporting import plots
+from csbp_jax.reporting.statistics import holm, paired, verdict
+from csbp_jax.runs import reading
+from csbp_jax.runs.reading import COLUMNS
+from csbp_jax.runtime.files import write_text
+from experiments import forest, study
+from experiments.arms.tasks import TASKS
+from experiments.study import Content
+
+DRAWS, MARGIN = 12, 0.5
+TERMS = {"plain": "chaos", "CSBP": "chaos", "drift": "drift"}
+PRIMARY = (("CSBP", "plain"), ("CSBP", "drift"))
+CONTROLS = (("MPGD", "plain"), ("logistic", "plain"), ("noise", "plain"), ("CSBP", "MPGD"), ("MPGD", "noise"))
+SPREADS, SEED_SD = (0.3, 1.1), 1.1
+"""Points: standard deviations over draws, of the first trial of seven tasks, and of digits over seeds."""
+MEASURE = "last_test_accuracy"
+WIDTHS = (0.3, 0.55, 1.0, 1.75, 3.0)
+"""Widths of the surrogate at which strengths are measured."""
+STRENGTH = ("optimizer.lr", "model.neuron.surrogate_param", "chaos.z0")
+
+
+def read(file: pathlib.Path) -> pd.DataFrame:
+    """Read the rows of a task; none if there is no file."""
+    return reading.read_csv(file) if file.exists() else pd.DataFrame(columns=[*COLUMNS, "chaos.z0"])
+
+
+def committed(out: pathlib.Path) -> dict[str, pd.DataFrame]:
+    """The rows of each task that has some."""
+    files = {name: out / f"{slug(name)}.csv" for name in TASKS}
+    return {name: read(file) for name, file in files.items() if file.exists()}
+
+
+def slug(name: str) -> str:
+    return re.sub(r"\W+", "_", name.lower())
+
+
+def at_width(units: Mapping[str, Any], name: str, width: float) -> float:
+    """The flip ratio ("flips") or the ratio of gradients ("ratio") at z0 = 1 and a width, between measured ones."""
+    return float(np.exp(np.interp(np.log(width), np.log(WIDTHS), np.log(units[name]))))
+
+
+# --- numbers ------------------------------------------------------------------------------------------------------
+
+
+def complete(rows: pd.DataFrame, arms: set[str]) -> pd.DataFrame:
+    """The rows of the draws in which all of these arms are tested."""
+    tested = rows[rows["role"] == "test"].groupby("draw")["arm"].agg(set)
+    return rows[rows["draw"].isin(tested.index[[arms <= of_draw for of_draw in tested]])]
+
+
+def contrasts(rows: pd.DataFrame, pairs: Any, measure: str = MEASURE) -> list[Content]:
+    """The differences of pairs of arms over the draws that have both: rows of contrasts, with the draws' means."""
+    found = []
+    for pair in pairs:
+        of_pair = complete(rows, set(pair))
+        if of_pair["draw"].nunique() > 1:
+            over_draws = RunTable(of_pair, (), (measure,)).contrast(*pair, measure=measure, over="draw", margin=MARGIN)
+            found.append(over_draws.frame.iloc[0].to_dict() | {"draws": list(over_draws.differences[0])})
+    return found
+
+
+def analysis(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[tuple[str, str], Content]]:
+    """``{task: {(arm, other): contrast}}`` of all pairs; primary ones of complete tasks have p_holm and a verdict."""
+    of_tasks = {
+        name: {(row["arm"], row["other"]): row for row in contrasts(rows, (*PRIMARY, *CONTROLS))}
+        for name, rows in tables.items()
+    }
+    primary = {
+        (name, *pair): row[pair]
+        for name, row in of_tasks.items()
+        for pair in PRIMARY
+        if pair in row and row[pair]["pairs"] >= DRAWS
+    }
+    corrected = holm({of: row["p"] for of, row in primary.items()})
+    for of, row in primary.items():
+        row["p_holm"] = corrected[of]
+        row["verdict"] = verdict(paired(row["draws"], margin=MARGIN), corrected[of])
+    for of_task in of_tasks.values():
+        for pair, row in of_task.items():
+            if pair not in PRIMARY or row["pairs"] < DRAWS:
+                row["verdict"] = ""
+    return of_tasks
+
+
+def false_alarms(spread: float, seed_sd: float, draws: int, seeds: int, trials: int) -> tuple[float, float]:
+    """How often two equal methods have p < 0.05: over the seeds of one draw of settings, and over draws.
+
+    Args:
+      spread: standard deviation of a draw's difference, in points, without that of its seeds.
+      seed_sd: standard deviation of a difference over seeds.
+      draws, seeds: numbers of them.
+      trials: simulated studies.
+    """
+    generator = np.random.default_rng(0)
+    shape = trials, draws, seeds
+    of_pairs = generator.normal(0, spread, shape[:2])[..., None] + generator.normal(0, seed_sd, shape)
+    trial, draw, seed = (index.ravel() for index in np.indices(shape))
+    keys = {"case": [str(n) for n in trial], "draw": draw, "try": 0, "role": "test", "seed": seed}
+    accuracies = {"A": of_pairs.ravel() / 100, "B": np.zeros(of_pairs.size)}
+    arms = [pd.DataFrame(keys | {"arm": arm, MEASURE: values}) for arm, values in accuracies.items()]
+    table = RunTable(pd.concat(arms, ignore_index=True), (), (MEASURE,))
+    at_one = table.where(draw=0).contrast("A", "B", over="seed").frame["p"]
+    over_draws = table.contrast("A", "B", over="draw").frame["p"]
+    return float((at_one < 0.05).mean()), float((over_draws < 0.05).mean())
+
+
+def gains(rows: pd.DataFrame, units: Mapping[str, Any]) -> pd.DataFrame:
+    """Each try of CSBP and drift: strength, and validation accuracy less plain's at the same setting (points)."""
+    tries = rows[(rows["role"] == "tune") & rows["arm"].isin(TERMS)]
+    mean = tries.groupby(["arm", "draw", "try"])[["last_validation_accuracy", *STRENGTH]].mean()
+    plain = mean.loc["plain"]["last_validation_accuracy"]
+    of_term = mean.drop("plain").reset_index()
+    of_term = of_term[of_term["chaos.z0"] > 0]
+    at_plain = plain.loc[list(zip(of_term["draw"], of_term["try"], strict=True))].to_numpy()
+    flips, ratios = (strengths(of_term, units, name) for name in ("flips", "ratio"))
+    gain = 100 * (of_term["last_validation_accuracy"] - at_plain)
+    return of_term.assign(flips=flips, ratio=ratios, gain=gain)
+
+
+def strengths(rows: pd.DataFrame, units: Mapping[str, Any], name: str) -> list[float]:
+    """z0 as flips or as the ratio of the term's gradient to the task's at step 0."""
+    values = rows[list(STRENGTH)].to_numpy(float)
+    return [z0 * at_width(units, name, width) * (lr if name == "flips" else 1) for lr, width, z0 in values]
+
+
+# --- text ---------------------------------------------------------------------------------------------------------
+
+
+def interval(row: Mapping[str, Any] | None) -> str:
+    return "{difference:+.2f} [{low:+.2f}, {high:+.2f}]".format(**row) if row else ""
+
+
+def old(name: str, other: str) -> str:
+    """The difference at the settings that were drawn once, with its interval over seeds."""
+    task, folder = forest.FEW[name][1], forest.FEW[name][0]
+    row = forest.recorded(name, folder, forest.ACCURACY.format(task), "C", "P", "D")
+    number = row.plain if other == "plain" else row.drift
+    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*number) if number else ""
+
+
+def primary_table(tables: Mapping[str, pd.DataFrame], found: Mapping[str, Any]) -> str:
+    rows = []
+    for name, of_task in found.items():
+        plain, drift = (of_task.get(pair) for pair in PRIMARY)
+        done = complete(tables[name], set(TERMS))["draw"].nunique()
+        share = f"{plain['seed_share']:.0%}" if plain else ""
+        words = ", ".join(of["verdict"] for of in (plain, drift) if of and of["verdict"])
+        rows.append([name, f"{done} of {DRAWS}", interval(plain), share, old(name, "plain"), interval(drift), words])
+    head = ["task", "draws", "CSBP - plain", "of it seeds", "settings drawn once", "CSBP - drift", "verdicts"]
+    return study.table(head, rows)
+
+
+def answer(tables: Mapping[str, pd.DataFrame], found: Mapping[str, Any]) -> str:
+    """The verdicts of the tasks whose draws are complete, and how far the others are."""
+    words = {"better": "higher", "worse": "lower", "equal": f"equal within {MARGIN:g} points", "not decided": "open"}
+    done = {name: of[PRIMARY[0]] for name, of in found.items() if PRIMARY[0] in of and of[PRIMARY[0]]["verdict"]}
+    sentences = []
+    for word, text in words.items():
+        if names := [name for name, row in done.items() if row["verdict"] == word]:
+            sentences.append(f"{text} on {', '.join(names)}")
+    first = f"**Against plain backpropagation that is tuned as much, CSBP is {'; '.join(sentences)}.** " if done else ""
+    left = [
+        f"{name} ({complete(rows, set(TERMS))['draw'].nunique()} of {DRAWS} draws)"
+        for name, rows in tables.items()
+        if name not in done
+    ]
+    none = [name for name in TASKS if name not in tables]
+    rest = f"**No verdict yet** on {', '.join([*left, *none])}." if left or none else ""
+    return first + rest
+
+
+def controls_table(found: Mapping[str, Any]) -> str:
+    """Differences of the controls, in each task that has them."""
+    rows = [
+        [name, f"{arm} - {other}", interval(row), str(row["pairs"])]
+        for name, of_task in found.items()
+        for (arm, other), row in of_task.items()
+        if (arm, other) in CONTROLS
+    ]
+    return study.table(["task", "difference", "points, over draws", "draws"], rows) if rows else "None has run yet."
+
+
+def strengths_table(tables: Mapping[str, pd.DataFrame], units: Mapping[str, Any]) -> str:
+    """What CSBP and the drift have chosen: how often off, and the quartiles of the strengths of the others."""
+    rows = []
+    for (name, table), arm in itertools.product(tables.items(), ("CSBP", "drift")):
+        tests = table[(table["role"] == "test") & (table["arm"] == arm)].drop_duplicates("draw")
+        on = tests[tests["chaos.z0"] > 0]
+        cells = [f"{(tests['chaos.z0'] == 0).sum()} of {len(tests)}"]
+        columns = (on["chaos.z0"], strengths(on, units[name], "flips"), strengths(on, units[name], "ratio"))
+        for values in columns:
+            cells.append(" to ".join(f"{v:.2g}" for v in np.quantile(values, (0.25, 0.5, 0.75))) if len(on) else "")
+        rows.append([name, arm, *cells])
+    return study.table(["task", "arm", "off", "z0", "flips", "gradient over the task's"], rows)
+
+
+def draw(tables: Mapping[str, pd.DataFrame], units: Mapping[str, Any], file: pathlib.Path) -> None:
+    """Draw accuracy over strength, a point a try, with the median of each third of a decade."""
+    figure, axes = plots.panels(len(tables), 3.6, 3.0)
+    for axis, (name, rows) in zip(axes, tables.items(), strict=True):
+        tries = gains(rows, units[name])
+        for colour, (arm, of_arm) in zip(plots.PALETTE, tries.groupby("arm"), strict=False):
+            axis.plot(of_arm["flips"], of_arm["gain"], ".", color=colour, ms=3, alpha=0.4)
+            bins = (3 * np.log10(of_arm["flips"])).round()
+            middle = of_arm.groupby(bins)[["flips", "gain"]].median()
+            axis.plot(middle["flips"], middle["gain"], "-", color=colour, label=str(arm))
+        axis.axhline(0, color="0.6", linewidth=0.8)
+        axis.set(xscale="log", title=name, xlabel="strength (flips)", ylim=(-12, 6))
+    plots.label_rows(axes, "validation accuracy less plain's (points)")
+    axes[0].legend(fontsize="small")
+    plots.save(figure, file, "Validation accuracy of each try less that of plain backpropagation at the same setting.")
+
+
+def text(tables: Mapping[str, pd.DataFrame], found: Mapping[str, Any], log: list[dict[str, Any]]) -> str:
+    """The page."""
+    low, high = (false_alarms(spread, SEED_SD, DRAWS, 48, 400) for spread in SPREADS)
+    seconds = sum(entry["cpu_seconds"] for entry in log)
+    commits = ", ".join(sorted({entry["commit"][:8] for entry in log if "commit" in entry}))
+    known = (
+        f"Two equal methods whose settings move a draw by {SPREADS[0]} or {SPREADS[1]} points are called different in "
+        f"{low[0]:.0%} or {high[0]:.0%} of 400 simulated studies over the seeds of one draw, as the old pages had it, "
+        f"and in {low[1]:.0%} or {high[1]:.0%} over twelve draws (5 % is right)."
+    )
+    limits = "It does not cover deep networks, all labels, several taps, or strengths above 0.2 flips."
+    parts = (f"{answer(tables, found)} {limits}", known)
+    wrapped = [textwrap.fill(part, 118, break_on_hyphens=False) for part in parts]
+    return f"""# Few labels, with the draw of settings counted as chance
+
+The paper: CSBP "improves the generalization performance". Does it with few labels, if every arm is tuned in each of
+{DRAWS} independent draws of settings?
+
+{wrapped[0]}
+
+![accuracy over strength](strength.png)
+
+*Each point is a try on validation; lines are medians.*
+
+{primary_table(tables, found)}
+
+Test accuracy after the last epoch in points: means and 95 % intervals of Student's t over draws; verdicts are of the
+first and the second difference. "Of it seeds": share of the variance of a draw's mean that more seeds would remove.
+"Settings drawn once": the [old number](../few_labels/README.md), with its interval over seeds.
+
+{wrapped[1]}
+
+[Controls, strengths](table.md), [plan](plan.md). `python -m experiments.arms`, and `--page` for the page;
+{seconds / 3600:.1f} core-hours so far, at commit {commits}.
+"""
+
+
+def write(out: pathlib.Path) -> None:
+    """Write the page, its table and its picture."""
+    tables = committed(out)
+    units = json.loads((out / "units.json").read_text())
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    found = analysis(tables)
+    draw(tables, units, out / "strength.png")
+    write_text(out / "README.md", text(tables, found, log))
+    of_choices = strengths_table(tables, units)
+    parts = ["# Controls and strengths", "Secondary differences, without verdicts:", controls_table(found)]
+    parts += ["What was chosen, quartiles over draws:", of_choices]
+    write_text(out / "table.md", "\n\n".join(parts) + "\n")
