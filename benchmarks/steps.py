@@ -71,9 +71,7 @@ def measure(
         failed: dict[str, str] = {}
 
         def start(name, python, module, **arguments):
-            cache = (
-                f"{folder}/{name.replace(', ', '-').replace(' ', '-')}"  # torch calls g++ by text
-            )
+            cache = f"{folder}/{name.replace(', ', '-').replace(' ', '-')}"  # torch calls g++ by text
             worker = stack.enter_context(Worker(python, module, cache=cache))
             info[name] = worker.ask(make="step", arguments=arguments)
             workers[name] = worker
