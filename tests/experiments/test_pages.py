@@ -14,7 +14,6 @@ from experiments import (
     precision,
     series_rates,
     speakers,
-    streams,
 )
 from experiments import exponents as exponents_study
 from experiments.cbp import __main__ as cbp
@@ -67,7 +66,6 @@ TABLES = {
     "nmnist/nmnist.json": nmnist.page,
     "released_code/fixed_batch/release.json": release.page,
     "series/series.json": table_of_series,
-    "released_code/streams/streams.json": streams.page,
     "xor/escape/escape.json": escape.page,
     "xor/tuned/tuned.json": tuned.page,
 }
