@@ -6,6 +6,7 @@
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import neuron, targets
@@ -34,21 +35,43 @@ def write(folder: pathlib.Path, content: Content) -> None:
 
 
 def readme(content: Content) -> str:
-    """The text of README.md."""
+    """The text of README.md: the answer, the neuron, and what made it."""
     versions = {name: number for of in content.get("versions", {}).values() for name, number in of.items()}
-    text = f"""# Speed
+    return f"""# Speed
 
-How fast are the neuron and a training step on a CPU?
+How fast are the neuron and a training step on a CPU, beside other libraries as fast as they run, eagerly or compiled?
+
+{answer(content)}
+{neurons(content) if "neuron" in content else ""}
+Training steps and all else: [tables](tables.md), [targets](targets.md), [a step's parts](step_parts.md),
+[time to an accuracy](time_to_accuracy.md). **No GPU or TPU has run it**; there are pages on programs compiled for
+[an H100](h100.md) and for [TPU slices](tpu.md).
 
 `make bench{" ARGS=--quick" if content["quick"] else ""}` on {machines(content)}; CPU time on one core, median
-(minimum-maximum) over interleaved rounds. **No GPU or TPU has run it**; there are pages on programs compiled for
-[an H100](h100.md) and for [TPU slices](tpu.md). Training steps and all else: [tables](tables.md),
-[targets](targets.md), [time to an accuracy](time_to_accuracy.md); `bench.json` holds the numbers.
-
-Versions: {", ".join(f"{n} {v}" for n, v in versions.items())}.
+(minimum-maximum) over interleaved rounds; `bench.json` holds the numbers. Versions:
+{", ".join(f"{n} {v}" for n, v in versions.items())}.
 """
-    if "neuron" not in content:
-        return text
+
+
+def answer(content: Content) -> str:
+    """The medians of the neuron and of training steps, in bold; empty if neither was measured."""
+
+    def between(values: Sequence[float]) -> str:
+        return " to ".join(f"{value:.2f}" for value in sorted({min(values), max(values)}))
+
+    nets = [row["programs"] for row in content.get("steps", {}).values()]
+    steps = [programs["spikingjelly"]["over_ours"]["median"] for programs in nets if "spikingjelly" in programs]
+    said = [f"A training step takes SpikingJelly {between(steps)} times our time"] if steps else []
+    if rows := list(content.get("neuron", {}).values()):
+        alone = [row[neuron.faster(row, "spikingjelly")]["over_lif"]["median"] for row in rows if "spikingjelly" in row]
+        said += [f"its neuron alone {between(alone)} times ours"] if alone else []
+        lif = [row["lif"]["over_minimum"]["median"] for row in rows]
+        said += [f"ours {between(lif)} times the least memory traffic"]
+    return f"**{'; '.join(said)}.**" if said else ""
+
+
+def neurons(content: Content) -> str:
+    """The table and picture of the neuron."""
     peers = [name for name in PEERS if name in content["agreement"]]
     rows = [
         [
@@ -64,10 +87,7 @@ Versions: {", ".join(f"{n} {v}" for n, v in versions.items())}.
         head[0] = "1e5 neurons (T=100: 1e4)"
     same = "; ".join(f"{name}: {content['agreement'][name]['same']}" for name in peers)
     same += "." + donation(content["neuron"])
-    least = [row["lif"]["over_minimum"]["median"] for row in content["neuron"].values()]
-    return f"""{text}
-**The neuron takes {min(least):.2f} to {max(least):.2f} times the time of the least memory traffic (medians).**
-
+    return f"""
 {table(head, rows)}
 
 Forward and backward of the neuron as two programs, float32, hard reset, nanoseconds per element and time step.
