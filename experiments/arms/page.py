@@ -146,8 +146,7 @@ def interval(row: Mapping[str, Any] | None) -> str:
 
 def old(name: str, other: str) -> str:
     """The difference at the settings that were drawn once, with its interval over seeds."""
-    task, folder = forest.FEW[name][1], forest.FEW[name][0]
-    row = forest.recorded(name, folder, forest.ACCURACY.format(task), "C", "P", "D")
+    row = forest.once(name)
     number = row.plain if other == "plain" else row.drift
     return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*number) if number else ""
 
@@ -171,16 +170,18 @@ def answer(tables: Mapping[str, pd.DataFrame], found: Mapping[str, Any]) -> str:
     sentences = []
     for word, text in words.items():
         if names := [name for name, row in done.items() if row["verdict"] == word]:
-            sentences.append(f"{text} on {', '.join(names)}")
-    first = f"**Against plain backpropagation that is tuned as much, CSBP is {'; '.join(sentences)}.** " if done else ""
+            sentences.append(f"{text} on {'; '.join(names)}")
+    first = (
+        f"**Against plain backpropagation that is tuned as much, CSBP is {', and '.join(sentences)}.** " if done else ""
+    )
     left = [
         f"{name} ({complete(rows, set(TERMS))['draw'].nunique()} of {DRAWS} draws)"
         for name, rows in tables.items()
         if name not in done
     ]
     none = [name for name in TASKS if name not in tables]
-    rest = f"**No verdict yet** on {', '.join([*left, *none])}." if left or none else ""
-    return first + rest
+    started = f"**No verdict yet** on {'; '.join(left)}. " if left else ""
+    return first + started + (f"Not begun: {'; '.join(none)}." if none else "")
 
 
 def controls_table(found: Mapping[str, Any]) -> str:
@@ -258,8 +259,14 @@ first and the second difference. "Of it seeds": share of the variance of a draw'
 {wrapped[1]}
 
 [Controls, strengths](table.md), [plan](plan.md). `python -m experiments.arms`, and `--page` for the page;
-{seconds / 3600:.1f} core-hours so far, at commit {commits}.
+{seconds / 60:.0f} minutes of a core so far, at commit {commits}.
 """
+
+
+def finite(row: Content) -> Content:
+    """A contrast as JSON has it."""
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
+    return {name: None if value != value else value for name, value in plain.items()}
 
 
 def write(out: pathlib.Path) -> None:
@@ -270,6 +277,8 @@ def write(out: pathlib.Path) -> None:
     found = analysis(tables)
     draw(tables, units, out / "strength.png")
     write_text(out / "README.md", text(tables, found, log))
+    numbers = {name: [finite(row) for row in of_task.values()] for name, of_task in found.items()}
+    study.write_json(out / "arms.json", {"contrasts": numbers} | study.provenance("python -m experiments.arms --page"))
     of_choices = strengths_table(tables, units)
     parts = ["# Controls and strengths", "Secondary differences, without verdicts:", controls_table(found)]
     parts += ["What was chosen, quartiles over draws:", of_choices]
