@@ -27,6 +27,7 @@ PRIMARY = (("CSBP", "plain"), ("CSBP", "drift"))
 CONTROLS = (("MPGD", "plain"), ("logistic", "plain"), ("noise", "plain"), ("CSBP", "MPGD"), ("MPGD", "noise"))
 SPREADS, SEED_SD = (0.3, 1.1), 1.1
 """Points: standard deviations over draws, of the first trial of seven tasks, and of digits over seeds."""
+BATCH = 25
 MEASURE = "last_test_accuracy"
 WIDTHS = (0.3, 0.55, 1.0, 1.75, 3.0)
 """Widths of the surrogate at which strengths are measured."""
@@ -103,19 +104,20 @@ def false_alarms(spread: float, seed_sd: float, draws: int, seeds: int, trials: 
       spread: standard deviation of a draw's difference, in points, without that of its seeds.
       seed_sd: standard deviation of a difference over seeds.
       draws, seeds: numbers of them.
-      trials: simulated studies.
+      trials: simulated studies, a multiple of BATCH, which are the cases of one table.
     """
-    generator = np.random.default_rng(0)
-    shape = trials, draws, seeds
-    of_pairs = generator.normal(0, spread, shape[:2])[..., None] + generator.normal(0, seed_sd, shape)
+    generator, at_one, over_draws = np.random.default_rng(0), list[float](), list[float]()
+    shape = BATCH, draws, seeds
     trial, draw, seed = (index.ravel() for index in np.indices(shape))
-    keys = {"case": [str(n) for n in trial], "draw": draw, "try": 0, "role": "test", "seed": seed}
-    accuracies = {"A": of_pairs.ravel() / 100, "B": np.zeros(of_pairs.size)}
-    arms = [pd.DataFrame(keys | {"arm": arm, MEASURE: values}) for arm, values in accuracies.items()]
-    table = RunTable(pd.concat(arms, ignore_index=True), (), (MEASURE,))
-    at_one = table.where(draw=0).contrast("A", "B", over="seed").frame["p"]
-    over_draws = table.contrast("A", "B", over="draw").frame["p"]
-    return float((at_one < 0.05).mean()), float((over_draws < 0.05).mean())
+    keys = {"case": trial.astype(str), "draw": draw, "try": 0, "role": "test", "seed": seed}
+    for _ in range(trials // BATCH):
+        of_pairs = generator.normal(0, spread, shape[:2])[..., None] + generator.normal(0, seed_sd, shape)
+        accuracies = {"A": of_pairs.ravel() / 100, "B": np.zeros(of_pairs.size)}
+        arms = [pd.DataFrame(keys | {"arm": arm, MEASURE: values}) for arm, values in accuracies.items()]
+        table = RunTable(pd.concat(arms, ignore_index=True), (), (MEASURE,))
+        at_one += list(table.where(draw=0).contrast("A", "B", over="seed").frame["p"])
+        over_draws += list(table.contrast("A", "B", over="draw").frame["p"])
+    return float(np.mean(np.less(at_one, 0.05))), float(np.mean(np.less(over_draws, 0.05)))
 
 
 def gains(rows: pd.DataFrame, units: Mapping[str, Any]) -> pd.DataFrame:
