@@ -27,6 +27,7 @@ PRIMARY = (("CSBP", "plain"), ("CSBP", "drift"))
 CONTROLS = (("MPGD", "plain"), ("logistic", "plain"), ("noise", "plain"), ("CSBP", "MPGD"), ("MPGD", "noise"))
 SPREADS, SEED_SD = (0.3, 1.1), 1.1
 """Points: standard deviations over draws, of the first trial of seven tasks, and of digits over seeds."""
+BATCH = 25
 MEASURE = "last_test_accuracy"
 WIDTHS = (0.3, 0.55, 1.0, 1.75, 3.0)
 """Widths of the surrogate at which strengths are measured."""
@@ -103,19 +104,20 @@ def false_alarms(spread: float, seed_sd: float, draws: int, seeds: int, trials: 
       spread: standard deviation of a draw's difference, in points, without that of its seeds.
       seed_sd: standard deviation of a difference over seeds.
       draws, seeds: numbers of them.
-      trials: simulated studies.
+      trials: simulated studies, a multiple of BATCH, which are the cases of one table.
     """
-    generator = np.random.default_rng(0)
-    shape = trials, draws, seeds
-    of_pairs = generator.normal(0, spread, shape[:2])[..., None] + generator.normal(0, seed_sd, shape)
+    generator, at_one, over_draws = np.random.default_rng(0), list[float](), list[float]()
+    shape = BATCH, draws, seeds
     trial, draw, seed = (index.ravel() for index in np.indices(shape))
-    keys = {"case": [str(n) for n in trial], "draw": draw, "try": 0, "role": "test", "seed": seed}
-    accuracies = {"A": of_pairs.ravel() / 100, "B": np.zeros(of_pairs.size)}
-    arms = [pd.DataFrame(keys | {"arm": arm, MEASURE: values}) for arm, values in accuracies.items()]
-    table = RunTable(pd.concat(arms, ignore_index=True), (), (MEASURE,))
-    at_one = table.where(draw=0).contrast("A", "B", over="seed").frame["p"]
-    over_draws = table.contrast("A", "B", over="draw").frame["p"]
-    return float((at_one < 0.05).mean()), float((over_draws < 0.05).mean())
+    keys = {"case": trial.astype(str), "draw": draw, "try": 0, "role": "test", "seed": seed}
+    for _ in range(trials // BATCH):
+        of_pairs = generator.normal(0, spread, shape[:2])[..., None] + generator.normal(0, seed_sd, shape)
+        accuracies = {"A": of_pairs.ravel() / 100, "B": np.zeros(of_pairs.size)}
+        arms = [pd.DataFrame(keys | {"arm": arm, MEASURE: values}) for arm, values in accuracies.items()]
+        table = RunTable(pd.concat(arms, ignore_index=True), (), (MEASURE,))
+        at_one += list(table.where(draw=0).contrast("A", "B", over="seed").frame["p"])
+        over_draws += list(table.contrast("A", "B", over="draw").frame["p"])
+    return float(np.mean(np.less(at_one, 0.05))), float(np.mean(np.less(over_draws, 0.05)))
 
 
 def gains(rows: pd.DataFrame, units: Mapping[str, Any]) -> pd.DataFrame:
@@ -146,8 +148,7 @@ def interval(row: Mapping[str, Any] | None) -> str:
 
 def old(name: str, other: str) -> str:
     """The difference at the settings that were drawn once, with its interval over seeds."""
-    task, folder = forest.FEW[name][1], forest.FEW[name][0]
-    row = forest.recorded(name, folder, forest.ACCURACY.format(task), "C", "P", "D")
+    row = forest.once(name)
     number = row.plain if other == "plain" else row.drift
     return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*number) if number else ""
 
@@ -171,16 +172,18 @@ def answer(tables: Mapping[str, pd.DataFrame], found: Mapping[str, Any]) -> str:
     sentences = []
     for word, text in words.items():
         if names := [name for name, row in done.items() if row["verdict"] == word]:
-            sentences.append(f"{text} on {', '.join(names)}")
-    first = f"**Against plain backpropagation that is tuned as much, CSBP is {'; '.join(sentences)}.** " if done else ""
+            sentences.append(f"{text} on {'; '.join(names)}")
+    first = (
+        f"**Against plain backpropagation that is tuned as much, CSBP is {', and '.join(sentences)}.** " if done else ""
+    )
     left = [
         f"{name} ({complete(rows, set(TERMS))['draw'].nunique()} of {DRAWS} draws)"
         for name, rows in tables.items()
         if name not in done
     ]
     none = [name for name in TASKS if name not in tables]
-    rest = f"**No verdict yet** on {', '.join([*left, *none])}." if left or none else ""
-    return first + rest
+    started = f"**No verdict yet** on {'; '.join(left)}. " if left else ""
+    return first + started + (f"Not begun: {'; '.join(none)}." if none else "")
 
 
 def controls_table(found: Mapping[str, Any]) -> str:
@@ -258,8 +261,14 @@ first and the second difference. "Of it seeds": share of the variance of a draw'
 {wrapped[1]}
 
 [Controls, strengths](table.md), [plan](plan.md). `python -m experiments.arms`, and `--page` for the page;
-{seconds / 3600:.1f} core-hours so far, at commit {commits}.
+{seconds / 60:.0f} minutes of a core so far, at commit {commits}.
 """
+
+
+def finite(row: Content) -> Content:
+    """A contrast as JSON has it."""
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
+    return {name: None if value != value else value for name, value in plain.items()}
 
 
 def write(out: pathlib.Path) -> None:
@@ -270,6 +279,8 @@ def write(out: pathlib.Path) -> None:
     found = analysis(tables)
     draw(tables, units, out / "strength.png")
     write_text(out / "README.md", text(tables, found, log))
+    numbers = {name: [finite(row) for row in of_task.values()] for name, of_task in found.items()}
+    study.write_json(out / "arms.json", {"contrasts": numbers} | study.provenance("python -m experiments.arms --page"))
     of_choices = strengths_table(tables, units)
     parts = ["# Controls and strengths", "Secondary differences, without verdicts:", controls_table(found)]
     parts += ["What was chosen, quartiles over draws:", of_choices]

@@ -1,5 +1,6 @@
 """The figure of all contrasts shows the numbers of the pages."""
 
+import json
 import pathlib
 
 import pytest
@@ -29,6 +30,20 @@ def test_a_row_has_the_interval_of_its_page(label, column, page):
 def test_the_regime_of_the_paper_comes_first_and_is_empty_until_it_is_tested():
     (_, rows), *_ = forest.groups().items()
     assert rows == [forest.Row("CNN7 with TEBN, CIFAR-10: not yet tested")]
+
+
+def test_few_labels_are_those_over_draws_once_all_draws_are_there(tmp_path, monkeypatch):
+    def contrast(other, verdict):
+        return {"arm": "CSBP", "other": other, "difference": 1.0, "low": 0.5, "high": 1.5, "verdict": verdict}
+
+    found = {"digits": ["better", "equal"], "N-MNIST": ["", ""]}
+    content = {name: list(map(contrast, ("plain", "drift"), words)) for name, words in found.items()}
+    (tmp_path / "arms.json").write_text(json.dumps({"contrasts": content}))
+    monkeypatch.setattr(forest, "ARMS", tmp_path / "arms.json")
+    interval = forest.Interval(1.0, 0.5, 1.5)
+    assert forest.few("digits") == forest.Row("digits", interval, interval, over_draws=True)
+    assert forest.few("N-MNIST") == forest.once("N-MNIST") and not forest.once("N-MNIST").over_draws
+    assert forest.few("MNIST") == forest.once("MNIST")
 
 
 def test_a_difference_beyond_the_axis_is_an_arrow_with_its_number(tmp_path):
