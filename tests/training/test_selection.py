@@ -78,9 +78,9 @@ def test_the_last_epoch_is_tested_once_where_it_is_the_chosen_one(tmp_path, monk
     sizes: list[int] = []
     evaluate = compiled.CompiledRun.evaluate
 
-    def counted(self, state, source, *arguments):
+    def counted(self, state, source, check):
         sizes.append(len(source))
-        return evaluate(self, state, source, *arguments)
+        return evaluate(self, state, source, check)
 
     monkeypatch.setattr(compiled.CompiledRun, "evaluate", counted)
     result, _ = run(replaced(ALL_ON, "epochs", 1), tmp_path)
