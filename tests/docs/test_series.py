@@ -12,7 +12,7 @@ PAGE = pathlib.Path(__file__).parents[2] / "docs" / "series.md"
 
 def test_the_python_of_the_page_runs(tmp_path, monkeypatch, no_figures):
     rng, rows = np.random.default_rng(0), []
-    for recording in range(30):
+    for recording in range(60):
         count = rng.integers(20, 41)
         state = rng.choice(["good", "worn"])
         vibration = rng.normal(0, 1 + 2 * (state == "worn"), count)
@@ -22,5 +22,5 @@ def test_the_python_of_the_page_runs(tmp_path, monkeypatch, no_figures):
     monkeypatch.chdir(tmp_path)
     code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
     names: dict[str, Any] = {}
-    exec(code.replace("epochs=20", "epochs=2, batch_size=4"), names)
+    exec(code.replace("epochs=20", "epochs=2"), names)
     assert names["state"] in ("good", "worn") and "test_r2" in names["result"]["last"]
