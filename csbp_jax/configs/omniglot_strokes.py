@@ -8,7 +8,7 @@ from csbp_jax.config import Chaos, Config, Data, Model, Neuron, Optimizer
 
 config = Config(
     data=Data(name="omniglot_strokes"),
-    epochs=60,
+    epochs=20,
     batch_size=32,
     eval_batch_size=242,
     checkpoint_every=10,
@@ -17,9 +17,9 @@ config = Config(
         input_shape=(3,),
         classes=242,
         time_steps=160,
-        features=(256,),
+        features=(128,),
         neuron=Neuron(decay=0.9),
     ),
-    chaos=Chaos(z0=(0.3,), beta=0.9, taps=("rec1.membrane",), reduce="neuron"),
-    optimizer=Optimizer(name="adamw", lr=0.002),
+    chaos=Chaos(z0=(0.03,), beta=0.9, taps=("rec1.membrane",), reduce="neuron"),
+    optimizer=Optimizer(name="adamw", lr=0.01),
 )

@@ -240,10 +240,25 @@ TOLERANCES = {"float64": 1e-5, "float32": 1e-5}
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
+def line_of_sequences(folder):
+    """200 sequences of 1 to 8 time steps in a class folder each."""
+    rng = np.random.default_rng(0)
+    for i in range(200):
+        (folder / str(i % 2)).mkdir(parents=True, exist_ok=True)
+        np.save(folder / str(i % 2) / f"{i}.npy", rng.normal(i % 2, 2, (rng.integers(1, 9), 3)))
+    return [
+        *("folder", "--data.dir", str(folder), *LINE[1:3], "--batch-size", "8", "--eval-batch-size", "12"),
+        *("--model.name", "recurrent", "--model.features", "8", "--model.time-steps", "8"),
+        *("--chaos.taps", "rec1.membrane", "--log-every", "1", "--data.buckets", "2"),
+    ]
+
+
 @pytest.mark.slow
-def test_two_processes_stopped_once_are_one_process(tmp_path):
-    """Over 95 steps in float64; parameters are float32 (test_continuing.py has them in float64)."""
-    line = [*LINE, "--epochs", "5", "--runs"]
+@pytest.mark.parametrize("data, counts", [("digits", [359, 180]), ("sequences", [40, 16])])
+def test_two_processes_stopped_once_are_one_process(data, counts, tmp_path):
+    """In float64; parameters are float32 (test_continuing.py has them in float64)."""
+    of_data = LINE if data == "digits" else line_of_sequences(tmp_path / "sequences")
+    line = [*of_data, "--epochs", "5", "--runs"]
     codes, _, errors = processes.finish(
         processes.start([*line, str(tmp_path / "one")], 1, devices=4, JAX_ENABLE_X64="1")
     )
@@ -262,15 +277,15 @@ def test_two_processes_stopped_once_are_one_process(tmp_path):
     (step,) = layout.complete(two / "r" / "checkpoints")
     assert [path.name for path in (two / "r" / "checkpoints").iterdir()] == [str(step)]
     assert all(f"stopped after step {step}, and all is saved" in error for error in errors), errors
-    assert not (two / "r" / "result.json").exists() and step < 95
+    assert not (two / "r" / "result.json").exists() and step < rows(tmp_path / "one")[-1]["step"]
     codes, reported, errors = processes.finish(processes.start([*line, str(two)], JAX_ENABLE_X64="1"))
     assert codes == [0, 0], errors
     assert f"resumed after step {step}," in reported[0] and "resumed" not in reported[1]
 
     assert [(row["kind"], row["step"]) for row in rows(two)] == [(r["kind"], r["step"]) for r in rows(tmp_path / "one")]
     ones, twos = (run_json.read_result(tmp_path / name / "r") for name in ("one", "two"))
-    assert ones["last"]["test_count"] == twos["last"]["test_count"] == 359
-    assert rows(two)[-1]["validation_count"] == rows(tmp_path / "one")[-1]["validation_count"] == 180
+    ended = [(of, rows(tmp_path / name)[-1]) for name, of in (("one", ones), ("two", twos))]
+    assert [[of["last"]["test_count"], row["validation_count"]] for of, row in ended] == [counts, counts]
     there, here = (arrays(tmp_path / name / "r" / "checkpoints") for name in ("one", "two"))
     assert there.keys() == here.keys()
     for name, (kind, _, content) in there.items():
