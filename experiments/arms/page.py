@@ -167,23 +167,22 @@ def primary_table(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any]
 
 def answer(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any]) -> str:
     """The verdicts of the tasks whose draws are complete, and how far the others are."""
-    words = {"better": "higher", "worse": "lower", "equal": f"equal within {MARGIN:g} points", "not decided": "open"}
+    words = {"better": "higher", "worse": "lower", "equal": f"equal within {MARGIN:g} points"}
     done = {name: of[PRIMARY[0]] for name, of in results.items() if PRIMARY[0] in of and of[PRIMARY[0]]["verdict"]}
-    sentences = []
-    for word, text in words.items():
-        if names := [name for name, row in done.items() if row["verdict"] == word]:
-            sentences.append(f"{text} on {'; '.join(names)}")
-    first = (
-        f"**Against plain backpropagation that is tuned as much, CSBP is {', and '.join(sentences)}.** " if done else ""
-    )
-    left = [
-        f"{name} ({complete(rows, set(TERMS))['draw'].nunique()} of {DRAWS} draws)"
-        for name, rows in tables.items()
-        if name not in done
-    ]
-    none = [name for name in TASKS if name not in tables]
-    started = f"**No verdict yet** on {'; '.join(left)}. " if left else ""
-    return first + started + (f"Not begun: {'; '.join(none)}." if none else "")
+    of_words: dict[str, list[str]] = {}
+    for name, row in done.items():
+        of_words.setdefault(words.get(row["verdict"], ""), []).append(f"{name} ({interval(row)})")
+    undecided, begun = of_words.pop("", []), [name for name in tables if name not in done]
+    counts = {name: complete(tables[name], set(TERMS))["draw"].nunique() for name in begun}
+    draws = [f"{name} ({count} of {DRAWS} draws)" for name, count in counts.items()]
+    clauses = " and ".join(f"{word} on {', '.join(names)}" for word, names in of_words.items())
+    parts = {
+        f"**Against plain backpropagation that is tuned as much, CSBP is {clauses}.**": clauses,
+        f"**Not decided** after {DRAWS} draws: {', '.join(undecided)}.": undecided,
+        f"**No verdict yet** on {'; '.join(draws)}.": draws,
+        f"Not begun: {'; '.join(name for name in TASKS if name not in tables)}.": set(TASKS) - set(tables),
+    }
+    return " ".join(sentence for sentence, holds in parts.items() if holds)
 
 
 def controls_table(results: Mapping[str, Any]) -> str:
