@@ -89,8 +89,8 @@ def groups() -> dict[str, list[Row]]:
 
 def few(label: str) -> Row:
     """Return the contrasts over draws of a task that is complete, and else those of settings that were drawn once."""
-    found = json.loads(ARMS.read_text())["contrasts"].get(label, [])
-    rows = {(row["arm"], row["other"]): row for row in found if row["verdict"]}
+    contrasts = json.loads(ARMS.read_text())["contrasts"].get(label, [])
+    rows = {(row["arm"], row["other"]): row for row in contrasts if row["verdict"]}
     if ("CSBP", "plain") not in rows:
         return once(label)
     ends = ("difference", "low", "high")

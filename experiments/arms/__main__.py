@@ -65,9 +65,9 @@ def draw_setting(generator: np.random.Generator) -> dict[str, Any]:
     return {"lr": lr, "width": width, "strength": None if off else strength, "beta": rounded(beta)}
 
 
-def between(name: str, place: float) -> float:
+def between(name: str, share: float) -> float:
     low, high = RANGES[name]
-    return rounded(low * (high / low) ** place)
+    return rounded(low * (high / low) ** share)
 
 
 def rounded(value: float) -> float:

@@ -65,13 +65,13 @@ def complete(rows: pd.DataFrame, arms: set[str]) -> pd.DataFrame:
 
 def contrasts(rows: pd.DataFrame, pairs: Any, measure: str = MEASURE) -> list[Content]:
     """The differences of pairs of arms over the draws that have both: rows of contrasts, with the draws' means."""
-    found = []
+    results = []
     for pair in pairs:
         of_pair = complete(rows, set(pair))
         if of_pair["draw"].nunique() > 1:
             over_draws = RunTable(of_pair, (), (measure,)).contrast(*pair, measure=measure, over="draw", margin=MARGIN)
-            found.append(over_draws.frame.iloc[0].to_dict() | {"draws": list(over_draws.differences[0])})
-    return found
+            results.append(over_draws.frame.iloc[0].to_dict() | {"draws": list(over_draws.differences[0])})
+    return results
 
 
 def analysis(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[tuple[str, str], Content]]:
@@ -153,9 +153,9 @@ def old(name: str, other: str) -> str:
     return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*number) if number else ""
 
 
-def primary_table(tables: Mapping[str, pd.DataFrame], found: Mapping[str, Any]) -> str:
+def primary_table(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any]) -> str:
     rows = []
-    for name, of_task in found.items():
+    for name, of_task in results.items():
         plain, drift = (of_task.get(pair) for pair in PRIMARY)
         done = complete(tables[name], set(TERMS))["draw"].nunique()
         share = f"{plain['seed_share']:.0%}" if plain else ""
@@ -165,32 +165,31 @@ def primary_table(tables: Mapping[str, pd.DataFrame], found: Mapping[str, Any]) 
     return study.table(head, rows)
 
 
-def answer(tables: Mapping[str, pd.DataFrame], found: Mapping[str, Any]) -> str:
+def answer(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any]) -> str:
     """The verdicts of the tasks whose draws are complete, and how far the others are."""
-    words = {"better": "higher", "worse": "lower", "equal": f"equal within {MARGIN:g} points", "not decided": "open"}
-    done = {name: of[PRIMARY[0]] for name, of in found.items() if PRIMARY[0] in of and of[PRIMARY[0]]["verdict"]}
-    sentences = []
-    for word, text in words.items():
-        if names := [name for name, row in done.items() if row["verdict"] == word]:
-            sentences.append(f"{text} on {'; '.join(names)}")
-    first = (
-        f"**Against plain backpropagation that is tuned as much, CSBP is {', and '.join(sentences)}.** " if done else ""
-    )
-    left = [
-        f"{name} ({complete(rows, set(TERMS))['draw'].nunique()} of {DRAWS} draws)"
-        for name, rows in tables.items()
-        if name not in done
-    ]
-    none = [name for name in TASKS if name not in tables]
-    started = f"**No verdict yet** on {'; '.join(left)}. " if left else ""
-    return first + started + (f"Not begun: {'; '.join(none)}." if none else "")
+    words = {"better": "higher", "worse": "lower", "equal": f"equal within {MARGIN:g} points"}
+    done = {name: of[PRIMARY[0]] for name, of in results.items() if PRIMARY[0] in of and of[PRIMARY[0]]["verdict"]}
+    of_words: dict[str, list[str]] = {}
+    for name, row in done.items():
+        of_words.setdefault(words.get(row["verdict"], ""), []).append(f"{name} ({interval(row)})")
+    undecided, begun = of_words.pop("", []), [name for name in tables if name not in done]
+    counts = {name: complete(tables[name], set(TERMS))["draw"].nunique() for name in begun}
+    draws = [f"{name} ({count} of {DRAWS} draws)" for name, count in counts.items()]
+    clauses = " and ".join(f"{word} on {', '.join(names)}" for word, names in of_words.items())
+    parts = {
+        f"**Against plain backpropagation that is tuned as much, CSBP is {clauses}.**": clauses,
+        f"**Not decided** after {DRAWS} draws: {', '.join(undecided)}.": undecided,
+        f"**No verdict yet** on {'; '.join(draws)}.": draws,
+        f"Not begun: {'; '.join(name for name in TASKS if name not in tables)}.": set(TASKS) - set(tables),
+    }
+    return " ".join(sentence for sentence, holds in parts.items() if holds)
 
 
-def controls_table(found: Mapping[str, Any]) -> str:
+def controls_table(results: Mapping[str, Any]) -> str:
     """Differences of the controls, in each task that has them."""
     rows = [
         [name, f"{arm} - {other}", interval(row), str(row["pairs"])]
-        for name, of_task in found.items()
+        for name, of_task in results.items()
         for (arm, other), row in of_task.items()
         if (arm, other) in CONTROLS
     ]
@@ -228,7 +227,7 @@ def draw(tables: Mapping[str, pd.DataFrame], units: Mapping[str, Any], file: pat
     plots.save(figure, file, "Validation accuracy of each try less that of plain backpropagation at the same setting.")
 
 
-def text(tables: Mapping[str, pd.DataFrame], found: Mapping[str, Any], log: list[dict[str, Any]]) -> str:
+def text(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any], log: list[dict[str, Any]]) -> str:
     """The page."""
     low, high = (false_alarms(spread, SEED_SD, DRAWS, 48, 400) for spread in SPREADS)
     seconds = sum(entry["cpu_seconds"] for entry in log)
@@ -239,7 +238,7 @@ def text(tables: Mapping[str, pd.DataFrame], found: Mapping[str, Any], log: list
         f"and in {low[1]:.0%} or {high[1]:.0%} over twelve draws (5 % is right)."
     )
     limits = "It does not cover deep networks, all labels, several taps, or strengths above 0.2 flips."
-    parts = (f"{answer(tables, found)} {limits}", known)
+    parts = (f"{answer(tables, results)} {limits}", known)
     wrapped = [textwrap.fill(part, 118, break_on_hyphens=False) for part in parts]
     return f"""# Few labels, with the draw of settings counted as chance
 
@@ -252,7 +251,7 @@ The paper: CSBP "improves the generalization performance". Does it with few labe
 
 *Each point is a try on validation; lines are medians.*
 
-{primary_table(tables, found)}
+{primary_table(tables, results)}
 
 Test accuracy after the last epoch in points: means and 95 % intervals of Student's t over draws; verdicts are of the
 first and the second difference. "Of it seeds": share of the variance of a draw's mean that more seeds would remove.
@@ -276,12 +275,12 @@ def write(out: pathlib.Path) -> None:
     tables = committed(out)
     units = json.loads((out / "units.json").read_text())
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    found = analysis(tables)
+    results = analysis(tables)
     draw(tables, units, out / "strength.png")
-    write_text(out / "README.md", text(tables, found, log))
-    numbers = {name: [finite(row) for row in of_task.values()] for name, of_task in found.items()}
+    write_text(out / "README.md", text(tables, results, log))
+    numbers = {name: [finite(row) for row in of_task.values()] for name, of_task in results.items()}
     study.write_json(out / "arms.json", {"contrasts": numbers} | study.provenance("python -m experiments.arms --page"))
     of_choices = strengths_table(tables, units)
-    parts = ["# Controls and strengths", "Secondary differences, without verdicts:", controls_table(found)]
+    parts = ["# Controls and strengths", "Secondary differences, without verdicts:", controls_table(results)]
     parts += ["What was chosen, quartiles over draws:", of_choices]
     write_text(out / "table.md", "\n\n".join(parts) + "\n")

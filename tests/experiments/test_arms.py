@@ -110,7 +110,10 @@ def test_verdicts_are_students_over_draws_corrected_over_all_tasks():
     assert (better["verdict"], undecided["verdict"], early["verdict"]) == ("better", "not decided", "")
     assert found["digits"]["MPGD", "plain"]["verdict"] == ""
     text = page.text(tables, found, [{"cpu_seconds": 3600, "commit": "0" * 40}])
-    assert "CSBP is higher on digits, and open on N-MNIST" in text.replace("\n", " ")
+    assert (
+        f"CSBP is higher on digits ({page.interval(better)}).** **Not decided** after 12 draws: N-MNIST ("
+        in text.replace("\n", " ")
+    )
     assert "spike times (11 of 12 draws)" in text.replace("\n", " ") and "60 minutes of a core" in text
     assert "| digits | MPGD - plain | " in page.controls_table(found)
 
