@@ -59,15 +59,16 @@ def page(content: Content) -> str:
     rows = []
     for task, of in content["tasks"].items():
         shown = measures.of(of["measure"])
-        written, signed = (form.format(1 + (not shown.share)).format for form in ("{{:.{}f}}", "{{:+.{}f}}"))
+        written, signed = (form.format(1 if shown.share else 3).format for form in ("{{:.{}f}}", "{{:+.{}f}}"))
         cells = []
         for arm in (PRESET, "CSBP", "plain"):
             values = shown.scale * np.array(of["test"][arm])
             cells.append(f"{written(values.mean())} ({written(values.min())} to {written(values.max())})")
         difference = student_dict(shown.scale * np.subtract(of["test"]["CSBP"], of["test"]["plain"]))
         mean, low, high = map(signed, difference.values())
-        strength = of["chosen"]["CSBP"]["chaos.z0"]
-        rows.append([f"`{task}`: {shown.label}{shown.unit}", *cells, f"{mean} [{low}, {high}]", f"{strength:.2g}"])
+        same = of["chosen"]["CSBP"] == of["chosen"]["plain"]
+        cells.append("0, the same runs" if same else f"{mean} [{low}, {high}]")
+        rows.append([f"`{task}`: {shown.label}{shown.unit}", *cells, f"{of['chosen']['CSBP']['chaos.z0']:.2g}"])
     return study.table(["task", PRESET, "CSBP", "plain", "CSBP - plain", "$z_0$ chosen"], rows)
 
 
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             table = experiment(task, options.data_dir).run(study.WORK / "series_tasks" / task, chunk=1)
             content["tasks"][task] = summary(table)
             study.write(options.out, "series_tasks", content, page(content))
+            table.to_csv(options.out / f"{task}.csv")
 
 
 if __name__ == "__main__":

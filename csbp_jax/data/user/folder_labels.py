@@ -67,10 +67,9 @@ def read(
         if len(names) < 2:
             raise ConfigError(f"{first}: has one class, {names[0]!r}; it needs at least two")
         label_of = lambda cells, where: names.index(cells[0])  # noqa: E731
-    splits: dict[str, list[Recording]] = {}
+    splits: dict[str, list[Recording]] = {split: [] for split in paths}
     for split, path in paths.items():
         lines: dict[pathlib.Path, int] = {}
-        splits[split] = []
         for line, name, cells in tables[split][1]:
             file, where = path.parent / name, f"{path}:{line}"
             with collect_errors(str(file), skipped):
