@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from benchmarks import step_parts
 from benchmarks.tables import table
 
 SHOWN = ("T=4", "T=100")
@@ -49,6 +50,12 @@ included.
 {_steps(content["steps"], before)}
 
 SEW-ResNet-34: 224x224, T = 4, batch 32.{compared}
+
+Percent of the bytes by part of the step, as it is:
+
+{step_parts.traffic({net: forms["XLA"]["parts"] for net, forms in content["steps"].items()})}
+
+A fusion of two parts counts as that of its last operation: the unrolled neuron's often hold the norm, too.
 
 In a net XLA fuses the norm into its unrolled neuron, but cannot fuse it into our kernel: {fewer} of
 {len(content["steps"])} programs would move fewer bytes with the kernel.

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import hlo
+from benchmarks import hlo, step_parts
 from benchmarks.h100_device import compiled
 from benchmarks.steps import NETS
 from csbp_jax import learner, losses, models, neurons
@@ -115,7 +115,7 @@ def _summary(program: Any, seconds: float, elements: int) -> dict[str, float]:
     }
 
 
-def step(lif: type[neurons.LIF], config: Config) -> dict[str, float]:
+def step(lif: type[neurons.LIF], config: Config) -> dict[str, Any]:
     """A training step with its metrics, its state donated."""
     program, seconds = compiled_step(lif, config)
     memory, work = program.memory_analysis(), hlo.work(program.as_text())
@@ -123,6 +123,7 @@ def step(lif: type[neurons.LIF], config: Config) -> dict[str, float]:
         "kernels": work.kernels,
         "loops": work.loops,
         "GB": work.bytes / 1e9,
+        "parts": step_parts.bytes_by_part(program.as_text()),
         "temporary_GB": memory.temp_size_in_bytes / 1e9,
         "compile_seconds": round(seconds, 1),
     }

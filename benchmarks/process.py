@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import platform
 import random
 import re
 import subprocess
@@ -111,3 +112,17 @@ def in_rounds(
             for clock, stages in workers[name].ask(time=calls).items():
                 seconds[name][clock].append(stages)
     return {name: {clock: np.array(rows[warm:]) for clock, rows in clocks.items()} for name, clocks in seconds.items()}
+
+
+def machine() -> str:
+    """Processor, cores and system."""
+    name = platform.machine()
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        lines = (line.partition(":") for line in info.read_text().splitlines())
+        fields = {key.strip(): value.strip() for key, _, value in lines}
+        name = fields.get("model name", name)
+        # Virtual machines may hide the processor's number in its name.
+        if "cpu family" in fields:
+            name += f" (family {fields['cpu family']}, model {fields['model']})"
+    return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"

@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import random
 import shlex
 import sys
@@ -30,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import convolutions, neuron, page, peers, start, steps, sweeps
-from benchmarks.process import TUNABLES
+from benchmarks.process import TUNABLES, machine
 from benchmarks.timing import spread
 from csbp_jax.runtime.files import write_json
 
@@ -123,7 +122,8 @@ def starts(_: Pythons, quick: bool) -> Content:
         report(f"start {n + 1}")
         with tempfile.TemporaryDirectory() as folder:
             for name in ("cold", "warm"):
-                measured[name].append(start.seconds(f"{folder}/{name}", XDG_CACHE_HOME=f"{folder}/cache"))
+                began = start.moments(f"{folder}/{name}", "train", XDG_CACHE_HOME=f"{folder}/cache")
+                measured[name].append(began["train"]["wall"])
     return {"starts": {name: spread(np.array(values)) for name, values in measured.items()}}
 
 
@@ -143,20 +143,6 @@ PARTS: dict[str, Callable[[Pythons, bool], Content]] = {
 }
 WITH_PEERS = {"neuron", "steps", "convolutions", "growth"}
 IN_QUICK = ("neuron", "steps", "dispatch", "members")
-
-
-def machine() -> str:
-    """Processor, cores and system."""
-    name = platform.machine()
-    info = pathlib.Path("/proc/cpuinfo")
-    if info.exists():
-        lines = (line.partition(":") for line in info.read_text().splitlines())
-        fields = {key.strip(): value.strip() for key, _, value in lines}
-        name = fields.get("model name", name)
-        # Virtual machines may hide the processor's number in its name.
-        if "cpu family" in fields:
-            name += f" (family {fields['cpu family']}, model {fields['model']})"
-    return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

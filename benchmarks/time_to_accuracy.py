@@ -32,8 +32,7 @@ import numpy as np
 import psutil
 
 from benchmarks import convolutions, peers
-from benchmarks.process import ROOT, TUNABLES
-from benchmarks.run import machine
+from benchmarks.process import ROOT, TUNABLES, machine
 from benchmarks.time_page import COMPILED, page
 from csbp_jax import configs, data
 from csbp_jax.cli.options import parse

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from benchmarks import step_parts
 from benchmarks.tables import table
 
 SLICES = {
@@ -65,6 +66,14 @@ are missing.
 - Networks of ImageNet have `--model.norm-groups` set to the number of chips: each normalises its own examples, as
   each GPU of SEW's and Spikformer's did. SEW-ResNets and TEBN-ResNet-34 were compiled when neurons of their presets
   were silent at exactly their threshold, where they now fire.
+
+## Bytes by part
+
+Percent of the bytes of a step on a v5e 2x2 in layout `data`, of the programs that were compiled since this is counted:
+
+{_parts(programs)}
+
+A fusion of two parts counts as that of its last operation.
 
 ## Collectives
 
@@ -174,6 +183,11 @@ def _rooflines(programs: dict[str, Any]) -> str:
         cells += [f"{1e3 * by_bytes:.3g}", f"{100 * by_flops / max(by_flops, by_bytes):.0f}", str(n["kernels"])]
         body.append(cells)
     return table(head, body)
+
+
+def _parts(programs: dict[str, Any]) -> str:
+    keys = [key for key, n in programs.items() if key.endswith(", v5e 2x2, data") and "parts" in n]
+    return step_parts.traffic({key.split(", ")[0]: programs[key]["parts"] for key in keys})
 
 
 def _useful(programs: dict[str, Any]) -> str:

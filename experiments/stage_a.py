@@ -22,7 +22,7 @@ from csbp_jax import configs, data, learner, losses, models
 from csbp_jax.config import Chaos, Config, Data, Model, Neuron, Optimizer
 from csbp_jax.data.device import augment
 from csbp_jax.learner import State, optimizer
-from csbp_jax.runtime.hardware import compiler_options, run_once_options
+from csbp_jax.runtime.hardware import compiler_options, quick_options
 from experiments import study
 
 SIDE, PADDING, BATCH, EVAL_BATCH = 16, 2, 64, 500
@@ -169,10 +169,10 @@ def functions(config: Config, steps_per_epoch: int) -> Functions:
         return learner.gradient_norms(learner.gradients(recipe, state, batch(state, x, y, rows)))
 
     return Functions(
-        jax.jit(lambda key: learner.init(recipe, key), compiler_options=run_once_options()),
+        jax.jit(lambda key: learner.init(recipe, key), compiler_options=quick_options()),
         jax.jit(step, donate_argnums=0, compiler_options=compiler_options()),
         jax.jit(evaluate, compiler_options=compiler_options()),
-        jax.jit(norms, compiler_options=run_once_options()),
+        jax.jit(norms, compiler_options=quick_options()),
     )
 
 

@@ -18,7 +18,7 @@ from csbp_jax.data.source import stack_batches
 from csbp_jax.learner import Batch, State, measures
 from csbp_jax.runs.run import tested_columns
 from csbp_jax.runtime import preemption, sharding
-from csbp_jax.runtime.hardware import compiler_options, run_once_options
+from csbp_jax.runtime.hardware import compiler_options, quick_options
 from csbp_jax.training import build, selection
 from csbp_jax.training.compiled import compile_run, eval_keys
 from csbp_jax.training.health import MemberLosses
@@ -94,7 +94,7 @@ class Members:
             sums: dict[str, jax.Array] = jax.lax.map(lambda block: run.pure_eval_step(state, *block), (keys, blocks))
             return sums
 
-        self.init = jax.jit(self._over_members(run.pure_init, (0, 0)), compiler_options=run_once_options())
+        self.init = jax.jit(self._over_members(run.pure_init, (0, 0)), compiler_options=quick_options())
         self.step, self.epoch = (
             jax.jit(self._over_members(function, axes), donate_argnums=0, compiler_options=compiler_options())
             for function, axes in ((step, (0, 0, None)), (epoch, (0, 0, None)))

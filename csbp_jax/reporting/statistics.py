@@ -5,8 +5,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
+import scipy  # not its submodules, which it imports at their first use: they take half a second
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
 
 Test = Literal["t", "signed-rank", "mcnemar"]
 """Tests of :func:`paired`."""
@@ -59,7 +59,7 @@ def student(values: ArrayLike, confidence: float = 0.95, overlap: float = 0.0) -
     mean = float(np.mean(values))
     if len(values) == 1:
         return Interval(mean, None, None)
-    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * _error(values, overlap)
+    half = float(scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * _error(values, overlap)
     return Interval(mean, mean - half, mean + half)
 
 
@@ -77,7 +77,7 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
     Raises:
       ValueError: ``count`` is 0, or less than ``successes``.
     """
-    low, high = stats.binomtest(successes, count).proportion_ci(0.95, method="wilson")
+    low, high = scipy.stats.binomtest(successes, count).proportion_ci(0.95, method="wilson")
     return float(low), float(high)
 
 
@@ -97,7 +97,7 @@ def student_of_shares(shares: Sequence[float]) -> Interval:
     if low is None or high is None or low == high:
         return Interval(mean, low, high)
     half = (high - mean) / (mean * (1 - mean))
-    low, high = (float(special.expit(special.logit(mean) + side * half)) for side in (-1, 1))
+    low, high = (float(scipy.special.expit(scipy.special.logit(mean) + side * half)) for side in (-1, 1))
     return Interval(mean, low, high)
 
 
@@ -137,16 +137,16 @@ def paired(
         if not np.isin(values, (-1, 0, 1)).all():
             raise ValueError("test: mcnemar compares bits, and these measures are not all 0 or 1")
         more, less = int((values > 0).sum()), int((values < 0).sum())
-        p = float(stats.binomtest(more, more + less).pvalue) if more + less else 1.0
+        p = float(scipy.stats.binomtest(more, more + less).pvalue) if more + less else 1.0
         error = math.sqrt(more + less - (more - less) ** 2 / n) / n
-        half = float(stats.norm.ppf((1 + confidence) / 2)) * error
-        difference, tail = Interval(mean, mean - half, mean + half), stats.norm.sf
+        half = float(scipy.stats.norm.ppf((1 + confidence) / 2)) * error
+        difference, tail = Interval(mean, mean - half, mean + half), scipy.stats.norm.sf
     else:
         difference, error = student(values, confidence, overlap), _error(values, overlap) if n > 1 else math.nan
         p = signed_rank(values) if test == "signed-rank" else _t(values, error)
 
         def tail(t: float) -> float:
-            return float(stats.t.sf(t, n - 1))
+            return float(scipy.stats.t.sf(t, n - 1))
 
     equivalence = None
     if margin is not None and n > 1:
@@ -162,7 +162,7 @@ def _t(values: NDArray[np.float64], error: float) -> float:
         return 1.0
     if not np.ptp(np.round(values, 9)):
         return min(1.0, 2.0 ** (1 - len(values))) if np.round(values[0], 9) else 1.0
-    return float(2 * stats.t.sf(abs(float(np.mean(values))) / error, len(values) - 1))
+    return float(2 * scipy.stats.t.sf(abs(float(np.mean(values))) / error, len(values) - 1))
 
 
 def signed_rank(differences: ArrayLike) -> float:
@@ -174,7 +174,7 @@ def signed_rank(differences: ArrayLike) -> float:
     rounded = np.round(np.asarray(differences, float), 9)
     # SciPy leaves zeros out too, but counts them where it decides whether there are few enough for an exact p.
     others = rounded[rounded != 0]
-    return float(stats.wilcoxon(others).pvalue) if len(others) else 1.0
+    return float(scipy.stats.wilcoxon(others).pvalue) if len(others) else 1.0
 
 
 def verdict(result: Paired, p: float | None = None) -> Verdict:
@@ -219,5 +219,5 @@ def pairs_to_decide(effect: float, sd: float, alpha: float = 0.05, power: float 
       alpha: level, two-sided; for the first step of Holm's correction over k comparisons, that of one divided by k.
       power: the probability.
     """
-    of_level, of_power = (float(stats.norm.ppf(share)) for share in (1 - alpha / 2, power))
+    of_level, of_power = (float(scipy.stats.norm.ppf(share)) for share in (1 - alpha / 2, power))
     return max(MIN_PAIRS, math.ceil(((of_level + of_power) * sd / effect) ** 2 + of_level**2 / 2))

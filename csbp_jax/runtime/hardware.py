@@ -57,7 +57,7 @@ _LEVEL = "xla_backend_optimization_level"
 def compiler_options(platform: str | None = None) -> dict[str, str] | None:
     """Return options of ``jax.jit`` for a training step: on CPU, XLA's convolutions by Eigen; None elsewhere.
 
-    The platform is JAX's by default.
+    The platform is JAX's by default. On CPU, :func:`quick_options` are among them.
 
     By default XLA on CPU computes them with YNNPACK. Its kernel gradient is one product, summed over batch, time and
     space, and was two to four times slower than Eigen's where the sum has more than about 4,000 terms. The option
@@ -70,18 +70,20 @@ def compiler_options(platform: str | None = None) -> dict[str, str] | None:
         jax.jit(lambda: 0, compiler_options=_CPU_OPTIONS).lower().compile()
     except jax.errors.JaxRuntimeError:
         return None
-    return _CPU_OPTIONS
+    return _CPU_OPTIONS | _level()
 
 
-def run_once_options() -> dict[str, str] | None:
-    """Return options of ``jax.jit`` for a program that runs once: on CPU, the first level of LLVM; None elsewhere.
+def quick_options() -> dict[str, str] | None:
+    """Return options of ``jax.jit`` for other programs: on CPU, the first level of LLVM; None elsewhere.
 
-    By default LLVM takes the third level, and longer to optimise an initialisation than that then runs. A level in
-    XLA_FLAGS, as in this package's tests, stands.
+    By default LLVM takes the third level, compiles for longer, and made none of the steps and evaluations that were
+    measured faster (docs/checks/bench/start.md). A level in XLA_FLAGS, as in this package's tests, stands.
     """
-    if jax.default_backend() != "cpu" or _LEVEL in os.environ.get("XLA_FLAGS", ""):
-        return None
-    return {_LEVEL: "1"}
+    return _level() or None if jax.default_backend() == "cpu" else None
+
+
+def _level() -> dict[str, str]:
+    return {} if _LEVEL in os.environ.get("XLA_FLAGS", "") else {_LEVEL: "1"}
 
 
 def start_problem(error: Exception) -> str | None:

@@ -18,7 +18,7 @@ from csbp_jax.data.device import transform
 from csbp_jax.data.source import stack
 from csbp_jax.learner import Batch, Recipe, State, calibration, measures, optimizer
 from csbp_jax.runtime import sharding
-from csbp_jax.runtime.hardware import compiler_options, flops, run_once_options
+from csbp_jax.runtime.hardware import compiler_options, flops, quick_options
 from csbp_jax.training import build
 from csbp_jax.training.plugins import Own
 from csbp_jax.xla.platform import traced_for
@@ -131,7 +131,7 @@ class CompiledRun:
 
     @_shared
     def _init(self) -> jax.stages.Wrapped:
-        return jax.jit(self.pure_init, out_shardings=self._state_shardings, compiler_options=run_once_options())
+        return jax.jit(self.pure_init, out_shardings=self._state_shardings, compiler_options=quick_options())
 
     @_shared
     def train_step(self) -> jax.stages.Wrapped:
@@ -156,7 +156,7 @@ class CompiledRun:
         return jax.jit(
             lambda state, batch: learner.gradient_norms(self.pure_gradients(state, batch)),
             out_shardings=self._replicated,
-            compiler_options=run_once_options(),
+            compiler_options=quick_options(),
         )
 
     def flops(self, state: State, batch: Batch) -> float:
@@ -250,7 +250,9 @@ class CompiledRun:
 
     @_shared
     def _eval_step(self) -> Callable[..., dict[str, jax.Array]]:
-        return jax.jit(self._over_mesh(self.pure_eval_step), out_shardings=self._replicated)
+        return jax.jit(
+            self._over_mesh(self.pure_eval_step), out_shardings=self._replicated, compiler_options=quick_options()
+        )
 
     @_shared
     def _replicate(self) -> Callable[[jax.Array], jax.Array]:

@@ -309,7 +309,7 @@ def test_a_stopped_benchmark_leaves_the_parts_that_it_did_not_reach(tmp_path, mo
         run.main(["--out", str(tmp_path)])
     content = json.loads(file.read_text())
     assert (content["dispatch"], content["long"]) == ("new", "old")
-    assert tables.machines(content) == f"{run.machine()} (long: A)"
+    assert tables.machines(content) == f"{process.machine()} (long: A)"
 
 
 def test_targets_are_met_missed_or_not_measured(monkeypatch):

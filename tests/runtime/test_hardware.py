@@ -85,10 +85,11 @@ def test_a_training_step_on_cpu_leaves_no_convolution_to_ynnpack():
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere nothing is asked of the compiler")
 def test_the_users_level_of_the_compiler_stands(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
-    options = hardware.run_once_options()
+    options = hardware.quick_options()
     assert jax.jit(lambda x: x + 1, compiler_options=options)(1) == 2 and options
+    assert options.items() <= hardware.compiler_options.__wrapped__().items()
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2")
-    assert hardware.run_once_options() is None
+    assert hardware.quick_options() is None and hardware.compiler_options.__wrapped__() == hardware._CPU_OPTIONS
 
 
 def given_away(compiled):

@@ -147,7 +147,7 @@ def test_the_chaos_term_of_the_digits_preset_is_not_negligible():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(hardware.run_once_options() is None, reason="the compiler's level is the same for all programs")
+@pytest.mark.skipif(hardware.quick_options() is None, reason="the compiler's level is the same for all programs")
 @pytest.mark.parametrize("name", ["digits", "digits_spikformer"])
 def test_the_initial_state_has_the_bits_of_the_compilers_default(name):
     config = configs.load(name)

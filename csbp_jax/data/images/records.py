@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import tensorflow_datasets as tfds
 from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError, one_line
@@ -138,6 +137,8 @@ def _builder(directory: pathlib.Path) -> Any:
 
 @functools.lru_cache(maxsize=4)
 def _builder_of(directory: pathlib.Path, size: int, modified: int) -> Any:
+    import tensorflow_datasets as tfds  # in functions: it is slow to import, and a run on other data needs none of it
+
     del size, modified
     features = directory / "features.json"
     _check_features(features)
@@ -183,6 +184,8 @@ def encoded(directory: pathlib.Path, split: str) -> Any:
     builder = _builder(directory)
     if split not in builder.info.splits:
         raise ConfigError(f"{directory}: has no split {split!r}; available are {', '.join(builder.info.splits)}")
+    import tensorflow_datasets as tfds
+
     return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
 
