@@ -61,7 +61,7 @@ def answer(content: Content) -> str:
 
     nets = [row["programs"] for row in content.get("steps", {}).values()]
     steps = [programs["spikingjelly"]["over_ours"]["median"] for programs in nets if "spikingjelly" in programs]
-    said = [f"A training step takes SpikingJelly, compiled or eagerly, {between(steps)} times our time"] if steps else []
+    said = [f"A training step takes SpikingJelly, compiled or eagerly, {between(steps)} times ours"] if steps else []
     if rows := list(content.get("neuron", {}).values()):
         alone = [row[neuron.faster(row, "spikingjelly")]["over_lif"]["median"] for row in rows if "spikingjelly" in row]
         said += [f"its neuron alone {between(alone)} times ours"] if alone else []
