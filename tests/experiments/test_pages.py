@@ -13,6 +13,7 @@ from experiments import (
     known_exponents,
     precision,
     series_rates,
+    series_tasks,
     speakers,
 )
 from experiments import exponents as exponents_study
@@ -66,6 +67,7 @@ TABLES = {
     "nmnist/nmnist.json": nmnist.page,
     "released_code/fixed_batch/release.json": release.page,
     "series/series.json": table_of_series,
+    "series_tasks/series_tasks.json": series_tasks.page,
     "xor/escape/escape.json": escape.page,
     "xor/tuned/tuned.json": tuned.page,
 }
@@ -88,7 +90,13 @@ def test_a_page_is_made_of_its_data(file):
     assert (RESULTS / file).with_name(name).read_text() == page(read(file))
 
 
-QUOTED = {"ergodic": (2, 12), "../checks/known_exponents": (4, 6), "series": (1, 6), "xor": (1, 6)}
+QUOTED = {
+    "ergodic": (2, 12),
+    "../checks/known_exponents": (4, 6),
+    "series": (1, 6),
+    "series_tasks": (1, 4),
+    "xor": (1, 6),
+}
 """Of a folder's table: how many cells begin a row, and how many rows its README has at least."""
 
 
