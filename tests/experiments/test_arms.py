@@ -39,14 +39,12 @@ def test_wrong_labels_are_the_stated_share_of_a_seeds_own_records():
     assert set(rows) != set(tasks.draw(splits, 6, 20, 0.0)[0])
 
 
-@pytest.fixture(scope="module")
-def small():
+@pytest.fixture
+def small(monkeypatch):
     """Digits, one epoch, twelve tries, one seed that chooses and two that test."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(tasks.TASKS, "digits", tasks.TASKS["digits"]._replace(epochs=1, seeds=2))
-        patch.setattr(arms, "TRIES", 12)
-        patch.setattr(arms, "TUNING_SEEDS", (1000,))
-        yield
+    monkeypatch.setitem(tasks.TASKS, "digits", tasks.TASKS["digits"]._replace(epochs=1, seeds=2))
+    monkeypatch.setattr(arms, "TRIES", 12)
+    monkeypatch.setattr(arms, "TUNING_SEEDS", (1000,))
 
 
 def test_committed_rows_are_gone_on_from_and_not_trained_again(small, tmp_path, monkeypatch):
