@@ -117,6 +117,14 @@ def kernels(text: str, nbytes: Size) -> list[tuple[Instruction, Work]]:
     return [(i, _work(modules, modules[entry], i, nbytes)) for i in modules[entry].values()]
 
 
+def inside(instruction: Instruction, modules: Modules) -> list[Instruction]:
+    """The instruction and, of a fusion, those that it fuses."""
+    if instruction.opcode != "fusion" or "calls=%" not in instruction.attributes:
+        return [instruction]
+    called = instruction.attributes.split("calls=%")[1].split(",")[0].split(" ")[0]
+    return [instruction, *(nested for inner in modules[called].values() for nested in inside(inner, modules))]
+
+
 def collectives(text: str) -> dict[str, dict[str, int]]:
     """Return ``{kind: {"count", "bytes"}}`` of the collectives in the program's text; bytes are of the operands.
 

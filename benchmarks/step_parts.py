@@ -73,8 +73,14 @@ def part_of(path: str, name: str = "") -> str:
 
 def parts_of(text: str) -> dict[str, str]:
     """``{instruction: part}`` of all instructions in the text of a compiled program."""
-    pattern = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = (?:.*op_name="([^"]*)")?', re.MULTILINE)
-    return {name: part_of(path, name) for name, path in pattern.findall(text)}
+    modules, _ = hlo.computations(text)
+
+    def path(instruction: hlo.Instruction) -> str:
+        """Its own, or else that of the last instruction that it fuses."""
+        own, *fused = (re.search(r'op_name="([^"]*)"', i.attributes) for i in hlo.inside(instruction, modules))
+        return next((found[1] for found in (own, *reversed(fused)) if found), "")
+
+    return {i.name: part_of(path(i), i.name) for module in modules.values() for i in module.values()}
 
 
 def bytes_by_part(text: str, nbytes: hlo.Size = hlo.size) -> dict[str, int]:
@@ -286,7 +292,7 @@ Megabytes that a step's kernels move, and milliseconds that copies of as many by
 {table(["net", "faster than on one", "CPU time over one core's", "ns from core to core and back"], both)}
 
 Each number is of a process of its own. The last column is what a byte takes to the other core and back
-(`benchmarks/exchange.py`), before and after: about 150 ns where the cores share a cache, and 400 where they do not. A
+(`benchmarks/exchange.py`), before and after: about 150 ns where the cores share a cache, 330 and more where they do not. A
 virtual machine's cores may change between the two. What was tried to make a step faster, on one core and on two, is in
 [decisions](../../design/decisions.md#runs).
 

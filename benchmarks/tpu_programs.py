@@ -183,7 +183,7 @@ def overlapped(text: str) -> dict[str, int]:
     modules, _ = hlo.computations(text)
     operands: dict[str, int] = {}
     for instruction in (i for computation in modules.values() for i in computation.values() if i.opcode == "fusion"):
-        inside = _inside(instruction, modules)
+        inside = hlo.inside(instruction, modules)
         if any(i.opcode == "convolution" for i in inside):
             operands |= {hlo.channel_of(i): hlo.size(i.type) for i in inside if i.opcode == "all-reduce"}
     return {"count": len(operands), "bytes": sum(operands.values())}
@@ -208,7 +208,7 @@ def neuron_kernels(text: str) -> dict[str, int]:
     layers = set()
     modules, _ = hlo.computations(text)
     for instruction, work in hlo.kernels(text, hlo.hbm_size):
-        inside = _inside(instruction, modules)
+        inside = hlo.inside(instruction, modules)
         matches = [re.search(r'op_name="([^"]*)/neuron/', i.attributes) for i in inside]
         scopes = {match[1] for match in matches if match}
         if work.kernels and scopes:
@@ -220,17 +220,9 @@ def neuron_kernels(text: str) -> dict[str, int]:
     return {"layers": len(layers), **totals}
 
 
-def _inside(instruction: hlo.Instruction, modules: hlo.Modules) -> list[hlo.Instruction]:
-    """The instruction and, of a fusion, those that it fuses."""
-    if instruction.opcode != "fusion" or "calls=%" not in instruction.attributes:
-        return [instruction]
-    called = instruction.attributes.split("calls=%")[1].split(",")[0].split(" ")[0]
-    return [instruction, *(nested for inner in modules[called].values() for nested in _inside(inner, modules))]
-
-
 def _source(instruction: hlo.Instruction, modules: hlo.Modules) -> str:
     attributes = instruction.attributes
-    opcodes = {inside.opcode for inside in _inside(instruction, modules)}
+    opcodes = {inside.opcode for inside in hlo.inside(instruction, modules)}
     if "convolution" in opcodes or "dot" in opcodes:
         return "convolutions and products"
     if instruction.opcode.startswith("copy"):

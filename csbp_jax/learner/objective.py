@@ -74,11 +74,11 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
 def _check_outputs(aux: Auxiliary, config: Config, taps: Iterable[str]) -> None:
     if set(aux.terms) != set(taps):
         raise ConfigError(f"chaos.taps: {', '.join(taps)}, but the network gave terms of: {', '.join(aux.terms)}")
-    for option, factor, given, what in (
+    for option, factor, returned, what in (
         ("loss.firing", config.loss.firing, aux.rates, "rates"),
         ("loss.membrane", config.loss.membrane, aux.membrane_terms, "membrane terms"),
     ):
-        if factor and not given:
+        if factor and not returned:
             raise ConfigError(f"{option}: {factor}, but the network gave no {what}; set it to 0")
 
 
