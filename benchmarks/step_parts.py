@@ -292,8 +292,8 @@ Megabytes that a step's kernels move, and milliseconds that copies of as many by
 {table(["net", "faster than on one", "CPU time over one core's", "ns from core to core and back"], both)}
 
 Each number is of a process of its own. The last column is what a byte takes to the other core and back
-(`benchmarks/exchange.py`), before and after: about 150 ns where the cores share a cache, 330 and more where they do not. A
-virtual machine's cores may change between the two. What was tried to make a step faster, on one core and on two, is in
+(`benchmarks/exchange.py`), before and after: about 150 ns where the cores share a cache, 330 and more where they do
+not. A virtual machine's cores may change between the two. What was tried to make a step faster, on one core and on two, is in
 [decisions](../../design/decisions.md#runs).
 
 `{content["command"]}` on {content["machine"]}. The machine copies {_range([c["bytes"] / 1e9 for c in copies])} GB/s
