@@ -67,8 +67,8 @@ TRIES = 3
 
 def part_of(path: str, name: str = "") -> str:
     """The part of a step to which an instruction belongs, by its path in the program, or else by its name."""
-    found = (part for part, pattern in PATHS.items() if re.search(pattern, path or name))
-    return next(found, REST if path else COPIES)
+    named = (part for part, pattern in PATHS.items() if re.search(pattern, path or name))
+    return next(named, REST if path else COPIES)
 
 
 def parts_of(text: str) -> dict[str, str]:
@@ -78,7 +78,7 @@ def parts_of(text: str) -> dict[str, str]:
     def path(instruction: hlo.Instruction) -> str:
         """Its own, or else that of the last instruction that it fuses."""
         own, *fused = (re.search(r'op_name="([^"]*)"', i.attributes) for i in hlo.inside(instruction, modules))
-        return next((found[1] for found in (own, *reversed(fused)) if found), "")
+        return next((match[1] for match in (own, *reversed(fused)) if match), "")
 
     return {i.name: part_of(path(i), i.name) for module in modules.values() for i in module.values()}
 
@@ -108,8 +108,8 @@ def own_times(events: Iterable[tuple[str, float, float]]) -> dict[str, list[floa
         while open_events and open_events[-1][0] <= start:
             open_events.pop()
         if open_events:
-            outer_end, outer, place = open_events[-1]
-            outer[place] -= min(end, outer_end) - start
+            outer_end, outer, index = open_events[-1]
+            outer[index] -= min(end, outer_end) - start
         times[name].append(end - start)
         open_events.append((end, times[name], len(times[name]) - 1))
     return dict(times)
@@ -261,9 +261,9 @@ def page(content: Mapping[str, Any]) -> str:
     both = [
         [
             net,
-            ", ".join(f"{alone['wall'] / one['wall']:.2f}" for one in tries),
-            ", ".join(f"{one['cpu'] / alone['cpu']:.2f}" for one in tries),
-            ", ".join("-".join(f"{ns:.0f}" for ns in sorted(one["exchange"])) for one in tries),
+            ", ".join(f"{alone['wall'] / run['wall']:.2f}" for run in tries),
+            ", ".join(f"{run['cpu'] / alone['cpu']:.2f}" for run in tries),
+            ", ".join("-".join(f"{ns:.0f}" for ns in sorted(run["exchange"])) for run in tries),
         ]
         for net, of in content["nets"].items()
         for alone, tries in [(of["1"], of.get("2", []))]
@@ -292,9 +292,9 @@ Megabytes that a step's kernels move, and milliseconds that copies of as many by
 {table(["net", "faster than on one", "CPU time over one core's", "ns from core to core and back"], both)}
 
 Each number is of a process of its own. The last column is what a byte takes to the other core and back
-(`benchmarks/exchange.py`), before and after: about 150 ns where the cores share a cache, 330 and more where they do not. A
-virtual machine's cores may change between the two. What was tried to make a step faster, on one core and on two, is in
-[decisions](../../design/decisions.md#runs).
+(`benchmarks/exchange.py`), before and after: about 150 ns where the cores share a cache, 330 and more where they do
+not. A virtual machine's cores may change between the two. What was tried to make a step faster, on one core and on two,
+is in [decisions](../../design/decisions.md#devices-and-processes).
 
 `{content["command"]}` on {content["machine"]}. The machine copies {_range([c["bytes"] / 1e9 for c in copies])} GB/s
 and computes products of matrices at {_range([c["flops"] / 1e9 for c in copies])} Gflop/s on one core, measured with
