@@ -178,8 +178,8 @@ def page(content: Mapping[str, Any]) -> str:
         beside = f"""
 ## Beside SpikingJelly
 
-CPU-seconds that the first epoch of [the small network](time_to_accuracy.md) takes beyond the second, from the start of the
-process, with nothing compiled before and with the cache that this leaves:
+CPU-seconds that the first epoch of [the small network](time_to_accuracy.md) takes beyond the second, from the start of
+the process, with nothing compiled before and with the cache that this leaves:
 
 {table(["", "CPU-seconds"], ends)}
 """
