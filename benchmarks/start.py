@@ -13,6 +13,7 @@ Writes start.json and start.md.
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -112,11 +113,13 @@ def inside(folder: str) -> None:
 
     seen: dict[str, dict[str, float]] = {}
 
-    def listen(event: str, seconds: float, fun_name: str = "", **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **of: str | int) -> None:
         stage = STAGES.get(event.removeprefix("/jax/core/compile/").removesuffix("_duration"))
         if stage:
-            row = seen.setdefault(re.sub(r"^jit[_(]|\)$", "", fun_name), dict.fromkeys(("times", *STAGES.values()), 0))
-            row[stage] += seconds
+            row = seen.setdefault(
+                re.sub(r"^jit[_(]|\)$", "", str(of["fun_name"])), dict.fromkeys(("times", *STAGES.values()), 0)
+            )
+            row[stage] += duration_secs
             row["times"] += stage == "compilation"
 
     jax.monitoring.register_event_duration_secs_listener(listen)
@@ -128,8 +131,8 @@ def first_epochs(rounds: int, data_dir: pathlib.Path, python: str) -> dict[str, 
     """``{library: {clock: spread}}`` of the first epoch beyond the second, cold and warm."""
     makers: dict[str, Callable[..., Any]] = {
         "csbp_jax": time_to_accuracy.ours,
-        "SpikingJelly, eagerly": lambda *setting: time_to_accuracy.spikingjelly(*setting, python, "eagerly"),
-        "SpikingJelly, compiled": lambda *setting: time_to_accuracy.spikingjelly(*setting, python, "compiled"),
+        "SpikingJelly, eagerly": functools.partial(time_to_accuracy.spikingjelly, python=python, how="eagerly"),
+        "SpikingJelly, compiled": functools.partial(time_to_accuracy.spikingjelly, python=python, how="compiled"),
     }
     beyond: dict[str, list[Clocks]] = {}
     for seed in range(rounds):
@@ -171,14 +174,14 @@ def page(content: Mapping[str, Any]) -> str:
     rest = sum(seconds for _, seconds in imported[SHOWN:])
     beside = ""
     if "peers" in content:
-        ends = [[name, cell(of["wall"], 1), cell(of["cpu"], 1)] for name, of in content["peers"].items()]
+        ends = [[name, cell(of["cpu"], 1)] for name, of in content["peers"].items()]
         beside = f"""
 ## Beside SpikingJelly
 
-Seconds that the first epoch of [the small network](time_to_accuracy.md) takes beyond the second, from the start of the
-process, with nothing compiled before and with the cache that this leaves:
+CPU-seconds that the first epoch of [the small network](time_to_accuracy.md) takes beyond the second, from the start of
+the process, with nothing compiled before and with the cache that this leaves:
 
-{table(["", "wall", "CPU"], ends)}
+{table(["", "CPU-seconds"], ends)}
 """
     return f"""# Where the time of a start goes
 

@@ -71,4 +71,4 @@ def test_shares_of_a_step_add_up_and_the_largest_is_the_answer():
     assert sum(row.values()) == pytest.approx(1) and row[step_parts.WAITING] == pytest.approx(0.2)
     page = step_parts.page(content)
     assert "one core: a: convolutions 50 %.**" in page and "| a | 2.00 | 1.00 | 150-400 |" in page
-    assert np.isclose(step_parts._at_copy(nets["a"]["1"]), 1.0)
+    assert np.isclose(step_parts._at_copy(one | {"limits": limits}), 1.0)

@@ -54,9 +54,9 @@ def test_committed_rows_are_gone_on_from_and_not_trained_again(small, tmp_path, 
     trained = []
     original = arms.Training.train
 
-    def counted(system, *of):
-        trained.append(len(of[1]))
-        return original(system, *of)
+    def counted(system, group, **options):
+        trained.append(len(options["seeds"]))
+        return original(system, group, **options)
 
     monkeypatch.setattr(arms.Training, "train", counted)
     monkeypatch.chdir(tmp_path)
