@@ -3,7 +3,7 @@
     python -m benchmarks.exchange CORE CORE
 
 Two processes wait in turn for each other's byte in shared memory. Some 70 ns of it are Python's. Cores that share a
-cache take about 80 ns, others 350 and more; a virtual machine may place its cores anew at any moment.
+cache take about 80 ns, others 350 and more; a virtual machine may move to other cores at any moment.
 """
 
 import mmap

@@ -83,7 +83,7 @@ class Contrast(Shown):
         yield f"{row['pairs']} {self.over}{'s' if row['pairs'] != 1 else ''}{left_out}"
         if row["verdict"] == "not decided" and not math.isnan(row["to_decide"]):
             yield f"about {row['to_decide']:.0f} pairs would decide {self._amount(row['effect'])}"
-        if row["seed_share"] == row["seed_share"]:
+        if not math.isnan(row["seed_share"]):
             yield f"{row['seed_share']:.0%} of the variance is seeds"
 
     def _interval(self, row: "pd.Series[Any]") -> str:
