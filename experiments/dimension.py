@@ -26,7 +26,7 @@ from experiments.study import Content
 
 MODULE = "python -m experiments.dimension"
 CLASSES, EXAMPLES, HIDDEN, STEPS_OF_TIME, DECAY = 4, 5, 8, 4, 0.002
-RATES = (0.5, 2.0, 8.0)
+RATES = (0.5, 2.0, 4.0)
 STRENGTHS = (0.0, *np.geomspace(0.1, 10, 7).round(4).tolist())
 """Rate times z."""
 TRANSIENT, COUNTED, EVERY = 4000, 500, 25
