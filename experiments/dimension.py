@@ -49,12 +49,12 @@ def pictures(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def forward(net: str, params: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """``(logits [N, classes], input of the hidden neurons [N, hidden])``."""
-    h = x @ params["w1"] + params["b1"]
+    h = x @ params["w1"] + params["b1"][None]
     if net == "smooth":
         rate = jax.nn.sigmoid(h)
     else:
         rate = neurons.LIF(0.5)(jnp.repeat(h[:, None], STEPS_OF_TIME, axis=1))[0].mean(axis=1)
-    return rate @ params["w2"] + params["b2"], h
+    return rate @ params["w2"] + params["b2"][None], h
 
 
 def step(net: str, state: State, _: Any = None) -> State:
@@ -159,7 +159,12 @@ def frame_of(runs: Sequence[Content]) -> pd.DataFrame:
 
 
 def page(content: Content) -> str:
-    """The table: a correlation a row, a net a column."""
+    """The tables: correlations, and medians over draws of each condition."""
+    return correlation_table(content) + "\n\n" + condition_table(content)
+
+
+def correlation_table(content: Content) -> str:
+    """A correlation a row, a net a column."""
     runs = frame_of(content["runs"])
     kinds: dict[str, tuple[Any, dict[str, str]]] = {
         "dimension and gap, all conditions": (slice(None), {}),
@@ -182,8 +187,7 @@ def page(content: Content) -> str:
     return study.table(["correlation of", *NETS], rows)
 
 
-def conditions(content: Content) -> str:
-    """Medians over draws of each condition."""
+def condition_table(content: Content) -> str:
     runs = frame_of(content["runs"])
     columns = ["exponent", "dimension", "sharpness_dimension", "gap", "train_accuracy", "test_accuracy"]
     medians = runs.groupby(["net", "rate", "strength"])[columns].median().reset_index()
@@ -220,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             study.store(file, content, MODULE)
             print(net, seed, flush=True)
     draw(content, options.out)
-    study.write(options.out, "dimension", content, page(content) + "\n\n" + conditions(content))
+    study.write(options.out, "dimension", content, page(content))
 
 
 if __name__ == "__main__":
