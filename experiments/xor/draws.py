@@ -1,8 +1,9 @@
 """Repeat the tuning of docs/results/xor/tuned over several draws of its settings, by its draws_plan.md.
 
-    python -m experiments.xor.draws [--out docs/results/xor/tuned] [--draws 8] [--tuning 256] [--starts 1024]
+    python -m experiments.xor.draws [--extrinsic] [--out docs/results/xor/tuned] [--draws 8] [--tuning 256]
 
-Writes ``draws.json``, ``draws.md`` and the figure ``tries``. Finished runs are in ``runs/xor_draws`` and not repeated.
+``--extrinsic`` adds the arms of extrinsic_plan.md. Writes ``draws.json``, ``draws.md`` and the figure ``tries``.
+Finished runs are in ``runs/xor_draws``, finished arms in ``draws.json``; none are repeated.
 """
 
 import itertools
@@ -19,7 +20,7 @@ from csbp_jax.runtime.files import write_text
 from experiments import study
 from experiments.statistics import best_weights, percent_text, student_dict
 from experiments.study import Content
-from experiments.xor.conditions import CHUNK
+from experiments.xor.conditions import CHUNK, EXTRINSIC
 from experiments.xor.tuned import experiment, tuning_shares
 
 MODULE = "python -m experiments.xor.draws"
@@ -32,136 +33,52 @@ SEEN = 4
 """Draws that were looked at before the plan."""
 
 
-def results_of(table: RunTable) -> Content:
+def results_of(table: RunTable, names: Sequence[str] = NAMES) -> Content:
     """``{draw: {condition: {tuning, share}}}``: shares of the tuning starts of each try, and of the test starts."""
     draws: Content = {}
-    for draw, name in itertools.product(sorted(set(table.frame["draw"])), NAMES):
+    for draw, name in itertools.product(sorted(set(table.frame["draw"])), names):
         of_cell = table.where(draw=draw, arm=name)
         share = float(of_cell.where(role="test").frame["solved"].mean())
         draws.setdefault(str(draw), {})[name] = {"tuning": tuning_shares(of_cell), "share": share}
     return draws
 
 
-def best_of_tries(shares: NDArray[Any], tries: int, samples: int = 10_000) -> Content:
+def best_of_tries(shares: NDArray[Any], tries: int, samples: int = 10_000, names: Sequence[str] = NAMES) -> Content:
     """Expected best share of a number of tries, over settings drawn at random.
 
     Args:
-      shares: of the tuning starts, ``[conditions, settings]``, as :data:`NAMES`.
+      shares: of the tuning starts, ``[conditions, settings]``, as ``names``.
       samples: bootstrap samples of the settings, the same for all conditions.
 
     Returns:
-      ``{"best": [conditions], "minus CONDITION": {mean, low, high}}``: the best of each, and CSBP minus the others with
-      the 95 % interval of the samples.
+      ``{"best": [conditions], "minus CONDITION": {mean, low, high}}``: the best of each, and the first minus the others
+      with the 95 % interval of the samples.
     """
     weights = best_weights(shares.shape[1], tries)
     index = np.random.default_rng(0).integers(shares.shape[1], size=(samples, shares.shape[1]))
     best, sampled = np.sort(shares) @ weights, np.sort(shares[:, index]) @ weights
     result: Content = {"best": best.tolist()}
-    for other, name in enumerate(NAMES[1:], start=1):
+    for other, name in enumerate(names[1:], start=1):
         low, high = np.quantile(sampled[0] - sampled[other], (0.025, 0.975))
         result[f"minus {name}"] = {"mean": best[0] - best[other], "low": float(low), "high": float(high)}
     return result
 
 
-def tuning_of(draws: Content) -> NDArray[Any]:
-    """Shares of the tuning starts at all settings of some draws, ``[conditions, settings]``, as :data:`NAMES`."""
-    return np.array([np.concatenate([of_draw[name]["tuning"] for of_draw in draws.values()]) for name in NAMES])
+def tuning_of(draws: Content, names: Sequence[str] = NAMES) -> NDArray[Any]:
+    """Shares of the tuning starts at all settings of some draws, ``[conditions, settings]``, as ``names``."""
+    return np.array([np.concatenate([of_draw[name]["tuning"] for of_draw in draws.values()]) for name in names])
 
 
 def analyse(draws: Content) -> Content:
     """The plan's numbers, of all draws and of those before and from :data:`SEEN` on."""
-    groups = {"all": [*draws], "seen before": [*draws][:SEEN], "new": [*draws][SEEN:]}
-    result: Content = {}
-    for group, members in ((group, members) for group, members in groups.items() if members):
-        shares = tuning_of({draw: draws[draw] for draw in members})
-        tests = {name: np.array([draws[draw][name]["share"] for draw in members]) for name in NAMES}
-        result[group] = {
-            "best of": {str(n): best_of_tries(shares, n) for n in TRIES if n <= shares.shape[1]},
-            "tests": {f"minus {name}": student_dict(tests["CSBP"] - tests[name]) for name in NAMES[1:]},
-        }
-    return result
-
-
-def verdict(interval: Content) -> str:
-    """The plan's word for the primary interval."""
-    if interval["low"] > 0:
-        return "CSBP trains better"
-    return "equal" if max(abs(interval["low"]), abs(interval["high"])) < MARGIN else "not decided"
-
-
-def page(content: Content) -> str:
-    """The tables: expected best over settings, and the tests of each draw."""
-    others = [f"minus {name}" for name in NAMES[1:]]
-    rows, analysis = [], content["analysis"]
-    for group, numbers in analysis.items():
-        for tries, cell in numbers["best of"].items():
-            shares = [f"{100 * share:.1f}" for share in cell["best"]]
-            rows.append([group, tries, *shares, *(percent_text(cell[other], "+") for other in others)])
-    tests = []
-    for draw, result in content["draws"].items():
-        csbp, *rest = (100 * result[name]["share"] for name in NAMES)
-        tests.append([draw, *(f"{share:.1f}" for share in (csbp, *rest)), *(f"{csbp - share:+.1f}" for share in rest)])
-    for group, numbers in analysis.items():
-        tests.append([f"mean, {group}", "", "", "", *(percent_text(numbers["tests"][other], "+") for other in others)])
-    heads = [*NAMES, *(f"CSBP {other}, points" for other in others)]
-    primary = [*analysis["all"]["best of"].values()][-1][others[0]]
-    return f"""# XOR over draws of settings: the tables
-
-By the [plan](draws_plan.md), made by `python -m experiments.xor.draws`; `draws.json` holds every share. Draws 0 to
-{SEEN - 1} were looked at before the plan ("seen before"), the others were not ("new").
-
-Expected best share of a number of tries on the tuning starts (%); 95 % intervals of the bootstrap over settings.
-
-{study.table(["draws", "tries", *heads], rows)}
-
-Shares at the chosen settings on {content["starts"]} fresh starts (%); 95 % intervals of Student's t over draws.
-
-{study.table(["draw", *heads], tests)}
-
-Verdict of the plan, over settings: **{verdict(primary)}**.
-"""
-
-
-def draw(draws: Content, out: pathlib.Path) -> None:
-    """Draw the expected best share over the number of tries, and differences with their intervals over settings."""
-    shares = tuning_of(draws)
-    tries = range(1, shares.shape[1] // len(draws) + 1)
-    cells = [best_of_tries(shares, n, samples=2000) for n in tries]
-    figure = empty_figure(9, 3.6)
-    left, right = figure.subplots(1, 2)
-    for i, (name, style) in enumerate(zip(NAMES, ("-", "-", "--"), strict=True)):
-        left.plot(tries, [100 * cell["best"][i] for cell in cells], style, color=PALETTE[i], label=name)
-    for i, name in enumerate(NAMES[1:], start=1):
-        mean, low, high = (100 * np.array([cell[f"minus {name}"][end] for cell in cells]) for end in ENDS)
-        right.plot(tries, mean, color=PALETTE[i], label=f"CSBP minus {name}")
-        right.fill_between(tries, low, high, color=PALETTE[i], alpha=0.2, lw=0)
-    right.axhline(0, color="black", lw=0.8)
-    left.set(xlabel="settings tried", ylabel="expected share of the best (%)", ylim=(80, 96))
-    right.set(xlabel="settings tried", ylabel="difference (points), 95 %", ylim=(-8, 12))
-    for axes in (left, right):
-        axes.legend(fontsize="small", loc="lower right")
-    study.save_figure(figure, out, "tries")
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "xor/tuned")
-    parser.add_argument("--draws", type=int, default=8)
-    parser.add_argument("--tries", type=int, default=24)
-    parser.add_argument("--tuning", type=int, default=256)
-    parser.add_argument("--starts", type=int, default=1024)
-    parser.add_argument("--steps", type=int, default=5000)
-    options = parser.parse_args(arguments)
-    if options.draws * options.tries < TRIES[0]:
-        parser.error(f"--draws, --tries: {TRIES[0]} settings or more in all, of which the best is expected")
-    file = options.out / "draws.json"
-    sizes = {name: getattr(options, name) for name in ("tries", "tuning", "starts", "steps")}
-    seeds = SEEDS + np.arange(options.tuning + options.starts)
-    tuning, test = (part.tolist() for part in np.split(seeds, [options.tuning]))
-    planned = experiment(NAMES, options.steps, options.tries, tuning, test, options.draws)
-    table = planned.run(study.WORK / "xor_draws", chunk=CHUNK)
-    content = sizes | {"draws": results_of(table)}
-    content["analysis"] = analyse(content["draws"])
-    study.store(file, content, MODULE)
+    for names in [NAMES, *((name,) for name in EXTRINSIC if options.extrinsic)]:
+        if not all(names[0] in content["draws"].get(str(number), {}) for number in range(options.draws)):
+            folder = study.WORK / "xor_draws" / names[0].replace(" ", "_")
+            planned = experiment(names, options.steps, options.tries, tuning, test, options.draws)
+            for number, results in results_of(planned.run(folder, chunk=CHUNK), names).items():
+                content["draws"].setdefault(number, {}).update(results)
+            content |= {"analysis": analyse(content["draws"]), "extrinsic": extrinsic(content["draws"])}
+            study.store(file, content, MODULE)
     write_text(options.out / "draws.md", page(content))
     draw(content["draws"], options.out)
 
