@@ -71,6 +71,121 @@ def tuning_of(draws: Content, names: Sequence[str] = NAMES) -> NDArray[Any]:
 
 def analyse(draws: Content) -> Content:
     """The plan's numbers, of all draws and of those before and from :data:`SEEN` on."""
+    groups = {"all": [*draws], "seen before": [*draws][:SEEN], "new": [*draws][SEEN:]}
+    result: Content = {}
+    for group, members in ((group, members) for group, members in groups.items() if members):
+        shares = tuning_of({draw: draws[draw] for draw in members})
+        tests = {name: np.array([draws[draw][name]["share"] for draw in members]) for name in NAMES}
+        result[group] = {
+            "best of": {str(n): best_of_tries(shares, n) for n in TRIES if n <= shares.shape[1]},
+            "tests": {f"minus {name}": student_dict(tests["CSBP"] - tests[name]) for name in NAMES[1:]},
+        }
+    return result
+
+
+def extrinsic(draws: Content) -> Content:
+    """``{"ARM minus OTHER": {best, tests}}`` of extrinsic_plan.md; empty without its runs."""
+    result: Content = {}
+    for pair in (*((name, "plain backpropagation") for name in EXTRINSIC), ("CSBP", "MPGD")):
+        if all(name in of_draw for of_draw in draws.values() for name in pair):
+            shares = tuning_of(draws, pair)
+            best = best_of_tries(shares, min(TRIES[-1], shares.shape[1]), names=pair)
+            tests = [of_draw[pair[0]]["share"] - of_draw[pair[1]]["share"] for of_draw in draws.values()]
+            result[" minus ".join(pair)] = {"best": best[f"minus {pair[1]}"], "tests": student_dict(tests)}
+    return result
+
+
+def verdict(interval: Content, better: str = "CSBP trains better") -> str:
+    """The plans' word for an interval over settings."""
+    if interval["low"] > 0:
+        return better
+    if interval["high"] < 0:
+        return "trains worse"
+    return "equal" if max(abs(interval["low"]), abs(interval["high"])) < MARGIN else "not decided"
+
+
+EXTRINSIC_TEXT = """
+Forces in place of the term, by their [plan](extrinsic_plan.md): expected best share of 24 tries over settings, and
+shares at the chosen settings over draws.
+
+"""
+
+
+def page(content: Content) -> str:
+    """The tables: expected best over settings, and the tests of each draw."""
+    others = [f"minus {name}" for name in NAMES[1:]]
+    rows, analysis = [], content["analysis"]
+    for group, numbers in analysis.items():
+        for tries, cell in numbers["best of"].items():
+            shares = [f"{100 * share:.1f}" for share in cell["best"]]
+            rows.append([group, tries, *shares, *(percent_text(cell[other], "+") for other in others)])
+    tests = []
+    for draw, result in content["draws"].items():
+        csbp, *rest = (100 * result[name]["share"] for name in NAMES)
+        tests.append([draw, *(f"{share:.1f}" for share in (csbp, *rest)), *(f"{csbp - share:+.1f}" for share in rest)])
+    for group, numbers in analysis.items():
+        tests.append([f"mean, {group}", "", "", "", *(percent_text(numbers["tests"][other], "+") for other in others)])
+    heads = [*NAMES, *(f"CSBP {other}, points" for other in others)]
+    forces = [
+        [name, percent_text(of["best"], "+"), percent_text(of["tests"], "+"), verdict(of["best"], "trains better")]
+        for name, of in content.get("extrinsic", {}).items()
+    ]
+    of_forces = study.table(["extrinsic forces", "over settings (points)", "over draws (points)", ""], forces)
+    primary = [*analysis["all"]["best of"].values()][-1][others[0]]
+    return f"""# XOR over draws of settings: the tables
+
+By the [plan](draws_plan.md), made by `python -m experiments.xor.draws`; `draws.json` holds every share. Draws 0 to
+{SEEN - 1} were looked at before the plan ("seen before"), the others were not ("new").
+
+Expected best share of a number of tries on the tuning starts (%); 95 % intervals of the bootstrap over settings.
+
+{study.table(["draws", "tries", *heads], rows)}
+
+Shares at the chosen settings on {content["starts"]} fresh starts (%); 95 % intervals of Student's t over draws.
+
+{study.table(["draw", *heads], tests)}
+
+Verdict of the plan, over settings: **{verdict(primary)}**.
+{EXTRINSIC_TEXT + of_forces + chr(10) if forces else ""}"""
+
+
+def draw(draws: Content, out: pathlib.Path) -> None:
+    """Draw the expected best share over the number of tries, and differences with their intervals over settings."""
+    shares = tuning_of(draws)
+    tries = range(1, shares.shape[1] // len(draws) + 1)
+    cells = [best_of_tries(shares, n, samples=2000) for n in tries]
+    figure = empty_figure(9, 3.6)
+    left, right = figure.subplots(1, 2)
+    for i, (name, style) in enumerate(zip(NAMES, ("-", "-", "--"), strict=True)):
+        left.plot(tries, [100 * cell["best"][i] for cell in cells], style, color=PALETTE[i], label=name)
+    for i, name in enumerate(NAMES[1:], start=1):
+        mean, low, high = (100 * np.array([cell[f"minus {name}"][end] for cell in cells]) for end in ENDS)
+        right.plot(tries, mean, color=PALETTE[i], label=f"CSBP minus {name}")
+        right.fill_between(tries, low, high, color=PALETTE[i], alpha=0.2, lw=0)
+    right.axhline(0, color="black", lw=0.8)
+    left.set(xlabel="settings tried", ylabel="expected share of the best (%)", ylim=(80, 96))
+    right.set(xlabel="settings tried", ylabel="difference (points), 95 %", ylim=(-8, 12))
+    for axes in (left, right):
+        axes.legend(fontsize="small", loc="lower right")
+    study.save_figure(figure, out, "tries")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = study.make_parser(__doc__, "xor/tuned")
+    parser.add_argument("--extrinsic", action="store_true")
+    parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("--tries", type=int, default=24)
+    parser.add_argument("--tuning", type=int, default=256)
+    parser.add_argument("--starts", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=5000)
+    options = parser.parse_args(arguments)
+    if options.draws * options.tries < TRIES[0]:
+        parser.error(f"--draws, --tries: {TRIES[0]} settings or more in all, of which the best is expected")
+    file = options.out / "draws.json"
+    sizes = {name: getattr(options, name) for name in ("tries", "tuning", "starts", "steps")}
+    seeds = SEEDS + np.arange(options.tuning + options.starts)
+    tuning, test = (part.tolist() for part in np.split(seeds, [options.tuning]))
+    content = study.resume(parser, file, sizes, {"draws": {}, "extrinsic": {}})
     for names in [NAMES, *((name,) for name in EXTRINSIC if options.extrinsic)]:
         if not all(names[0] in content["draws"].get(str(number), {}) for number in range(options.draws)):
             folder = study.WORK / "xor_draws" / names[0].replace(" ", "_")
