@@ -205,7 +205,7 @@ def draw(content: Content, out: pathlib.Path) -> None:
             for learned, fill in ((True, PALETTE[i]), (False, "none")):
                 of = points[(points["train_accuracy"] >= LEARNED) == learned]
                 ax.scatter(of["dimension"], of["gap"], s=16, color=PALETTE[i], facecolor=fill, label=label * learned)
-        ax.set(xlabel="Kaplan-Yorke dimension", title=net, yscale="symlog")
+        ax.set(xlabel="Kaplan-Yorke dimension", title=net)
     axes[0].set_ylabel("test minus training loss")
     axes[0].legend(fontsize="small")
     study.save_figure(figure, out, "dimension")
