@@ -29,7 +29,7 @@ WITHOUT_PROGRAM: tuple[str, ...] = (
     *("weights", "weights_table", "patience", "loss_limit", "log_every", "checkpoint_every"),
     *("eval_batch_size", "data.dir", "data.workers", "data.threads", "data.buckets", "deterministic"),
 )
-"""Fields of a config that no compiled program depends on."""
+"""Fields of a config that no compiled program depends on, unless a user's own function reads them."""
 
 
 class _shared(functools.cached_property[Result]):
@@ -336,6 +336,8 @@ def compile_run(
 
 def with_programs_of(config: Config, own: Own = Own()) -> Config:
     """Return a config that is equal for two configs whose training has the same programs."""
+    if set(own.plugins) - {"data"}:
+        return build.without_traced(config, own)  # own functions may read any other field
     defaults, without = flatten(Config()), WITHOUT_PROGRAM
     if config.optimizer.schedule == "constant" and not config.data.mix_off_epochs:
         without = (*without, "epochs")

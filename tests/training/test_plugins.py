@@ -302,6 +302,9 @@ def test_runs_share_their_programs_but_for_what_a_program_depends_on():
     other = {"model.neuron.decay": 0.9}, {"epochs": 9, "optimizer.schedule": "cosine"}, {"chaos.reduce": "sum"}
     assert all(program(**changes) is not first for changes in other)
     assert program(own, seed=3) is program(own) is not program(own, **{"chaos.z0": 0.0})
+    assert program(own, epochs=9) is not program(own)  # an own function may read any field, a decay over all epochs
+    taking = scaled_loss("traced")
+    assert program(taking, **{"chaos.z0": 0.0}) is program(taking) is not program(taking, epochs=9)
     state = compiled.compile_run(config.replace(**{"chaos.z0": 0.25}), source, 1).init(jax.random.key(0))
     assert float(state.hparams["z0"]["fc1.membrane"]) == 0.25
 
