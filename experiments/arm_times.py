@@ -84,8 +84,7 @@ def ratio(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_dataset_parser(__doc__)
-    parser.add_argument("--blocks", type=int, default=40, help="blocks of ten steps of each arm")
+    parser = study.make_dataset_parser(__doc__, blocks=40)
     jax.config.update("jax_platforms", "cpu")
     with study.one_line_errors(parser):
         options, fields, config = study.parse_dataset(parser, MODULE, arguments)

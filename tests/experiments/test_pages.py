@@ -23,8 +23,7 @@ from experiments.cbp import pages as cbp_pages
 from experiments.ergodic import pages as ergodic
 from experiments.nmnist import __main__ as nmnist
 from experiments.parity import __main__ as parity
-from experiments.release import __main__ as release
-from experiments.xor import draws, escape, rises, tuned
+from experiments.xor import draws, escape, tuned
 from tests.support.quotes import quoted
 from tests.support.stored_numbers import stored
 
@@ -33,10 +32,6 @@ RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
 
 def read(file):
     return json.loads((RESULTS / file).read_text())
-
-
-def page_of_rises(content):
-    return rises.page(content, read("xor/tuned/tuned.json"))
 
 
 def ended(page):
@@ -65,7 +60,6 @@ TABLES = {
     "presets/fsdd/curves.json": table_of_curves,
     "../checks/known_exponents/known_exponents.json": known_exponents.page,
     "nmnist/nmnist.json": nmnist.page,
-    "released_code/fixed_batch/release.json": release.page,
     "series/series.json": table_of_series,
     "series_tasks/series_tasks.json": series_tasks.page,
     "xor/escape/escape.json": escape.page,
@@ -79,7 +73,6 @@ PAGES = {
     "../checks/parity/parity.json": (parity.page, "README.md"),
     "precision/accuracy.json": (precision.page, "README.md"),
     "xor/tuned/draws.json": (draws.page, "draws.md"),
-    "xor/tuned/rises.json": (ended(page_of_rises), "rises.md"),
     **{file: (ended(page), "table.md") for file, page in TABLES.items()},
 }
 

@@ -16,6 +16,8 @@ from csbp_jax.training import flip_meter
 from csbp_jax.training.resolved import resolve
 from tests.support import shared_programs
 
+pytestmark = pytest.mark.usefixtures("one_compilation_per_config")
+
 DENSE = dataclasses.replace(
     configs.load("digits"),
     epochs=2,
@@ -28,12 +30,6 @@ DENSE = dataclasses.replace(
 
 def ratio_of(run):
     return flip_meter.make(run.pure_gradients, run.config, run.steps_per_epoch)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_compilation_per_config():
-    with shared_programs.patched():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,8 @@ from csbp_jax.training.session import Session
 from tests.support import shared_programs
 from tests.support.stops import After
 
+pytestmark = pytest.mark.usefixtures("one_compilation_per_config")
+
 DIGITS = configs.load("digits")
 SMALL = dataclasses.replace(
     DIGITS,
@@ -38,12 +40,6 @@ SMALL = dataclasses.replace(
 def run(config, root, name="r", stop=None):
     text = io.StringIO()
     return train(config, root=root, name=name, console=Console(file=text, width=200), stop=stop), text.getvalue()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_compilation_per_config():
-    with shared_programs.patched():
-        yield
 
 
 ALL_ON = dataclasses.replace(SMALL, patience=1, optimizer=Optimizer(lr=0.05, schedule="constant", ema=0.9))
