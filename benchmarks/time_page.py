@@ -18,9 +18,6 @@ COMPILED = "spikingjelly_compiled"
 PEERS = {COMPILED: "under `torch.compile`", "spikingjelly": "eagerly"}
 """How SpikingJelly runs, by the name of its runs in the file; the first is the faster, and counts."""
 TARGETS = {COMPILED: 1.5, "spikingjelly": 1.3}
-TRIAL = """\
-**SpikingJelly is faster with `torch.compile`:** on the large network an epoch falls from 1.95 times ours, eagerly, to
-1.17 (a trial, one pair). It is measured [on the small network](time_to_accuracy.md) alone."""
 CLOCKS = {"wall": "wall time", "cpu": "CPU time"}
 
 Run = Mapping[str, Any]
@@ -72,21 +69,12 @@ def looks(content: Mapping[str, Any]) -> list[int]:
     return sorted(wanted - {1})  # a single pair has no interval
 
 
-def earlier(content: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Looks at earlier code, which were published and then replaced; they are written into the file by hand.
-
-    Each has ``commit``, ``pairs``, ``threshold``, and ``mean``, ``low`` and ``high`` of the ratio by wall time.
-    """
-    rows: Sequence[Mapping[str, Any]] = content.get("earlier", [])
-    return rows
-
-
 def confidence(content: Mapping[str, Any]) -> float:
-    """Of each interval of the last look: ``1 - 0.05 / k`` for the k-th look, those at earlier code among them.
+    """Of each interval of the last look: ``1 - 0.05 / k`` for the k-th look.
 
     Together the looks err in more than 5 %: a later one does not take back the error of the first.
     """
-    return 1 - 0.05 / max(1, len(earlier(content)) + len(looks(content)))
+    return 1 - 0.05 / max(1, len(looks(content)))
 
 
 def mean_ratio(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None, float | None]:
@@ -107,25 +95,24 @@ def page(content: Mapping[str, Any]) -> str:
     alone = ""
     if "convolutions" in content:
         alone = tables.convolutions(content["convolutions"]["nets"]) + "\n\nCPU time of one core.\n\n"
-    level, added, before_these = f"{100 * confidence(content):.4g}", _earlier(content), len(earlier(content))
+    level, added = f"{100 * confidence(content):.4g}", ""
     if len(looked_at := looks(content)) > 1:
         numbers = " and ".join(map(str, looked_at))
-        errors = [5 / look for look in range(before_these + 1, before_these + len(looked_at) + 1)]
+        errors = [5 / look for look in range(1, len(looked_at) + 1)]
         levels = " and ".join(f"{100 - error:.4g}" for error in errors)
-        added += f" Intervals were looked at with {numbers} pairs, at {levels} %: "
+        added = f" Intervals were looked at with {numbers} pairs, at {levels} %: "
         added += f"together they err in at most {sum(errors):.4g} %."
     return f"""# Time to an accuracy
 
 How long does training take to a validation accuracy, against SpikingJelly?
 
 **SpikingJelly's time over ours: {"; ".join(_answer(content, name) for name in run_here(content))}, by the clock.**
-{"" if COMPILED in run_here(content) else chr(10) + TRIAL + chr(10)}
+
 {_ratios(content)}
 
 Geometric mean over pairs of runs [{level} % interval of Student's t]. Target: at least
 {TARGETS[COMPILED]} under `torch.compile`, {TARGETS["spikingjelly"]} eagerly. A pair has a ratio if both runs reached
-the accuracy. "Between epochs": to where a line between the accuracies at the ends of two epochs crosses it; planned
-after the runs of `large`.{added}
+the accuracy. "Between epochs": to where a line between the accuracies at the ends of two epochs crosses it.{added}
 
 {" ".join(_accuracy_difference(content, name) for name in run_here(content))}
 
@@ -178,23 +165,6 @@ def _answer(content: Mapping[str, Any], name: str) -> str:
 def _remark(content: Mapping[str, Any]) -> str:
     """What a reader must know of these runs alone; it is written into the file by hand."""
     return f"\n\n{content['remark']}" if "remark" in content else ""
-
-
-def _earlier(content: Mapping[str, Any]) -> str:
-    """The looks at earlier code, in a sentence; empty if there were none."""
-    if not (rows := earlier(content)):
-        return ""
-    sentences = ";\n".join(
-        f"at {row['commit']}, {row['pairs']} pairs, to {100 * row['threshold']:.0f} %, {row['mean']:.2f} "
-        f"[{row['low']:.2f}, {row['high']:.2f}], {_verdict(row['mean'], row['low'], row['high'])}"
-        for row in rows
-    )
-    number = len(rows) + len(looks(content))
-    return f"""
-
-Earlier code was measured before, by wall time and with intervals of 95 %:
-{sentences}.
-The code was then changed. These looks widen the intervals above, which are of look {number}."""
 
 
 def _ratios(content: Mapping[str, Any]) -> str:

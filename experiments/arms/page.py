@@ -185,6 +185,16 @@ def answer(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any]) -> st
     return " ".join(sentence for sentence, holds in parts.items() if holds)
 
 
+def controls_sentence(results: Mapping[str, Any]) -> str:
+    """The controls against plain backpropagation on the tasks that have them; empty without any."""
+    parts = []
+    for name, of_task in results.items():
+        rows = {arm: of_task.get((arm, "plain")) for arm, _ in CONTROLS[:3]}
+        if all(rows.values()):
+            parts.append(f"on {name} " + ", ".join(f"{arm} {interval(row)}" for arm, row in rows.items()))
+    return f"Forces in place of the term, minus plain backpropagation: {'; '.join(parts)}." if parts else ""
+
+
 def controls_table(results: Mapping[str, Any]) -> str:
     """Differences of the controls, in each task that has them."""
     rows = [
@@ -231,14 +241,13 @@ def text(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any], log: li
     """The page."""
     low, high = (false_alarms(spread, SEED_SD, DRAWS, 48, 400) for spread in SPREADS)
     seconds = sum(entry["cpu_seconds"] for entry in log)
-    commits = ", ".join(sorted({entry["commit"][:8] for entry in log if "commit" in entry}))
     known = (
         f"Two equal methods whose settings move a draw by {SPREADS[0]} or {SPREADS[1]} points are called different in "
         f"{low[0]:.0%} or {high[0]:.0%} of 400 simulated studies over the seeds of one draw, as the old pages had it, "
         f"and in {low[1]:.0%} or {high[1]:.0%} over twelve draws (5 % is right)."
     )
     limits = "It does not cover deep networks, all labels, several taps, or strengths above 0.2 flips."
-    parts = (f"{answer(tables, results)} {limits}", known)
+    parts = (f"{answer(tables, results)} {limits}", f"{controls_sentence(results)} {known}".strip())
     wrapped = [textwrap.fill(part, 118, break_on_hyphens=False) for part in parts]
     return f"""# Few labels, with the draw of settings counted as chance
 
@@ -260,7 +269,7 @@ first and the second difference. "Of it seeds": share of the variance of a draw'
 {wrapped[1]}
 
 [Controls, strengths](table.md), [plan](plan.md). `python -m experiments.arms`, and `--page` for the page;
-{seconds / 60:.0f} minutes of a core so far, at commit {commits}.
+{seconds / 60:.0f} minutes of a core, at commits that `log.jsonl` names.
 """
 
 

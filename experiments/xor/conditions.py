@@ -17,12 +17,14 @@ CHUNK = 1024
 """Runs that train at once; the records of the chaos term are large."""
 FIELDS = ("z0", "beta", "lr", "width", "shift")
 """Fields of a setting that are tuned."""
+STRENGTHS, SIGMAS, GAMMA = (1 / 16, 4), (1e-4, 0.1), 0.7
+"""Ranges of z0 and of the size of extrinsic forces, and the exponent of the rate in that size."""
 
 
 class Condition(NamedTuple):
     """A kind, how its force is made of the record of the CSBP run, and whether a random jump precedes it.
 
-    forced: as ``how`` of :func:`experiments.forcing.from_record`.
+    forced: as ``how`` of :func:`experiments.forcing.from_record`, or "constant", with the size ``z0 lr^GAMMA``.
     """
 
     kind: Kind
@@ -37,6 +39,14 @@ _FORCES = {
     "logistic sequences": controls.logistic(),
 }
 NOISES = {name: Condition(Kind(force=force, alone=True), "rms") for name, force in _FORCES.items()}
+EXTRINSIC = {
+    name: Condition(Kind(force=force, alone=True), "constant")
+    for name, force in (
+        ("MPGD", controls.mpgd(gamma=GAMMA)),
+        ("logistic maps", controls.logistic()),
+        ("noise", controls.gaussian()),
+    )
+}
 CONDITIONS: dict[str, Condition] = {
     "CSBP": Condition(Kind()),
     "plain backpropagation": Condition(PLAIN),
@@ -47,12 +57,13 @@ CONDITIONS: dict[str, Condition] = {
     **NOISES,
     "drift + Gaussian noise": Condition(Kind(term="drift", force=_FORCES["Gaussian noise"]), "rms"),
     "drift + AR(1) noise": Condition(Kind(term="drift", force=_FORCES["AR(1) noise"]), "rms"),
+    **EXTRINSIC,
 }
 
 
 def draw_setting(generator: np.random.Generator, most_shift: float = 1.5) -> dict[str, float]:
     """Draw a setting; shifts of the biases are uniform from 0 to ``most_shift``."""
-    lr, width, z0 = (float(np.exp(generator.uniform(*np.log(ends)))) for ends in ((0.1, 2), (1, 5), (1 / 16, 4)))
+    lr, width, z0 = (float(np.exp(generator.uniform(*np.log(ends)))) for ends in ((0.1, 2), (1, 5), STRENGTHS))
     shift, beta = float(generator.uniform(0, most_shift)), float(generator.choice([0.998, 0.999]))
     return {"z0": z0, "beta": beta, "lr": lr, "width": width, "shift": shift}
 
@@ -69,7 +80,10 @@ def solved(condition: Condition, params: Params, setting: Setting, seeds: jax.Ar
 
     def run(params: Params, setting: Setting, seed: jax.Array) -> jax.Array:
         force = None
-        if condition.forced or condition.jump:
+        if condition.forced == "constant":
+            size = setting.z0 * setting.lr ** (GAMMA - 1)  # of a gradient, which the rate multiplies
+            force = {name: jnp.full(steps, size) for name in params}
+        elif condition.forced or condition.jump:
             _, end, record = train_from(params, seed, setting, kind=Kind(), steps=steps, record=True)
             z = setting.z0 * setting.beta ** jnp.arange(steps)
             force = forcing.from_record(condition.forced, seed, z, record) if condition.forced else None
@@ -118,6 +132,13 @@ def cbp_strength(fields: dict[str, Any], _: Any) -> dict[str, Any]:
     return fields | {"z0": fields["z0"] * fields["lr"]}
 
 
+def sigma(fields: dict[str, Any], _: Any) -> dict[str, Any]:
+    """The fields for an extrinsic force, whose size lies at the place of z0 in its range."""
+    place = np.log(fields["z0"] / STRENGTHS[0]) / np.log(STRENGTHS[1] / STRENGTHS[0])
+    return fields | {"z0": float(SIGMAS[0] * (SIGMAS[1] / SIGMAS[0]) ** place)}
+
+
 def arms(names: Iterable[str]) -> dict[str, Arm]:
     """The arms of conditions."""
-    return {name: Arm({"condition": name}, adapt=cbp_strength if CONDITIONS[name].kind.cbp else None) for name in names}
+    adapted = dict.fromkeys(EXTRINSIC, sigma) | {"CBP's rule": cbp_strength}
+    return {name: Arm({"condition": name}, adapt=adapted.get(name)) for name in names}

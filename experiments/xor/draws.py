@@ -1,8 +1,9 @@
 """Repeat the tuning of docs/results/xor/tuned over several draws of its settings, by its draws_plan.md.
 
-    python -m experiments.xor.draws [--out docs/results/xor/tuned] [--draws 8] [--tuning 256] [--starts 1024]
+    python -m experiments.xor.draws [--extrinsic] [--out docs/results/xor/tuned] [--draws 8] [--tuning 256]
 
-Writes ``draws.json``, ``draws.md`` and the figure ``tries``. Finished runs are in ``runs/xor_draws`` and not repeated.
+``--extrinsic`` adds the arms of extrinsic_plan.md. Writes ``draws.json``, ``draws.md`` and the figure ``tries``.
+Finished runs are in ``runs/xor_draws``, finished arms in ``draws.json``; none are repeated.
 """
 
 import itertools
@@ -19,7 +20,7 @@ from csbp_jax.runtime.files import write_text
 from experiments import study
 from experiments.statistics import best_weights, percent_text, student_dict
 from experiments.study import Content
-from experiments.xor.conditions import CHUNK
+from experiments.xor.conditions import CHUNK, EXTRINSIC
 from experiments.xor.tuned import experiment, tuning_shares
 
 MODULE = "python -m experiments.xor.draws"
@@ -32,40 +33,40 @@ SEEN = 4
 """Draws that were looked at before the plan."""
 
 
-def results_of(table: RunTable) -> Content:
+def results_of(table: RunTable, names: Sequence[str] = NAMES) -> Content:
     """``{draw: {condition: {tuning, share}}}``: shares of the tuning starts of each try, and of the test starts."""
     draws: Content = {}
-    for draw, name in itertools.product(sorted(set(table.frame["draw"])), NAMES):
+    for draw, name in itertools.product(sorted(set(table.frame["draw"])), names):
         of_cell = table.where(draw=draw, arm=name)
         share = float(of_cell.where(role="test").frame["solved"].mean())
         draws.setdefault(str(draw), {})[name] = {"tuning": tuning_shares(of_cell), "share": share}
     return draws
 
 
-def best_of_tries(shares: NDArray[Any], tries: int, samples: int = 10_000) -> Content:
+def best_of_tries(shares: NDArray[Any], tries: int, samples: int = 10_000, names: Sequence[str] = NAMES) -> Content:
     """Expected best share of a number of tries, over settings drawn at random.
 
     Args:
-      shares: of the tuning starts, ``[conditions, settings]``, as :data:`NAMES`.
+      shares: of the tuning starts, ``[conditions, settings]``, as ``names``.
       samples: bootstrap samples of the settings, the same for all conditions.
 
     Returns:
-      ``{"best": [conditions], "minus CONDITION": {mean, low, high}}``: the best of each, and CSBP minus the others with
-      the 95 % interval of the samples.
+      ``{"best": [conditions], "minus CONDITION": {mean, low, high}}``: the best of each, and the first minus the others
+      with the 95 % interval of the samples.
     """
     weights = best_weights(shares.shape[1], tries)
     index = np.random.default_rng(0).integers(shares.shape[1], size=(samples, shares.shape[1]))
     best, sampled = np.sort(shares) @ weights, np.sort(shares[:, index]) @ weights
     result: Content = {"best": best.tolist()}
-    for other, name in enumerate(NAMES[1:], start=1):
+    for other, name in enumerate(names[1:], start=1):
         low, high = np.quantile(sampled[0] - sampled[other], (0.025, 0.975))
         result[f"minus {name}"] = {"mean": best[0] - best[other], "low": float(low), "high": float(high)}
     return result
 
 
-def tuning_of(draws: Content) -> NDArray[Any]:
-    """Shares of the tuning starts at all settings of some draws, ``[conditions, settings]``, as :data:`NAMES`."""
-    return np.array([np.concatenate([of_draw[name]["tuning"] for of_draw in draws.values()]) for name in NAMES])
+def tuning_of(draws: Content, names: Sequence[str] = NAMES) -> NDArray[Any]:
+    """Shares of the tuning starts at all settings of some draws, ``[conditions, settings]``, as ``names``."""
+    return np.array([np.concatenate([of_draw[name]["tuning"] for of_draw in draws.values()]) for name in names])
 
 
 def analyse(draws: Content) -> Content:
@@ -82,11 +83,32 @@ def analyse(draws: Content) -> Content:
     return result
 
 
-def verdict(interval: Content) -> str:
-    """The plan's word for the primary interval."""
+def extrinsic(draws: Content) -> Content:
+    """``{"ARM minus OTHER": {best, tests}}`` of extrinsic_plan.md; empty without its runs."""
+    result: Content = {}
+    for pair in (*((name, "plain backpropagation") for name in EXTRINSIC), ("CSBP", "MPGD")):
+        if all(name in of_draw for of_draw in draws.values() for name in pair):
+            shares = tuning_of(draws, pair)
+            best = best_of_tries(shares, min(TRIES[-1], shares.shape[1]), names=pair)
+            tests = [of_draw[pair[0]]["share"] - of_draw[pair[1]]["share"] for of_draw in draws.values()]
+            result[" minus ".join(pair)] = {"best": best[f"minus {pair[1]}"], "tests": student_dict(tests)}
+    return result
+
+
+def verdict(interval: Content, better: str = "CSBP trains better") -> str:
+    """The plans' word for an interval over settings."""
     if interval["low"] > 0:
-        return "CSBP trains better"
+        return better
+    if interval["high"] < 0:
+        return "trains worse"
     return "equal" if max(abs(interval["low"]), abs(interval["high"])) < MARGIN else "not decided"
+
+
+EXTRINSIC_TEXT = """
+Forces in place of the term, by their [plan](extrinsic_plan.md): expected best share of 24 tries over settings, and
+shares at the chosen settings over draws.
+
+"""
 
 
 def page(content: Content) -> str:
@@ -104,6 +126,11 @@ def page(content: Content) -> str:
     for group, numbers in analysis.items():
         tests.append([f"mean, {group}", "", "", "", *(percent_text(numbers["tests"][other], "+") for other in others)])
     heads = [*NAMES, *(f"CSBP {other}, points" for other in others)]
+    forces = [
+        [name, percent_text(of["best"], "+"), percent_text(of["tests"], "+"), verdict(of["best"], "trains better")]
+        for name, of in content.get("extrinsic", {}).items()
+    ]
+    of_forces = study.table(["extrinsic forces", "over settings (points)", "over draws (points)", ""], forces)
     primary = [*analysis["all"]["best of"].values()][-1][others[0]]
     return f"""# XOR over draws of settings: the tables
 
@@ -119,7 +146,7 @@ Shares at the chosen settings on {content["starts"]} fresh starts (%); 95 % inte
 {study.table(["draw", *heads], tests)}
 
 Verdict of the plan, over settings: **{verdict(primary)}**.
-"""
+{EXTRINSIC_TEXT + of_forces + chr(10) if forces else ""}"""
 
 
 def draw(draws: Content, out: pathlib.Path) -> None:
@@ -144,7 +171,17 @@ def draw(draws: Content, out: pathlib.Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+<<<<<<< HEAD
     parser = study.make_parser(__doc__, "xor/tuned", draws=8, tries=24, tuning=256, starts=1024, steps=5000)
+=======
+    parser = study.make_parser(__doc__, "xor/tuned")
+    parser.add_argument("--extrinsic", action="store_true")
+    parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("--tries", type=int, default=24)
+    parser.add_argument("--tuning", type=int, default=256)
+    parser.add_argument("--starts", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=5000)
+>>>>>>> truth
     options = parser.parse_args(arguments)
     if options.draws * options.tries < TRIES[0]:
         parser.error(f"--draws, --tries: {TRIES[0]} settings or more in all, of which the best is expected")
@@ -152,11 +189,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = {name: getattr(options, name) for name in ("tries", "tuning", "starts", "steps")}
     seeds = SEEDS + np.arange(options.tuning + options.starts)
     tuning, test = (part.tolist() for part in np.split(seeds, [options.tuning]))
-    planned = experiment(NAMES, options.steps, options.tries, tuning, test, options.draws)
-    table = planned.run(study.WORK / "xor_draws", chunk=CHUNK)
-    content = sizes | {"draws": results_of(table)}
-    content["analysis"] = analyse(content["draws"])
-    study.store(file, content, MODULE)
+    content = study.resume(parser, file, sizes, {"draws": {}, "extrinsic": {}})
+    for names in [NAMES, *((name,) for name in EXTRINSIC if options.extrinsic)]:
+        if not all(names[0] in content["draws"].get(str(number), {}) for number in range(options.draws)):
+            folder = study.WORK / "xor_draws" / names[0].replace(" ", "_")
+            planned = experiment(names, options.steps, options.tries, tuning, test, options.draws)
+            for number, results in results_of(planned.run(folder, chunk=CHUNK), names).items():
+                content["draws"].setdefault(number, {}).update(results)
+            content |= {"analysis": analyse(content["draws"]), "extrinsic": extrinsic(content["draws"])}
+            study.store(file, content, MODULE)
     write_text(options.out / "draws.md", page(content))
     draw(content["draws"], options.out)
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -114,6 +115,15 @@ def test_verdicts_are_students_over_draws_corrected_over_all_tasks():
     )
     assert "spike times (11 of 12 draws)" in text.replace("\n", " ") and "60 minutes of a core" in text
     assert "| digits | MPGD - plain | " in page.controls_table(found)
+    assert page.controls_sentence(found) == ""
+    rows = [
+        of.assign(arm="noise" if n else of["arm"])
+        for n, of in enumerate((tables["digits"], tables["digits"].query("arm == 'MPGD'")))
+    ]
+    more = {"digits": pd.concat([*rows, rows[1].assign(arm="logistic")])}
+    assert re.search(
+        r"backpropagation: on digits MPGD .*, logistic .*, noise .*\]\.$", page.controls_sentence(page.analysis(more))
+    )
 
 
 def test_strengths_are_given_as_flips_and_as_ratios():

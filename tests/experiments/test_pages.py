@@ -9,6 +9,7 @@ from experiments import (
     accuracy,
     curves,
     delays,
+    dimension,
     few_labels,
     known_exponents,
     precision,
@@ -54,6 +55,7 @@ TABLES = {
     "presets/cifar10_cnn7/curves.json": table_of_curves,
     "presets/cifar10_ilif/curves.json": table_of_curves,
     "delays/delays.json": delays.page,
+    "dimension/dimension.json": dimension.page,
     "ergodic/ergodic.json": ergodic.page,
     **{f"exponents/{of}/exponents.json": exponents_study.page for of in ("dense_batch", "dense_epoch", "dense_stream")},
     "exponents/conv_batch/exponents.json": exponents_study.page,
@@ -84,6 +86,7 @@ def test_a_page_is_made_of_its_data(file):
 
 
 QUOTED = {
+    "dimension": (1, 5),
     "ergodic": (2, 12),
     "../checks/known_exponents": (4, 6),
     "series": (1, 6),
