@@ -132,7 +132,7 @@ def load(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[Config
       ConfigError: a value is impossible, or the data or the file cannot be read or do not fit.
     """
     check(config)
-    plan = None if own.model else weights.plan(config)
+    plan = weights.plan(config) if config.weights and not own.model else None
     splits, fingerprint = build.load_data(config, own, data_dir)
     resolved = resolve(config, splits)
     return resolved, splits, fingerprint, plan and weights.matched(plan, resolved.model)
