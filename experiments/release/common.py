@@ -7,7 +7,7 @@ from typing import Any
 from csbp_jax import data
 from csbp_jax.config import Config
 from csbp_jax.instruments import training_map
-from csbp_jax.training.resolved import resolve
+from csbp_jax.training.build import resolve
 
 STEPS, WARMUP = 300, 100
 

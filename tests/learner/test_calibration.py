@@ -137,7 +137,7 @@ def test_sparse_inputs_get_half_of_the_rate_that_they_can_have_and_no_input_leav
 
 
 def test_an_initial_rate_that_is_not_possible_is_refused():
-    with pytest.raises(ConfigError, match=r"learner.make has no examples to measure rates on; take make_recipe"):
+    with pytest.raises(ConfigError, match=r"learner.make has no examples to measure rates on; take Recipe"):
         learner.make(
             models.build(small().model), optimizer.build(Optimizer(), 1, 1), losses.rate_cross_entropy, small()
         )
