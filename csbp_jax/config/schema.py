@@ -368,6 +368,7 @@ class Config:
     optimizer: Optimizer = Optimizer()
 
     replace = validation.replace
+    """``config.replace("chaos.z0", 0)``: see :func:`csbp_jax.config.validation.replace`."""
 
     def __repr__(self) -> str:
         defaults = validation.flatten(Config())

@@ -1,7 +1,6 @@
 """From a config and a user's own parts to what is compiled: data, a config that they complete, and a recipe."""
 
 import contextlib
-import dataclasses
 import functools
 import operator
 import pathlib
@@ -133,9 +132,9 @@ def resolve_model(config: Config, splits: Splits) -> Config:
       ConfigError: the model expects another input shape or number of classes, or a split is empty.
     """
     source, name = splits["train"], config.data.name
-    config = _with(config, classes=config.model.classes or source.classes)
+    config = replaced(config, "model.classes", config.model.classes or source.classes)
     shape = _frame_shape(config, source)
-    config = _with(config, input_shape=config.model.input_shape or shape)
+    config = replaced(config, "model.input_shape", config.model.input_shape or shape)
     check_rules(_DATA_RULES, flatten(config) | {"classes of the data": source.classes, "frames of the data": shape})
     for split, records in splits.items():
         if len(records) == 0:
@@ -143,15 +142,11 @@ def resolve_model(config: Config, splits: Splits) -> Config:
     return config
 
 
-def _with(config: Config, **fields: Any) -> Config:
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, **fields))
-
-
 def _frame_shape(config: Config, source: DataSource) -> tuple[int, ...]:
     """Return ``(H, W, C)`` as the network sees it."""
     record = data.example_batch(source)
     # The transform may change height and width; it reads from the config whether the input has them.
-    prepare, _ = transform.make(_with(config, input_shape=record["x"].shape[2:]), source.events)
+    prepare, _ = transform.make(replaced(config, "model.input_shape", record["x"].shape[2:]), source.events)
     shape: tuple[int, ...] = jax.eval_shape(prepare, jax.random.key(0), record)["x"].shape[2:]
     return shape
 
