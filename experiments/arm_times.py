@@ -18,8 +18,8 @@ import numpy as np
 
 from csbp_jax import data
 from csbp_jax.config import Config
+from csbp_jax.training.build import Splits, resolve
 from csbp_jax.training.compiled import compile_run
-from csbp_jax.training.resolved import Splits, resolve
 from experiments import accuracy, study
 from experiments.statistics import student_dict
 from experiments.study import Content

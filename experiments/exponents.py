@@ -28,7 +28,7 @@ from csbp_jax.config import Config, replaced, to_json
 from csbp_jax.instruments import classify, measure, training_map
 from csbp_jax.reporting import statistics
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.training.resolved import resolve
+from csbp_jax.training.build import resolve
 from experiments import study
 from experiments.statistics import group_means, half_widths, mean_text
 from experiments.study import Content

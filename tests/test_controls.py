@@ -261,7 +261,7 @@ def test_the_config_selects_the_term(x64, term):
 def test_substeps_are_plain_descent_on_the_term_in_smaller_steps(x64):
     config, model, (_, step, _) = make(substeps=5)
     state = plain_start()
-    recipe = learner.make_recipe(model, optax.identity(), losses.rate_cross_entropy, config)
+    recipe = learner.Recipe(model, optax.identity(), losses.rate_cross_entropy, config, 1)
     gradients = jax.jit(functools.partial(learner.gradients, recipe))
     task = jax.device_get(gradients(state, batch())["task"])
     params = jax.device_get(state.params)

@@ -241,7 +241,8 @@ class CompiledRun:
         """Return the recipe, with own functions called with the traced values if any takes them."""
         if not self.own.with_hparams:
             return self.recipe
-        values = learner.complete_hyperparameters(hparams, self.config, self.steps_per_epoch)
+        defaults = learner.hyperparameters(self.config, self.steps_per_epoch)
+        values = learner.complete_hyperparameters(hparams, defaults)
         return _recipe(self.config, self.own, self.steps_per_epoch, self.mesh, values)
 
     def _rows(self, batch_size: int) -> NDArray[np.intp]:

@@ -30,8 +30,8 @@ from csbp_jax.reporting.terminal import make_console
 from csbp_jax.runs.reading import COLUMNS
 from csbp_jax.runtime import files, sharding
 from csbp_jax.training import flip_meter, run_dir
+from csbp_jax.training.build import resolve
 from csbp_jax.training.compiled import compile_run
-from csbp_jax.training.resolved import resolve
 from experiments import study
 from experiments.arms import page
 from experiments.arms.page import WIDTHS

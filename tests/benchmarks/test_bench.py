@@ -217,7 +217,7 @@ def test_a_run_alone_makes_as_many_steps_as_a_loop_over_members(how, count, monk
     for name in ("data.load", "compiled.compile_run", "Members", "member_mesh"):
         monkeypatch.setattr(f"benchmarks.ours_runs.{name}", mock.MagicMock(return_value=run))
     monkeypatch.setattr(ours_runs.data, "train_batches", lambda *_: iter([{"x": np.zeros((2, 1))}]))
-    monkeypatch.setattr(ours_runs.resolved, "resolve", lambda config, parts: config)
+    monkeypatch.setattr(ours_runs.build, "resolve", lambda config, parts: config)
     (once,) = ours_runs.members(to_json(sweeps.DIGITS), 3, how).stages
     once()
     assert run.train_step.call_count + run.step.call_count == count

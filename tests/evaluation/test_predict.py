@@ -27,8 +27,8 @@ from csbp_jax.evaluation import forward, predict
 from csbp_jax.learner import optimizer
 from csbp_jax.runs import restore
 from csbp_jax.runtime import files
+from csbp_jax.training.build import resolve
 from csbp_jax.training.checkpoint import checkpoint
-from csbp_jax.training.resolved import resolve
 from tests.support import formats, hostile_files
 
 
@@ -229,7 +229,7 @@ def untrained_run(write, options, root):
     parts = data.load(config, root / "prepared")
     config = resolve(config, parts)
     tx = optimizer.build(config.optimizer, config.epochs, 1)
-    recipe = learner.make_recipe(models.build(config.model), tx, losses.build(config.loss), config)
+    recipe = learner.Recipe(models.build(config.model), tx, losses.build(config.loss), config, 1)
     shapes = jax.eval_shape(functools.partial(learner.init, recipe), jax.random.key(0))
     state = jax.tree_util.tree_map_with_path(functools.partial(drawn, random), shapes)
     run = root / "run"

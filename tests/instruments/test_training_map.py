@@ -16,7 +16,7 @@ from csbp_jax.data.source import ArraySource
 from csbp_jax.instruments import training_map
 from csbp_jax.learner import optimizer
 from csbp_jax.training import flip_meter
-from csbp_jax.training.resolved import resolve
+from csbp_jax.training.build import resolve
 from tests.support.inverted import Inverted
 from tests.support.small_map import DENSE, STEPS_PER_EPOCH
 

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from csbp_jax import configs, data
 from csbp_jax.config import Chaos, Optimizer
 from csbp_jax.training import flip_meter
-from csbp_jax.training.resolved import resolve
+from csbp_jax.training.build import resolve
 from tests.support import shared_programs
 
 pytestmark = pytest.mark.usefixtures("one_compilation_per_config")

@@ -29,10 +29,10 @@ from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import Run
 from csbp_jax.runtime import hardware, multihost, profiling, sharding
 from csbp_jax.training import metrics_log, run_json
+from csbp_jax.training.build import resolve
 from csbp_jax.training.checkpoint import layout, manifest
 from csbp_jax.training.compiled import compile_run
 from csbp_jax.training.metrics_log import read_rows
-from csbp_jax.training.resolved import resolve
 from csbp_jax.training.run_dir import open_run
 from tests.support.inverted import Inverted
 from tests.support.small_run import SMALL, run

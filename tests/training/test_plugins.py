@@ -31,8 +31,8 @@ from csbp_jax.reporting import terminal
 from csbp_jax.runs import restore
 from csbp_jax.runtime import sharding
 from csbp_jax.runtime.preemption import Stopped
-from csbp_jax.training import build, compiled, loop, plugin_file, resolved, run_dir, run_json
-from csbp_jax.training.plugins import PLUGINS, plugin_run_name, without
+from csbp_jax.training import build, compiled, loop, plugin_file, run_dir, run_json
+from csbp_jax.training.plugins import PLUGINS, plugin_run_name
 from tests.support import shared_programs
 from tests.support.small_runs import of_grid
 from tests.support.stops import After
@@ -245,7 +245,7 @@ def test_each_member_gets_its_own_value_as_the_run_alone_does(strength, tmp_path
 
 def test_of_a_config_that_several_runs_share_their_differences_cannot_be_read():
     config = Config()
-    seen = without(config, build.TRACED)
+    seen = build.without(config, build.TRACED)
     for field in build.TRACED:
         with pytest.raises(AttributeError, match=f"^{field}: runs that differ in it share this function"):
             functools.reduce(getattr, field.split("."), seen)
@@ -403,7 +403,7 @@ def test_the_plugins_of_the_page_are_those_that_run(page, tmp_path):
     assert plugin_file.load_file(tmp_path / "page.py")[1].plugins == PLUGINS
     parts, config = page[1]["own"], page[1]["config"]
     splits, _ = build.load_data(config, parts, tmp_path)
-    config, source = resolved.resolve(config, splits), splits["train"]
+    config, source = build.resolve(config, splits), splits["train"]
     run = shared_programs.compile_run(config, source, 4, parts)
     state = run.init(jax.random.key(0))
     batch = source.take(np.arange(64), np.zeros((64, 0)))
@@ -583,7 +583,7 @@ def test_a_source_may_cut_its_records_and_count_classes_with_numpy(tmp_path):
     (tmp_path / "s.py").write_text(HEAD + SOURCE)
     config, parts = plugin_file.load_file(tmp_path / "s.py")
     splits, _ = build.load_data(config, parts, tmp_path)
-    assert to_json(resolved.resolve_model(config, splits))["model"]["classes"] == 2
+    assert to_json(build.resolve_model(config, splits))["model"]["classes"] == 2
 
 
 def test_changed_data_are_detected(trained_run, tmp_path):

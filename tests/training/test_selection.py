@@ -16,7 +16,7 @@ from csbp_jax.experiment import Experiment
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped
-from csbp_jax.training import compiled, resolved, run_json
+from csbp_jax.training import build, compiled, run_json
 from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
@@ -85,7 +85,7 @@ def test_the_last_epoch_is_tested_once_where_it_is_the_chosen_one(tmp_path, monk
 
 
 def test_averages_start_from_loaded_weights(monkeypatch):
-    config = resolved.resolve(ALL_ON, splits := data.load(SMALL))
+    config = build.resolve(ALL_ON, splits := data.load(SMALL))
     program = shared_programs.compile_run(config, splits["train"], 4)
     other = program.init(jax.random.key(7))
     monkeypatch.setattr(weights, "apply", lambda *_: learner.weights_of(other))

@@ -19,7 +19,7 @@ from csbp_jax.cli import main
 from csbp_jax.cli.options import parse
 from csbp_jax.config import Config, ConfigError, Model, Neuron, from_json, to_json
 from csbp_jax.evaluation import evaluate
-from csbp_jax.training import compiled, resolved
+from csbp_jax.training import build, compiled
 from csbp_jax.weights import matching, names, torch_file
 from experiments.parity import cases
 from tests.support import event_formats
@@ -486,7 +486,7 @@ def test_evaluation_does_not_depend_on_the_training_batch(digits, monkeypatch):
     with pytest.raises(Compiled):
         evaluate.evaluate(dataclasses.replace(digits, batch_size=10_000))
     with pytest.raises(ConfigError, match="batch_size: 10000 is not possible"):
-        resolved.resolve(dataclasses.replace(digits, batch_size=10_000), data.load(digits))
+        build.resolve(dataclasses.replace(digits, batch_size=10_000), data.load(digits))
 
 
 def test_a_misfit_is_found_before_the_data_and_creates_no_run(digits, tmp_path, refused):
@@ -510,6 +510,5 @@ def test_a_table_from_the_command_line(digits, tmp_path, monkeypatch, refused):
     config = parse(configs.load("digits"), [*OPTIONS, "--weights-table", "table.json"], "csbp_jax")
     expected = weights.load(write("b.pth", tensors), digits.model)
     plan = weights.plan(config)
-    assert plan
     jax.tree.map(np.testing.assert_array_equal, weights.apply(plan, config.model), expected)
     assert from_json(to_json(config)) == config
