@@ -44,7 +44,7 @@ ORIGIN = ("command", "versions", "machine", "device", "commit")
 
 
 def make_parser(
-    doc: str | None, out: str | pathlib.Path | None = None, data_dir: bool = False, **sizes: int
+    doc: str | None, out: str | pathlib.Path | None = None, *, data_dir: bool = False, **sizes: Any
 ) -> argparse.ArgumentParser:
     """A parser with ``--out`` and, if asked for, ``--data-dir``.
 
@@ -65,7 +65,7 @@ def make_parser(
     return parser
 
 
-def make_dataset_parser(doc: str | None, **sizes: int) -> argparse.ArgumentParser:
+def make_dataset_parser(doc: str | None, **sizes: Any) -> argparse.ArgumentParser:
     """A parser of a study on the config of a data set: ``DATASET``, ``--data-dir``, ``--out`` and sizes."""
     parser = make_parser(doc, data_dir=True, **sizes)
     parser.add_argument("dataset", choices=configs.NAMES, metavar="DATASET")

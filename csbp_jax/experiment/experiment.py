@@ -6,10 +6,9 @@ import itertools
 import operator
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas
 
 from csbp_jax import configs
 from csbp_jax.config import Config
@@ -22,6 +21,9 @@ from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import RunTable
 from csbp_jax.runtime import files
 from csbp_jax.training import run_dir, run_json
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +73,7 @@ class Experiment:
         chunk: int | None = None,
         fresh: bool = False,
         weights: bool = False,
-        known: pandas.DataFrame | None = None,
+        known: "pandas.DataFrame | None" = None,
         console: Console | None = None,
     ) -> RunTable:
         """Train what has no result yet, and return all runs as a table.

@@ -28,7 +28,7 @@ from experiments.xor.tuned import result_of, rises
 MODULE = "python -m experiments.xor.escape"
 
 SEEDS, MOST, BLOCK, MARGIN = 1_000_000, 20_480, 1024, 0.03
-SIZES = {"tries": 16, "tuning": 256, "stuck": 1024, "rises": 512, "steps": 5000}
+SIZES: dict[str, Any] = {"tries": 16, "tuning": 256, "stuck": 1024, "rises": 512, "steps": 5000}
 UNTUNED = Setting()
 
 

@@ -47,7 +47,7 @@ TUNING_SEEDS, TEST_SEEDS = 200_000, 600_000
 PRIMARY = {"drift": 0.01, "chaos term in 10 sub-steps": 0.01, "plain backpropagation": 0.02}
 """Conditions of the primary family, with the margins of their equivalence to CSBP."""
 PRIMARY_FIRST = ("CSBP", *PRIMARY)
-SIZES = {"tries": 24, "tuning": 1024, "starts": 4096, "rises": 1024, "steps": 5000}
+SIZES: dict[str, Any] = {"tries": 24, "tuning": 1024, "starts": 4096, "rises": 1024, "steps": 5000}
 
 
 def experiment(
