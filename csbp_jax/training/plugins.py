@@ -22,6 +22,9 @@ PLUGINS = ("data", "neuron", "model", "loss", "term", "control")
 class Own:
     """Functions that build what is not of the package. Each is called again for each config.
 
+    What one reads beside its config, such as a global variable, is compiled in at its first call for a config: define
+    the function again after a change.
+
     One that names a parameter ``hparams`` gets the traced values there (:func:`csbp_jax.learner.hyperparameters`), and
     is called within each trace; ``data`` cannot.
 
