@@ -39,7 +39,7 @@ CASES = [
     ),
     (
         lambda: make(replaced(replaced(CONFIG, "model.norm", "none"), "model.init_rate", 0.2)),
-        ".*learner.make has no examples to measure rates on; take make_recipe",
+        ".*learner.make has no examples to measure rates on; take Recipe",
     ),
     (lambda: recipe(SUBSTEPS), "optimizer.accumulate: 2 is not possible with chaos.substeps 10"),
     (
