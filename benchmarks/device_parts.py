@@ -106,7 +106,7 @@ def equal(name: str, small: bool) -> None:
     """
     config = net(name, small).replace("batch_size", 2)
     tx = optimizer.build(config.optimizer, config.epochs, 100)
-    recipe = learner.make_recipe(models.build(config.model), tx, losses.build(config.loss), config, 100)
+    recipe = learner.Recipe(models.build(config.model), tx, losses.build(config.loss), config, 100)
     cpu, target = jax.local_devices(backend="cpu")[0], jax.devices()[0]
     with jax.default_device(cpu):
         state = jax.jit(functools.partial(learner.init, recipe))(jax.random.key(0))

@@ -19,7 +19,7 @@ from csbp_jax.data.images import augment, sources
 from csbp_jax.experiment import Training
 from csbp_jax.experiment.fields import at
 from csbp_jax.experiment.members import Members, member_mesh
-from csbp_jax.training import compiled, resolved
+from csbp_jax.training import build, compiled
 
 
 def members(config: dict[str, Any], number: int, how: str) -> Program:
@@ -30,7 +30,7 @@ def members(config: dict[str, Any], number: int, how: str) -> Program:
     alone makes as many steps, and all three wait for the last step only, as training does not wait for each step.
     """
     parts = data.load(from_json(config))
-    settings = resolved.resolve(from_json(config), parts)
+    settings = build.resolve(from_json(config), parts)
     batch: Any = next(data.train_batches(parts["train"], settings.batch_size, 0))
     step: Callable[..., Any]
     if how == "alone":
@@ -73,7 +73,7 @@ def experiment(config: dict[str, Any], number: int, how: str) -> Program:
         return Program([lambda: base.train(group, fields, seeds)])
     splits = data.load(base.config)
     records = {seed: data.Drawn(splits["train"], *_few(splits, seed)) for seed in set(seeds)}
-    configs = [resolved.resolve(at(base.config, of_run), splits) for of_run in fields]
+    configs = [build.resolve(at(base.config, of_run), splits) for of_run in fields]
     run = Members(configs[0], {**splits, "train": records[0]}, member_mesh(), varying=("model.neuron.surrogate_param",))
     epochs, hparams = base.config.epochs, run.hparams(configs)
     assert run.resident

@@ -23,6 +23,8 @@ from jax.typing import ArrayLike
 
 from csbp_jax import ranges
 
+__all__ = ["ChaosTerm", "Reduce", "reduced", "strength", "term"]
+
 Reduce = Literal["mean", "sum", "neuron"]
 
 

@@ -44,6 +44,12 @@ from jax.typing import ArrayLike
 from csbp_jax import chaos, ranges
 from csbp_jax.config import ConfigError
 
+__all__ = [
+    *("TERMS", "drift", "linear"),
+    *("Forced", "Forcing", "ar1", "gaussian", "logistic", "mpgd", "replay"),
+    *("Tensors", "annealed", "phase_randomised", "rms", "shuffled", "tensor_rms"),
+]
+
 Tensors = Any
 """Pytree of arrays with the structure of the parameters."""
 

@@ -20,6 +20,11 @@ from csbp_jax import config as configuration
 from csbp_jax import ranges
 from csbp_jax.xla.lengths import mean_over_time, valid
 
+__all__ = [
+    *("Loss", "Pointwise", "build", "rate_cross_entropy", "rate_error", "rate_mse", "tet"),
+    *("at_every_step", "membrane_error", "rates_outside", "smoothed"),
+]
+
 Pointwise = Callable[[jax.Array, jax.Array], jax.Array]
 """``error(outputs [..., C], targets) -> [...]``; integer targets of classes lack the last axis."""
 

@@ -30,6 +30,8 @@ from jax.typing import ArrayLike
 
 from csbp_jax import ranges
 
+__all__ = ["Surrogate", "arctan", "erf", "fast_sigmoid", "piecewise_exp", "rectangle", "sigmoid", "triangle"]
+
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["formula"])
 @dataclasses.dataclass(frozen=True, repr=False)

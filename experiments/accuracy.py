@@ -179,20 +179,13 @@ def write(out: pathlib.Path, content: Content, text: str, page: str = "accuracy.
     (out / page).write_text(text)
 
 
-def make_parser(doc: str | None) -> argparse.ArgumentParser:
-    """A data set's parser with ``--seeds``."""
-    parser = study.make_dataset_parser(doc)
-    parser.add_argument("--seeds", type=int, default=10)
-    return parser
-
-
 def plain(config: Config) -> Config:
     """The same config by plain backpropagation, z0 = 0."""
     return dataclasses.replace(config, chaos=dataclasses.replace(config.chaos, z0=(0.0,)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__)
+    parser = study.make_dataset_parser(__doc__, seeds=10)
     with study.one_line_errors(parser):
         options, fields, csbp = study.parse_dataset(parser, MODULE, arguments)
         out = options.out or study.PRESETS / options.dataset

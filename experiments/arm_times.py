@@ -18,8 +18,8 @@ import numpy as np
 
 from csbp_jax import data
 from csbp_jax.config import Config
+from csbp_jax.training.build import Splits, resolve
 from csbp_jax.training.compiled import compile_run
-from csbp_jax.training.resolved import Splits, resolve
 from experiments import accuracy, study
 from experiments.statistics import student_dict
 from experiments.study import Content
@@ -84,8 +84,7 @@ def ratio(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_dataset_parser(__doc__)
-    parser.add_argument("--blocks", type=int, default=40, help="blocks of ten steps of each arm")
+    parser = study.make_dataset_parser(__doc__, blocks=40)
     jax.config.update("jax_platforms", "cpu")
     with study.one_line_errors(parser):
         options, fields, config = study.parse_dataset(parser, MODULE, arguments)

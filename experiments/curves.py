@@ -107,10 +107,9 @@ def draw(runs: Mapping[str, Mapping[str, Content]]) -> Figure:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, data_dir=True)
+    parser = study.make_parser(__doc__, data_dir=True, seeds=3)
     parser.add_argument("--preset", choices=PRESETS, default="cifar10_quick")
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=CONDITIONS)
-    parser.add_argument("--seeds", type=int, default=3)
     options, fields = parser.parse_known_args(arguments)
     with study.one_line_errors(parser):
         config = parse(configs.load(options.preset), fields, MODULE)

@@ -46,8 +46,7 @@ def page(content: Content) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "delays", data_dir=True)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser = study.make_parser(__doc__, "delays", data_dir=True, seeds=2)
     options = parser.parse_args(arguments)
     with study.one_line_errors(parser):
         table = experiment(options.seeds, options.data_dir).run(study.WORK / "delays")

@@ -123,7 +123,7 @@ def measure(net: str, seed: int, arrays: dict[str, Any]) -> list[Content]:
     states, _ = run(net, jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts), TRANSIENT)
     size = sum(leaf[0].size for leaf in jax.tree.leaves(states[0]))
     leaves = (jax.tree.map(lambda _: True, states[0]), (False, False), False, False)
-    found = dynamics.lyapunov_many(STEP[net], states, [None] * COUNTED, n=size, dynamical_leaves=leaves)
+    measured = dynamics.lyapunov_many(STEP[net], states, [None] * COUNTED, n=size, dynamical_leaves=leaves)
     values = {name: np.asarray(v).mean(axis=1) for name, v in run(net, states, COUNTED, arrays["test"])[1].items()}
     largest = np.full((len(conditions), size), -np.inf)
     for _ in range(COUNTED // EVERY):
@@ -135,8 +135,8 @@ def measure(net: str, seed: int, arrays: dict[str, Any]) -> list[Content]:
             "seed": seed,
             "rate": rate,
             "strength": strength,
-            "exponent": study.finite_or_none(found.exponents[i, 0]),
-            "dimension": study.finite_or_none(dynamics.kaplan_yorke(found.exponents[i])),
+            "exponent": study.finite_or_none(measured.exponents[i, 0]),
+            "dimension": study.finite_or_none(dynamics.kaplan_yorke(measured.exponents[i])),
             "sharpness_dimension": study.finite_or_none(dynamics.kaplan_yorke(largest[i])),
             **{name: study.finite_or_none(value[i]) for name, value in values.items()},
         }

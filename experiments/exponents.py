@@ -28,7 +28,7 @@ from csbp_jax.config import Config, replaced, to_json
 from csbp_jax.instruments import classify, measure, training_map
 from csbp_jax.reporting import statistics
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.training.resolved import resolve
+from csbp_jax.training.build import resolve
 from experiments import study
 from experiments.statistics import group_means, half_widths, mean_text
 from experiments.study import Content
@@ -236,12 +236,9 @@ def _band(axes: Any, x: ArrayLike, lines: ArrayLike, style: dict[str, Any]) -> N
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_dataset_parser(__doc__)
-    parser.add_argument("--starts", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=300)
+    parser = study.make_dataset_parser(__doc__, starts=8, steps=300, exponents=3)
     parser.add_argument("--map", choices=("batch", "epoch", "stream"), default="batch")
     parser.add_argument("--sequences", type=int)
-    parser.add_argument("--exponents", type=int, default=3)
     parser.add_argument("--anneal-to", type=float, default=1e-3)
     with study.one_line_errors(parser):
         options, fields, config = study.parse_dataset(parser, MODULE, arguments)

@@ -134,8 +134,7 @@ def page(content: Content) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, study.CHECKS / "known_exponents")
-    parser.add_argument("--starts", type=int, default=64)
+    parser = study.make_parser(__doc__, study.CHECKS / "known_exponents", starts=64)
     options = parser.parse_args(arguments)
     if options.starts < 2:
         parser.error("--starts: at least 2, since a scatter needs two")

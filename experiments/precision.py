@@ -22,7 +22,7 @@ from csbp_jax.config import Config
 from csbp_jax.models import layers
 from csbp_jax.models.taps import Probe
 from experiments import study
-from experiments.accuracy import cell, earlier, make_parser, plain, provenance, train_arms, write
+from experiments.accuracy import cell, earlier, plain, provenance, train_arms, write
 from experiments.statistics import student_dict
 from experiments.study import Content
 
@@ -117,7 +117,7 @@ Made by `{content["command"]}`; `accuracy.json` holds the results of each seed, 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__)
+    parser = study.make_dataset_parser(__doc__, seeds=10)
     with study.one_line_errors(parser):
         options, fields, csbp = study.parse_dataset(parser, MODULE, arguments)
         out = options.out or study.RESULTS / "precision"

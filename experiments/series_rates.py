@@ -228,8 +228,7 @@ def page(results: dict[str, Content]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study."""
-    parser = study.make_parser(__doc__, "series")
-    parser.add_argument("--seeds", type=int, default=200)
+    parser = study.make_parser(__doc__, "series", seeds=200)
     options = parser.parse_args(arguments)
     settings = {"seeds": options.seeds, "length": LENGTH, "damping": DAMPING, "level": recorded.LEVEL}
     content = study.resume(parser, options.out / "series.json", settings, {"systems": {}})

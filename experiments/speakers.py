@@ -116,8 +116,7 @@ Made by `{content["command"]}`; `accuracy.json` holds the accuracies of each see
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "presets/fsdd_speakers", data_dir=True)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = study.make_parser(__doc__, "presets/fsdd_speakers", data_dir=True, seeds=3)
     options, fields = parser.parse_known_args(arguments)
     with study.one_line_errors(parser):
         base = Training(parse(load("fsdd"), fields, MODULE), data_dir=options.data_dir)

@@ -152,7 +152,7 @@ class Functions(NamedTuple):
 def functions(config: Config, steps_per_epoch: int) -> Functions:
     tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch)
     model, loss = models.build(config.model), losses.build(config.loss)
-    recipe = learner.make_recipe(model, tx, loss, config, steps_per_epoch)
+    recipe = learner.Recipe(model, tx, loss, config, steps_per_epoch)
 
     def batch(state: State, x: jax.Array, y: jax.Array, rows: jax.Array) -> learner.Batch:
         return {"x": normalised(augmented(state, x[rows][:, None])), "y": y[rows]}

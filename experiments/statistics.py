@@ -9,9 +9,6 @@ from scipy import special, stats
 
 from csbp_jax.reporting.statistics import holm, paired, student
 
-EACH_SIDE = 20
-"""Fewest values on either side from which a bootstrap shows their spread."""
-
 
 def student_dict(values: ArrayLike) -> dict[str, float]:
     """``{mean, low, high}`` with the 95 % interval by Student's t; of one value, ``{mean}``."""
@@ -131,15 +128,6 @@ def percent_text(interval: Mapping[str, float | None], sign: str = "") -> str:
 def share_text(result: Mapping[str, float]) -> str:
     """``share [low, high]`` of :func:`wilson`, in percent."""
     return f"{100 * result['share']:.1f} [{100 * result['low']:.1f}, {100 * result['high']:.1f}]"
-
-
-def ranked_text(result: Mapping[str, float], sides: tuple[int, int]) -> str:
-    """The probability of :func:`ranked_above`, in percent.
-
-    With its interval, or with the number of values on the smaller side if these are fewer than :data:`EACH_SIDE`.
-    """
-    fewest = min(sides)
-    return share_text(result) if fewest >= EACH_SIDE else f"{100 * result['share']:.1f} (n = {fewest})"
 
 
 def points_text(pair: Mapping[str, float]) -> str:

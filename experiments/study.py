@@ -44,13 +44,14 @@ ORIGIN = ("command", "versions", "machine", "device", "commit")
 
 
 def make_parser(
-    doc: str | None, out: str | pathlib.Path | None = None, data_dir: bool = False
+    doc: str | None, out: str | pathlib.Path | None = None, *, data_dir: bool = False, **sizes: Any
 ) -> argparse.ArgumentParser:
     """A parser with ``--out`` and, if asked for, ``--data-dir``.
 
     Args:
       doc: docstring of the study, which ``--help`` prints.
       out: default of ``--out``; text is a folder below docs/results.
+      sizes: options that are whole numbers, such as ``seeds``, with their defaults.
     """
     # As written: it holds the command and what its options mean.
     as_written = argparse.RawDescriptionHelpFormatter
@@ -59,12 +60,14 @@ def make_parser(
         parser.add_argument("--data-dir", default="data")
     folder = RESULTS / out if isinstance(out, str) else out
     parser.add_argument("--out", type=pathlib.Path, default=folder)
+    for name, size in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=size)
     return parser
 
 
-def make_dataset_parser(doc: str | None) -> argparse.ArgumentParser:
-    """A parser of a study on the config of a data set: ``DATASET``, ``--data-dir`` and ``--out``."""
-    parser = make_parser(doc, data_dir=True)
+def make_dataset_parser(doc: str | None, **sizes: Any) -> argparse.ArgumentParser:
+    """A parser of a study on the config of a data set: ``DATASET``, ``--data-dir``, ``--out`` and sizes."""
+    parser = make_parser(doc, data_dir=True, **sizes)
     parser.add_argument("dataset", choices=configs.NAMES, metavar="DATASET")
     return parser
 

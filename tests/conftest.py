@@ -105,6 +105,29 @@ def no_figures():
         yield
 
 
+@pytest.fixture(scope="module")
+def one_compilation_per_config():
+    """Trains on one device, runs of one config by the same programs."""
+    from tests.support import shared_programs
+
+    with shared_programs.patched():
+        yield
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs a command that is refused, and returns the one line that it prints."""
+    from csbp_jax.cli import main
+
+    def run(*words, code=2):
+        assert main.main([*map(str, words)]) == code
+        error = capsys.readouterr().err
+        assert error.startswith("csbp_jax: ") and error.count("\n") == 1, error
+        return error
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def publish(tmp_path_factory):
     """The environment that ``make docs`` and ``make wheel`` use, made as they make it."""

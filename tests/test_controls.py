@@ -11,7 +11,7 @@ import pytest
 from scipy import optimize, special, stats
 
 from csbp_jax import chaos, controls, learner, losses, models
-from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, check
+from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer
 from csbp_jax.learner import optimizer
 
 PULLS = {"chaos": chaos.term, "drift": controls.drift, "linear": controls.linear}
@@ -60,8 +60,6 @@ def test_pulls_reduce_and_cut_as_the_chaos_term_does(x64, name):
     assert float(per_neuron) == pytest.approx(float(total) / 12)
     gradient = jax.jit(jax.grad(lambda h: term(h, cut=(-5.0, 5.0), reduce="sum")))(h)
     np.testing.assert_array_equal(np.asarray(gradient) != 0, np.abs(h) < 5)
-    with pytest.raises(TypeError, match="float16"):
-        term(h.astype(np.float16))
 
 
 @functools.partial(jax.jit, static_argnames=("force", "steps", "size"))
@@ -140,8 +138,6 @@ def test_mpgd_has_the_series_of_its_paper_and_both_of_its_parts(x64, gamma):
         uniforms.append(jax.random.uniform(keys["a"], (2, size), float))
     v, w = (thaler(gamma, 0.5, np.array(uniforms)[:, part]) for part in range(2))
     np.testing.assert_allclose(pushes, 3 * (v - 0.4 * w * np.asarray(params["a"])), rtol=1e-9)
-    with pytest.raises(ValueError, match="needs the parameters"):
-        update(params, force.init(params), step=0, key=key)
 
 
 @pytest.mark.parametrize(("name", "power"), [("mpgd", 0.6), ("gaussian", 0.5), ("logistic", 0.5)])
@@ -154,12 +150,6 @@ def test_sums_of_mpgds_series_grow_faster_than_those_of_noise(name, power):
     assert abs(pushes.mean(axis=0).mean()) < 4 * stats.sem(pushes.mean(axis=0))
 
 
-@pytest.mark.parametrize("values", [{"gamma": 0.5}, {"gamma": 1.0}, {"beta": 2.0}])
-def test_mpgd_refuses_other_laws(values):
-    with pytest.raises(ValueError, match=f"mpgd: {next(iter(values))} is"):
-        controls.mpgd(**values)
-
-
 def test_forces_of_two_keys_differ_and_one_key_repeats():
     first, repeated, other = (run(FORCES["logistic"], jnp.ones(3), 3, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, repeated)
@@ -170,8 +160,6 @@ def test_forces_of_two_keys_differ_and_one_key_repeats():
 def test_two_forces_in_one_optimiser_are_independent_with_seeds_of_their_own(second):
     same, other = (run(optax.chain(FORCES["gaussian"], second(seed=seed)), jnp.ones(1), 1) for seed in (0, 1))
     assert np.std(same) == pytest.approx(2, rel=0.06) and np.std(other) == pytest.approx(2**0.5, rel=0.06)
-    with pytest.raises(ValueError, match="force: seed is -1, but must be 0 or more"):
-        second(seed=-1)
 
 
 def record(steps=9):
@@ -273,7 +261,7 @@ def test_the_config_selects_the_term(x64, term):
 def test_substeps_are_plain_descent_on_the_term_in_smaller_steps(x64):
     config, model, (_, step, _) = make(substeps=5)
     state = plain_start()
-    recipe = learner.make_recipe(model, optax.identity(), losses.rate_cross_entropy, config)
+    recipe = learner.Recipe(model, optax.identity(), losses.rate_cross_entropy, config, 1)
     gradients = jax.jit(functools.partial(learner.gradients, recipe))
     task = jax.device_get(gradients(state, batch())["task"])
     params = jax.device_get(state.params)
@@ -366,15 +354,3 @@ def test_a_force_names_the_arguments_that_it_lacks():
         tx.update(weights, tx.init(weights))
     with pytest.raises(ConfigError, match=r"force: key missing"):
         tx.update(weights, tx.init(weights), step=jnp.int32(0))
-
-
-def test_substeps_must_be_counted():
-    with pytest.raises(ConfigError, match=r"chaos\.substeps: 0"):
-        check(dataclasses.replace(Config(), chaos=Chaos(substeps=0)))
-
-
-def test_an_impossible_correlation_is_refused():
-    with pytest.raises(ValueError, match=r"ar1: correlation is 1.0, but must be between -1 and 1"):
-        controls.ar1(1.0)
-    with pytest.raises(ValueError, match="chaos: scale is 0, but must be above 0"):
-        controls.drift(jnp.zeros((1, 2)), scale=0)

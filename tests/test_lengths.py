@@ -15,6 +15,7 @@ from csbp_jax.config import Config, ConfigError
 from csbp_jax.evaluation.synaptic_ops import count_synops
 from csbp_jax.instruments.training_map import to_default_precision
 from csbp_jax.learner import measures, optimizer
+from csbp_jax.learner.step import loss_and_gradient
 from csbp_jax.models import norms
 from csbp_jax.neurons.psn import Sliding
 from csbp_jax.neurons.recurrent import Feedback, until_end
@@ -113,7 +114,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
 def recipe(name, time_steps):
     config = SMALL.replace(**TRAININGS[name]).replace("model.time_steps", time_steps)
     tx = optimizer.build(config.optimizer, config.epochs, 1)
-    return learner.make_recipe(models.build(config.model), tx, losses.build(config.loss), config, 1)
+    return learner.Recipe(models.build(config.model), tx, losses.build(config.loss), config, 1)
 
 
 def drawn(config, steps, rng):
@@ -143,7 +144,7 @@ def measured(recipe, state, batch):
     apply = functools.partial(recipe.model.apply, learner.weights_of(state), batch["x"], False, **lengths)
     layers = tuple(jax.eval_shape(apply)[1].rates)
     train = {name: rows for name, rows in batch.items() if name != "mask"}
-    (loss, outcome), gradient = recipe.value_and_grad(recipe, state, train)
+    (loss, outcome), gradient = loss_and_gradient(recipe, state, train)
     logits, aux = apply(inspect=layers)
     of_steps = {"logits": logits, "spikes": aux.spikes}
     per_step = {"params": gradient, "batch_stats": outcome.batch_stats}
@@ -378,9 +379,8 @@ def test_synaptic_operations_in_padding_are_not_counted():
 
 def test_initial_rates_are_those_of_the_steps_that_are_there():
     config = SMALL.replace(**{"model.norm": "none", "model.init_rate": 0.2, "chaos.z0": 0.0, "chaos.taps": ()})
-    run = learner.make_recipe(
-        models.build(config.model), optimizer.build(config.optimizer, 1, 1), losses.build(config.loss), config
-    )
+    tx = optimizer.build(config.optimizer, 1, 1)
+    run = learner.Recipe(models.build(config.model), tx, losses.build(config.loss), config, 1)
     state, rng = learner.init(run, jax.random.key(0)), np.random.default_rng(11)
     x = rng.normal(size=(64, T, 7)).astype(np.float32)
     long = np.concatenate([x, np.zeros((64, PADDED, 7), np.float32)], axis=1)

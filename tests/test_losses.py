@@ -127,13 +127,6 @@ def test_the_config_selects_the_loss(logits, labels):
         assert losses.build(loss)(logits, labels) == expected
 
 
-def test_impossible_weights_are_refused():
-    with pytest.raises(ValueError, match=r"tet: lam is 1.5, but must be from 0 to 1"):
-        losses.tet(jnp.zeros((1, 1, 2)), jnp.zeros(1, int), lam=1.5)
-    with pytest.raises(ValueError, match=r"smoothed: share is 1.0, but must be at least 0 and below 1"):
-        losses.smoothed(jnp.zeros(1, int), 2, 1.0)
-
-
 @pytest.mark.parametrize("labels", [np.zeros(3, np.float32), np.zeros(3, bool), np.zeros((3, 3), int)])
 @every_loss
 def test_labels_that_are_neither_classes_nor_probabilities_are_refused(loss, labels):

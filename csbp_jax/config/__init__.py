@@ -12,7 +12,6 @@ from csbp_jax.config.errors import (
     suggestion,
     writing,
 )
-from csbp_jax.config.forms import flatten, replaced, run_name, to_json
 from csbp_jax.config.rules import Rule
 from csbp_jax.config.schema import (
     NETWORK_OPTIONS,
@@ -26,7 +25,7 @@ from csbp_jax.config.schema import (
     Optimizer,
     from_json,
 )
-from csbp_jax.config.validation import check, check_rules
+from csbp_jax.config.validation import check, check_rules, flatten, replaced, run_name, to_json
 
 __all__ = [
     "FULL",

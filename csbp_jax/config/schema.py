@@ -8,7 +8,7 @@ import dataclasses
 import math
 from typing import Annotated, Any, Literal
 
-from csbp_jax.config import forms, validation
+from csbp_jax.config import validation
 from csbp_jax.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Range, integers
 
 MAX_DEPTH = 1000
@@ -367,20 +367,12 @@ class Config:
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()
 
-    def replace(self, name: str = "", value: Any = None, /, **fields: Any) -> "Config":
-        """Return the config with other values: ``config.replace("chaos.z0", 0)``, ``config.replace(epochs=1, seed=2)``.
-
-        Fields are named as on the command line; ``chaos.z0.TAP`` is the strength at one of several taps. A field of
-        several values takes one value too, and a list.
-
-        Raises:
-          ConfigError: there is no such field, or a value is not allowed.
-        """
-        return validation.changed(self, ({name: value} if name else {}) | fields)
+    replace = validation.replace
+    """``config.replace("chaos.z0", 0)``: see :func:`csbp_jax.config.validation.replace`."""
 
     def __repr__(self) -> str:
-        defaults = forms.flatten(Config())
-        return f"Config().replace(**{ {k: v for k, v in forms.flatten(self).items() if v != defaults[k]} })"
+        defaults = validation.flatten(Config())
+        return f"Config().replace(**{ {k: v for k, v in validation.flatten(self).items() if v != defaults[k]} })"
 
 
 HINTS = validation.hints(Config)
@@ -389,4 +381,4 @@ HINTS = validation.hints(Config)
 
 def from_json(content: dict[str, Any]) -> Config:
     """Convert from the form of :func:`csbp_jax.config.to_json`."""
-    return forms.from_json(content, Config)
+    return validation.from_json(content, Config)

@@ -1,15 +1,42 @@
-"""Validation of the values of a config: their types, their ranges (schema.py) and the rules between them (rules.py)."""
+"""The values of a config by their names on the command line: read, replaced, checked, and as JSON in a run's folder.
 
+A check is of types and ranges (schema.py) and of the rules between fields (rules.py).
+"""
+
+import copy
 import dataclasses
+import hashlib
+import json
 import sys
 import types
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from csbp_jax.config.errors import ConfigError, suggestion
-from csbp_jax.config.forms import Section, flatten, replaced
 from csbp_jax.config.rules import RULES, Rule, refusal
 from csbp_jax.ranges import Range
+
+Section = TypeVar("Section", bound=Any)
+"""A config, or one of its parts."""
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten a config, or its JSON form, to ``{"chaos.z0": (1.0,), ...}``, with the names of the command line."""
+    flat: dict[str, Any] = {}
+    for name, value in (config if isinstance(config, Mapping) else vars(config)).items():
+        if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def replaced(config: Section, name: str, value: Any) -> Section:
+    """Return the config with a new value of one field, named as in :func:`flatten`."""
+    first, _, rest = name.partition(".")
+    changed = copy.copy(config)
+    vars(changed)[first] = replaced(vars(config)[first], rest, value) if rest else value
+    return changed
 
 
 def hints(kind: Any) -> dict[str, Any]:
@@ -54,15 +81,22 @@ def check(config: Section) -> Section:
     return config
 
 
-def changed(config: Section, changes: Mapping[str, Any]) -> Section:
-    """Return the config with other values, checked; see :meth:`csbp_jax.config.Config.replace`."""
+def replace(config: Section, field: str = "", value: Any = None, /, **fields: Any) -> Section:
+    """Return the config with other values: ``config.replace("chaos.z0", 0)``, ``config.replace(epochs=1, seed=2)``.
+
+    Fields are named as on the command line; ``chaos.z0.TAP`` is the strength at one of several taps. A field of
+    several values takes one value too, and a list.
+
+    Raises:
+      ConfigError: there is no such field, or a value is not allowed.
+    """
     known = hints(type(config))
-    for name, value in changes.items():
+    for name, new in (({field: value} if field else {}) | fields).items():
         if tap := name.partition("chaos.z0.")[2]:
-            name, value = "chaos.z0", _strengths(config, tap, value)
+            name, new = "chaos.z0", _strengths(config, tap, new)
         if name not in known:
             raise ConfigError(f"{name}: there is no such field; {suggestion(name, known)}")
-        config = replaced(config, name, _converted(value, known[name]))
+        config = replaced(config, name, _converted(new, known[name]))
     return check(config)
 
 
@@ -135,3 +169,23 @@ def _in_words(hint: Any) -> str:
         types.NoneType: "None",
     }
     return words[hint]
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """Convert to nested plain types, which are equal after a round trip through JSON."""
+    content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return content
+
+
+def from_json(content: Any, kind: type[Section]) -> Section:
+    """Convert from the form of :func:`to_json` to a dataclass."""
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: from_json(value, hints[name]) for name, value in content.items()})
+    return tuple(content) if isinstance(content, list) else content  # type: ignore[return-value]  # kind is its type
+
+
+def run_name(config: Any) -> str:
+    """Return the data set and a short hash of the whole config, so that other options never resume the wrong run."""
+    text = json.dumps(to_json(config), sort_keys=True)
+    return f"{config.data.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -12,6 +12,8 @@ import pkgutil
 
 from csbp_jax.config import Config, ConfigError, suggestion
 
+__all__ = ["NAMES", "RENAMED", "is_published", "known", "load", "small_preset"]
+
 RENAMED = {
     "cifar10": "cifar10_tebn_resnet19",
     "cifar100": "cifar100_tebn_resnet19",

@@ -18,9 +18,9 @@ from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runs import restore
 from csbp_jax.runtime import files
 from csbp_jax.training import build, run_dir
+from csbp_jax.training.build import resolve_model
 from csbp_jax.training.compiled import compile_run, initial_state
 from csbp_jax.training.plugins import Own
-from csbp_jax.training.resolved import resolve_model
 
 _MAX_CLASSES = 12
 """With more classes, the terminal shows the least accurate ones, and no confusion matrix."""

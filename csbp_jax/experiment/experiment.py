@@ -6,7 +6,7 @@ import itertools
 import operator
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import RunTable
 from csbp_jax.runtime import files
 from csbp_jax.training import run_dir, run_json
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,6 +73,7 @@ class Experiment:
         chunk: int | None = None,
         fresh: bool = False,
         weights: bool = False,
+        known: "pandas.DataFrame | None" = None,
         console: Console | None = None,
     ) -> RunTable:
         """Train what has no result yet, and return all runs as a table.
@@ -92,6 +96,9 @@ class Experiment:
           fresh: rename an old folder and start from scratch.
           weights: also save the weights of the last epoch of each run, for :meth:`csbp_jax.RunTable.weights`; of a
             config alone. Runs that are finished without have none.
+          known: runs that are finished elsewhere, such as ``pandas.read_csv("runs.csv")``. A row is that of a run if
+            its columns of fields, and its seed, are equal; it is taken over, without curves, and not trained. A field
+            without a column counts as equal, and nothing says whether data and devices were the same.
           console: where progress is shown; the terminal by default.
 
         Raises:
@@ -115,7 +122,10 @@ class Experiment:
             of_shard.mkdir(parents=True, exist_ok=True)
             (folder / run_json.BLOCKS).mkdir(exist_ok=True)
         with run_dir.locked(of_shard):
-            return Work(plan, self.choose, folder, console, weights).run(shard)
+            work = Work(plan, self.choose, folder, console, weights)
+            if known is not None:
+                work.add(known)
+            return work.run(shard)
 
     def plan(self, chunk: int | None = None) -> Plan:
         """Return what is trained; raises as :meth:`run` does for what no field or value allows."""

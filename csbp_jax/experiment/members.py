@@ -20,11 +20,11 @@ from csbp_jax.runs.run import tested_columns
 from csbp_jax.runtime import preemption, sharding
 from csbp_jax.runtime.hardware import compiler_options, quick_options
 from csbp_jax.training import build, selection
+from csbp_jax.training.build import Splits
 from csbp_jax.training.compiled import compile_run, eval_keys
 from csbp_jax.training.health import MemberLosses
 from csbp_jax.training.monitor import BAD_STEPS_STOP
 from csbp_jax.training.plugins import Own
-from csbp_jax.training.resolved import Splits
 
 MOST_RESIDENT = 2**28
 """Bytes of data, 256 MiB, up to which they stay on the devices."""

@@ -21,9 +21,9 @@ from csbp_jax.runs import published
 from csbp_jax.runs.run import plain
 from csbp_jax.runtime import files, seals, sharding
 from csbp_jax.training import build, run_json
+from csbp_jax.training.build import Splits, resolve
 from csbp_jax.training.compiled import compile_run
 from csbp_jax.training.plugins import COPY, Own
-from csbp_jax.training.resolved import Splits, resolve
 from csbp_jax.training.run_dir import fingerprint_digest
 
 Measures = Mapping[str, Any]

@@ -46,6 +46,27 @@ class Work:
         # Of a shard: the work done by this process, in epochs; the runs that have ended; and all of its runs.
         self._done = self._ended = self._runs = 0
 
+    def add(self, known: pandas.DataFrame) -> None:
+        """Store the rows of a table as finished runs of the settings whose fields they have."""
+        described = {setting: self.plan.system.describe(fields) for setting, fields in self.plan.settings.items()}
+        fields = [name for name in map(str, known) if any(name in of for of in described.values())]
+        numbers = known.select_dtypes(["number", "bool"]).drop(columns=[*COLUMNS, *fields], errors="ignore")
+        count = 0
+        for setting, values in described.items():
+            same = [_equal(known[name], values.get(name)) for name in fields]
+            rows = numbers.set_axis(known["seed"])[np.all(same, axis=0)]
+            rows = rows[~rows.index.duplicated()]
+            block = self.store.missing(Block(setting, tuple(map(int, rows.index))))
+            if block.seeds:
+                self.store.write(
+                    block,
+                    self.plan.settings[setting],
+                    {str(name): column for name, column in rows.loc[list(block.seeds)].items()},
+                    {},
+                )
+            count += len(rows)
+        self.console.print(f"{count} of {len(known)} known runs are of these settings, and are not trained again")
+
     def run(self, shard: tuple[int, int]) -> RunTable:
         """Train the runs of a shard that have no result yet, return the finished ones, and write them if all are.
 
@@ -210,6 +231,15 @@ def _epochs(measures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         row = {name: values[epoch] for name, values in curves.items() if epoch < len(values)}
         if not all(np.isnan(value).all() for value in row.values()):
             yield {"epoch": epoch + 1, **row}
+
+
+def _equal(cells: pandas.Series, value: Any) -> Any:
+    """Whether each cell of a column is a field's value, as a file has it: None is empty, and a tuple is text."""
+    if value is None:
+        return cells.isna()
+    if pandas.api.types.is_numeric_dtype(cells) and not isinstance(value, str | tuple):
+        return np.isclose(cells.astype(float), value, rtol=1e-12, atol=0)  # a number that is read may be rounded
+    return cells.astype(str) == str(value)
 
 
 def _tuning(cell: Cell) -> list[Block]:

@@ -26,8 +26,8 @@ from csbp_jax.data.device import transform
 from csbp_jax.learner import Batch, Recipe, State, optimizer
 from csbp_jax.neurons import integer
 from csbp_jax.training import build, flip_meter
+from csbp_jax.training.build import resolve
 from csbp_jax.training.plugins import Own
-from csbp_jax.training.resolved import resolve
 from csbp_jax.xla.lengths import mean_over_time
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -180,7 +180,7 @@ def make(
     model = models.build(config.model)
     layers = build.ordered_layers(config, model)
     tx = control(optimizer.build(config.optimizer, config.epochs, steps_per_epoch, layers))
-    recipe = learner.make_recipe(model, tx, losses.build(config.loss), config, steps_per_epoch)
+    recipe = learner.Recipe(model, tx, losses.build(config.loss), config, steps_per_epoch)
     return TrainingMap(recipe, probe)
 
 

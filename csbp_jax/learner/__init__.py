@@ -17,7 +17,7 @@ from csbp_jax.learner.state import (
     with_evaluated_weights,
     without_second_moments,
 )
-from csbp_jax.learner.step import eval_step, gradients, init, make, make_recipe, train_step
+from csbp_jax.learner.step import eval_step, gradients, init, make, train_step
 
 __all__ = [
     "Batch",
@@ -35,7 +35,6 @@ __all__ = [
     "init",
     "lengths_of",
     "make",
-    "make_recipe",
     "train_step",
     "weights_of",
     "with_ema_weights",

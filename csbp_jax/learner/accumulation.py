@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from csbp_jax.learner.objective import value_and_grad
-from csbp_jax.learner.recipe import LossAndGradient, Recipe
+from csbp_jax.learner.objective import LossAndGradient, value_and_grad
+from csbp_jax.learner.recipe import Recipe
 from csbp_jax.learner.state import Batch, State
 
 Tree = TypeVar("Tree")

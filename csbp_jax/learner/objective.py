@@ -8,18 +8,35 @@ the last sum, L is the plain loss.
 
 import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from csbp_jax import chaos, losses
+from csbp_jax import chaos, controls, losses
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.learner import measures
 from csbp_jax.learner.network import Auxiliary
-from csbp_jax.learner.recipe import LossAndGradient, Outcome, Recipe
+from csbp_jax.learner.recipe import Recipe
 from csbp_jax.learner.state import Batch, State, lengths_of
+
+
+class Outcome(NamedTuple):
+    """The auxiliary output of the objective.
+
+    plain_loss, chaos_loss: the two parts of the loss. metrics: of ``metrics.jsonl``. batch_stats: the running
+    statistics after the forward pass.
+    """
+
+    plain_loss: jax.Array
+    chaos_loss: jax.Array
+    metrics: dict[str, Any]
+    batch_stats: Any
+
+
+LossAndGradient = tuple[tuple[jax.Array, Outcome], optax.Params]
+"""``((loss, outcome), gradient)``, as ``jax.value_and_grad(..., has_aux=True)`` returns it."""
 
 
 def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) -> tuple[jax.Array, Outcome]:
@@ -30,10 +47,11 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
         although ``loss.membrane`` is on, or no rates although ``loss.firing`` is.
     """
     config, hparams, lengths = recipe.config, state.hparams, lengths_of(batch)
+    term = controls.TERMS[config.chaos.term] if recipe.term is None else recipe.term
 
     def tap(tensor: jax.Array, **where: jax.Array) -> jax.Array:
         """Return the chaos term of a tensor; with ``where``, as of ``jnp.mean``, if it has padding."""
-        return recipe.term(
+        return term(
             tensor, hparams["target"], hparams["scale"], cut=config.chaos.cut, reduce=config.chaos.reduce, **where
         )
 

@@ -1,55 +1,40 @@
-"""The static part of a training step: network, optimiser, losses, and the hooks of the step."""
+"""The static part of a training step: network, optimiser, losses and config."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
-import jax
 import optax
 
 from csbp_jax.chaos import ChaosTerm
-from csbp_jax.config import Config
+from csbp_jax.config import Config, check
 from csbp_jax.learner.network import SpikingNetwork
-from csbp_jax.learner.state import Batch, State
 from csbp_jax.losses import Loss
-
-
-class Outcome(NamedTuple):
-    """The auxiliary output of the objective.
-
-    plain_loss, chaos_loss: the two parts of the loss (objective.py). metrics: of ``metrics.jsonl``. batch_stats: the
-    running statistics after the forward pass.
-    """
-
-    plain_loss: jax.Array
-    chaos_loss: jax.Array
-    metrics: dict[str, Any]
-    batch_stats: Any
-
-
-LossAndGradient = tuple[tuple[jax.Array, Outcome], optax.Params]
-"""``((loss, outcome), gradient)``, as ``jax.value_and_grad(..., has_aux=True)`` returns it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The static part of a training step; ``learner.make_recipe`` chooses the hooks by the config.
+    """The static part of a training step.
 
     Attributes:
-      model: the network.
-      tx: gradient to update for a learning rate of 1; the step multiplies the update by the traced rate.
-      loss: ``loss(logits, targets, where=None[, lengths])``, a scalar mean.
-      term: the chaos term of one tapped tensor.
-      config: gives the taps, the cut and the reduction of the term, and the input's shape.
-      steps_per_epoch: for a config that anneals by the epoch.
-      value_and_grad: ``(recipe, state, batch) -> ((loss, outcome), gradient)``: in one pass, in microbatches
-        (accumulation.py), or with the term in sub-steps (substeps.py); at perturbed weights (sharpness.py).
+      model: network, called as a :class:`csbp_jax.learner.SpikingNetwork` is.
+      tx: optimiser for a learning rate of 1 (``optimizer.build``); its result is multiplied by ``lr``. Its ``update``
+        receives ``value`` (the loss), ``step``, ``key`` and, if the hparams have them, ``forcing`` (controls.py) and
+        ``weight_decay``.
+      loss: ``loss(logits, targets, where=None[, lengths])``, a scalar mean, e.g. ``losses.rate_cross_entropy``.
+      config: determines the taps, kind, cut and reduction of the chaos term, how the gradient is computed, and the
+        input's shape for ``init``.
+      steps_per_epoch: for the schedule of the rate, and of a config that anneals z once per epoch.
+      term: replaces the config's chaos term; called like ``chaos.term``.
+
+    Raises:
+      ConfigError: a value of the config is not allowed.
     """
 
     model: SpikingNetwork
-    tx: optax.GradientTransformationExtraArgs
+    tx: optax.GradientTransformation
     loss: Loss
-    term: ChaosTerm
     config: Config
     steps_per_epoch: int
-    value_and_grad: Callable[["Recipe", State, Batch], LossAndGradient]
+    term: ChaosTerm | None = None
+
+    def __post_init__(self) -> None:
+        check(self.config)

@@ -19,25 +19,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from csbp_jax.learner.recipe import LossAndGradient, Recipe
+from csbp_jax.learner.objective import LossAndGradient
+from csbp_jax.learner.recipe import Recipe
 from csbp_jax.learner.state import Batch, State
 
 ValueAndGrad = Callable[[Recipe, State, Batch], LossAndGradient]
 
 
-def sharpness_aware(value_and_grad: ValueAndGrad) -> ValueAndGrad:
-    """Return ``value_and_grad`` with the gradient at weights moved by ``optimizer.sam_radius`` along the gradient.
+def sharpness_aware(value_and_grad: ValueAndGrad, recipe: Recipe, state: State, batch: Batch) -> LossAndGradient:
+    """Compute the loss, and its gradient at weights moved by ``optimizer.sam_radius`` along the gradient.
 
     The gradient of accumulated microbatches is averaged before the move, which is therefore that of the whole batch.
     """
-
-    def perturbed_gradient(recipe: Recipe, state: State, batch: Batch) -> LossAndGradient:
-        value, gradient = value_and_grad(recipe, state, batch)
-        norm = optax.tree.norm(gradient)
-        length = recipe.config.optimizer.sam_radius / jnp.where(norm > 0, norm, 1)
-        params = jax.tree.map(lambda w, g: w + length.astype(w.dtype) * g, state.params, gradient)
-        _, gradient = value_and_grad(recipe, dataclasses.replace(state, params=params), batch)
-        # At weights that are NaN, the gradient may be finite, as at any weights without spikes.
-        return value, jax.tree.map(lambda g: jnp.where(jnp.isfinite(norm), g, jnp.nan), gradient)
-
-    return perturbed_gradient
+    value, gradient = value_and_grad(recipe, state, batch)
+    norm = optax.tree.norm(gradient)
+    length = recipe.config.optimizer.sam_radius / jnp.where(norm > 0, norm, 1)
+    params = jax.tree.map(lambda w, g: w + length.astype(w.dtype) * g, state.params, gradient)
+    _, gradient = value_and_grad(recipe, dataclasses.replace(state, params=params), batch)
+    # At weights that are NaN, the gradient may be finite, as at any weights without spikes.
+    return value, jax.tree.map(lambda g: jnp.where(jnp.isfinite(norm), g, jnp.nan), gradient)

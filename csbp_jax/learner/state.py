@@ -108,30 +108,27 @@ def hyperparameters(config: Config, steps_per_epoch: int = 1) -> dict[str, Any]:
     }
 
 
-def complete_hyperparameters(hparams: dict[str, Any], config: Config, steps_per_epoch: int) -> dict[str, Any]:
-    """Return the given hyperparameters, with the config's for those that are missing, as new, strongly typed arrays.
+def complete_hyperparameters(hparams: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters, with a config's ``defaults`` for those that are missing, as new, strongly typed arrays.
 
     ``z0`` may be a number for all taps. Whole numbers become floats, except in ``every`` and in a neuron.
 
     Raises:
       ConfigError: a name is unknown, the names in ``z0`` are not the config's taps, or ``forcing`` is a function.
     """
-    defaults = hyperparameters(config, steps_per_epoch)
     unknown = set(hparams) - {*defaults, *_OPTIONAL}
     if unknown:
         known = ", ".join((*defaults, *_OPTIONAL))
         raise ConfigError(f"hparams: unknown {', '.join(sorted(unknown))}; known are {known}")
     if callable(hparams.get("forcing")):
         raise ConfigError("hparams: forcing is a function; give it to the force: controls.gaussian(function)")
-    hparams = {**defaults, **hparams}
+    hparams, taps = {**defaults, **hparams}, defaults["z0"]
     if not isinstance(hparams["z0"], dict):
-        if not config.chaos.taps:
+        if not taps:
             raise ConfigError("hparams: z0 is given, but chaos.taps of the config is empty")
-        hparams["z0"] = dict.fromkeys(config.chaos.taps, hparams["z0"])
-    if set(hparams["z0"]) != set(config.chaos.taps):
-        raise ConfigError(
-            f"hparams: z0 names {', '.join(hparams['z0'])}, but the taps are {', '.join(config.chaos.taps)}"
-        )
+        hparams["z0"] = dict.fromkeys(taps, hparams["z0"])
+    if set(hparams["z0"]) != set(taps):
+        raise ConfigError(f"hparams: z0 names {', '.join(hparams['z0'])}, but the taps are {', '.join(taps)}")
     return {name: jax.tree.map(functools.partial(_owned, name in _FLOATS), value) for name, value in hparams.items()}
 
 

@@ -12,60 +12,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from csbp_jax import controls
 from csbp_jax.chaos import ChaosTerm
-from csbp_jax.config import Config, ConfigError, check
+from csbp_jax.config import Config, ConfigError
 from csbp_jax.learner import accumulation, measures, objective, optimizer, sharpness, substeps
 from csbp_jax.learner.network import SpikingNetwork
 from csbp_jax.learner.recipe import Recipe
-from csbp_jax.learner.state import OF_UPDATE, Batch, State, complete_hyperparameters, evaluated_weights, lengths_of
+from csbp_jax.learner.state import (
+    OF_UPDATE,
+    Batch,
+    State,
+    complete_hyperparameters,
+    evaluated_weights,
+    hyperparameters,
+    lengths_of,
+)
 from csbp_jax.losses import Loss
-
-
-def make_recipe(
-    model: SpikingNetwork,
-    tx: optax.GradientTransformation,
-    loss: Loss,
-    config: Config,
-    steps_per_epoch: int | None = None,
-    term: ChaosTerm | None = None,
-) -> Recipe:
-    """Build the recipe of a config, with the functions that compute its gradient and complete its update.
-
-    Args:
-      model: network, called as a :class:`csbp_jax.learner.SpikingNetwork` is.
-      tx: optimiser for a learning rate of 1 (``optimizer.build``); its result is multiplied by ``lr``. Its ``update``
-        receives ``value`` (the loss), ``step``, ``key`` and, if the hparams have them, ``forcing`` (controls.py) and
-        ``weight_decay``.
-      loss: ``loss(logits, targets, where=None[, lengths])``, a scalar mean, e.g. ``losses.rate_cross_entropy``.
-      config: determines the taps, kind, cut and reduction of the chaos term, and the input's shape for ``init``.
-      steps_per_epoch: of a config that anneals z once per epoch; 1 for any other by default.
-      term: replaces the config's chaos term; called like ``chaos.term``.
-
-    Raises:
-      ConfigError: a value of the config is not allowed, or the config anneals once per epoch, of unknown length.
-    """
-    check(config)
-    if steps_per_epoch is None and config.chaos.taps and config.chaos.anneal == "epoch" and config.chaos.beta < 1:
-        raise ConfigError(
-            "chaos.anneal: epoch is not possible without steps_per_epoch; give it, or set chaos.anneal to step"
-        )
-    value_and_grad: sharpness.ValueAndGrad = objective.value_and_grad
-    if config.chaos.substeps > 1:
-        value_and_grad = substeps.substep_value_and_grad
-    elif config.optimizer.accumulate > 1:
-        value_and_grad = accumulation.accumulated_value_and_grad
-    if config.optimizer.sam_radius:
-        value_and_grad = sharpness.sharpness_aware(value_and_grad)
-    return Recipe(
-        model=model,
-        tx=optax.with_extra_args_support(tx),
-        loss=loss,
-        term=controls.TERMS[config.chaos.term] if term is None else term,
-        config=config,
-        steps_per_epoch=steps_per_epoch or 1,
-        value_and_grad=value_and_grad,
-    )
 
 
 def init(recipe: Recipe, key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
@@ -79,7 +40,7 @@ def init(recipe: Recipe, key: jax.Array, hparams: dict[str, Any] | None = None) 
     config = recipe.config
     weights_key, key = jax.random.split(key)
     example = jnp.zeros((1, 1, *config.model.input_shape), jnp.result_type(float))
-    hparams = complete_hyperparameters(hparams or {}, config, recipe.steps_per_epoch)
+    hparams = complete_hyperparameters(hparams or {}, hyperparameters(config, recipe.steps_per_epoch))
     variables = recipe.model.init(weights_key, example, False)
     weights = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
     return State(
@@ -100,9 +61,9 @@ def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[
     A step whose loss or gradient is not finite leaves weights, statistics and moments unchanged; ``bad_steps`` counts
     such steps in a row.
     """
-    (loss, outcome), gradient = recipe.value_and_grad(recipe, state, batch)
+    (loss, outcome), gradient = loss_and_gradient(recipe, state, batch)
 
-    direction, opt_state = recipe.tx.update(
+    direction, opt_state = optax.with_extra_args_support(recipe.tx).update(
         gradient, state.opt_state, state.params, value=loss, **_update_arguments(state)
     )
     # The minus sign of descent is in the direction already, as in every optax transformation.
@@ -128,6 +89,18 @@ def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[
     # A refused batch counts: z, the keys and the order of the data go on with the step, as the same batch with the same
     # keys would be refused again. The schedule's count waits, as it is in opt_state with the moments.
     return dataclasses.replace(state, step=state.step + 1, bad_steps=bad_steps, **accepted), metrics
+
+
+def loss_and_gradient(recipe: Recipe, state: State, batch: Batch) -> objective.LossAndGradient:
+    """Compute the loss and its gradient: in one pass, in microbatches or with the term in sub-steps; with SAM twice."""
+    value_and_grad: sharpness.ValueAndGrad = objective.value_and_grad
+    if recipe.config.chaos.substeps > 1:
+        value_and_grad = substeps.substep_value_and_grad
+    elif recipe.config.optimizer.accumulate > 1:
+        value_and_grad = accumulation.accumulated_value_and_grad
+    if recipe.config.optimizer.sam_radius:
+        return sharpness.sharpness_aware(value_and_grad, recipe, state, batch)
+    return value_and_grad(recipe, state, batch)
 
 
 def eval_step(recipe: Recipe, state: State, batch: Batch) -> dict[str, jax.Array]:
@@ -168,19 +141,25 @@ def make(
 ) -> tuple[Callable[..., State], Callable[..., tuple[State, dict[str, Any]]], Callable[..., dict[str, jax.Array]]]:
     """Return ``(init, train_step, eval_step)``, bound to one recipe.
 
-    The arguments are those of :func:`make_recipe`: ``tx`` is an optimiser for a learning rate of 1, such as
-    ``optax.adam(1.0)``, because a step multiplies its update by ``config.optimizer.lr``. The functions are
-    ``init(key, hparams=None) -> State``, ``train_step(state, batch) -> (State, metrics)`` and
-    ``eval_step(state, batch) -> sums``. ``init`` draws the weights; it does not read the config's ``weights``.
+    The arguments are those of :class:`Recipe`: ``tx`` is an optimiser for a learning rate of 1, such as
+    ``optax.adam(1.0)``, because a step multiplies its update by ``config.optimizer.lr``. Without ``steps_per_epoch`` a
+    config may not anneal by the epoch. The functions are ``init(key, hparams=None) -> State``,
+    ``train_step(state, batch) -> (State, metrics)`` and ``eval_step(state, batch) -> sums``. ``init`` draws the
+    weights; it does not read the config's ``weights``.
 
     Raises:
-      ConfigError: as :func:`make_recipe`, or ``model.init_rate`` is set, for which there are no examples here.
+      ConfigError: as :class:`Recipe`; the config anneals once per epoch, of unknown length; or ``model.init_rate`` is
+        set, for which there are no examples here.
     """
     if config.model.init_rate is not None:
         raise ConfigError(
-            "model.init_rate: learner.make has no examples to measure rates on; take make_recipe, init and calibrate"
+            "model.init_rate: learner.make has no examples to measure rates on; take Recipe, init and calibrate"
         )
-    recipe = make_recipe(model, tx, loss, config, steps_per_epoch, term)
+    if steps_per_epoch is None and config.chaos.taps and config.chaos.anneal == "epoch" and config.chaos.beta < 1:
+        raise ConfigError(
+            "chaos.anneal: epoch is not possible without steps_per_epoch; give it, or set chaos.anneal to step"
+        )
+    recipe = Recipe(model, tx, loss, config, steps_per_epoch or 1, term)
     return (
         lambda key, hparams=None: init(recipe, key, hparams),
         lambda state, batch: train_step(recipe, state, batch),

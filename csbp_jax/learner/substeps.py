@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from csbp_jax.learner import optimizer
-from csbp_jax.learner.objective import objective
-from csbp_jax.learner.recipe import LossAndGradient, Outcome, Recipe
+from csbp_jax.learner.objective import LossAndGradient, Outcome, objective
+from csbp_jax.learner.recipe import Recipe
 from csbp_jax.learner.state import Batch, State
 
 

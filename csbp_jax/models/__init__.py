@@ -23,9 +23,11 @@ from csbp_jax.models import (
 )
 from csbp_jax.models.base import Network
 from csbp_jax.models.basic import Dense, Recurrent, SmallConv
-from csbp_jax.models.streaming import stream as stream
+from csbp_jax.models.streaming import stream
 from csbp_jax.neurons import psn
 from csbp_jax.neurons.plif import PLIF, Scaled
+
+__all__ = ["NETWORKS", "NEURONS", "build", "layer_names", "neuron", "options_of", "stream", "tap_names"]
 
 NETWORKS: dict[str, tuple[Callable[..., Network], str]] = {
     "small_conv": (SmallConv, "convolutions and pooling; the length of features is their number"),

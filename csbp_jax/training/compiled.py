@@ -29,7 +29,7 @@ WITHOUT_PROGRAM: tuple[str, ...] = (
     *("weights", "weights_table", "patience", "loss_limit", "log_every", "checkpoint_every"),
     *("eval_batch_size", "data.dir", "data.workers", "data.threads", "data.buckets", "deterministic"),
 )
-"""Fields of a config that no compiled program depends on."""
+"""Fields of a config that no compiled program depends on, unless a user's own function reads them."""
 
 
 class _shared(functools.cached_property[Result]):
@@ -241,7 +241,8 @@ class CompiledRun:
         """Return the recipe, with own functions called with the traced values if any takes them."""
         if not self.own.with_hparams:
             return self.recipe
-        values = learner.complete_hyperparameters(hparams, self.config, self.steps_per_epoch)
+        defaults = learner.hyperparameters(self.config, self.steps_per_epoch)
+        values = learner.complete_hyperparameters(hparams, defaults)
         return _recipe(self.config, self.own, self.steps_per_epoch, self.mesh, values)
 
     def _rows(self, batch_size: int) -> NDArray[np.intp]:
@@ -336,6 +337,8 @@ def compile_run(
 
 def with_programs_of(config: Config, own: Own = Own()) -> Config:
     """Return a config that is equal for two configs whose training has the same programs."""
+    if set(own.plugins) - {"data"}:
+        return build.without_traced(config, own)  # own functions may read any other field
     defaults, without = flatten(Config()), WITHOUT_PROGRAM
     if config.optimizer.schedule == "constant" and not config.data.mix_off_epochs:
         without = (*without, "epochs")

@@ -1,5 +1,7 @@
 """Signs that training has failed: a task loss far above its start, and layers that never or always fire.
 
+Steps that are not finite are skipped by ``learner/step.py``, and three in a row end the run in ``monitor.py``.
+
 What a run must remember across a resume is in its rows of ``metrics.jsonl``.
 """
 

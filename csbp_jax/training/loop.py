@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from csbp_jax import configs, data, weights
-from csbp_jax.config import Config, ConfigError, check, to_json
+from csbp_jax import configs, data
+from csbp_jax.config import Config, ConfigError, to_json
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files, multihost, profiling, seals
@@ -18,7 +18,6 @@ from csbp_jax.training import build, run_dir, run_json, selection, session
 from csbp_jax.training.checkpoint import checkpoint, location
 from csbp_jax.training.compiled import compile_run
 from csbp_jax.training.plugins import Own, plugin_run_name
-from csbp_jax.training.resolved import Splits, resolve
 from csbp_jax.training.session import Job
 
 
@@ -125,19 +124,6 @@ def _opened(
         yield pathlib.Path(folder), of_folder | {"check_in_place": check_in_place}, result
 
 
-def load(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[Config, Splits, str, weights.Plan | None]:
-    """Return the config with what the data determine, their splits and fingerprint, and the file of initial weights.
-
-    Raises:
-      ConfigError: a value is impossible, or the data or the file cannot be read or do not fit.
-    """
-    check(config)
-    plan = None if own.model else weights.plan(config)
-    splits, fingerprint = build.load_data(config, own, data_dir)
-    resolved = resolve(config, splits)
-    return resolved, splits, fingerprint, plan and weights.matched(plan, resolved.model)
-
-
 def _prepare(
     config: Config, own: Own, data_dir: str | pathlib.Path, profile: str, checkpoints: str | None, console: Console
 ) -> tuple[Callable[..., Job], Config, str, list[str]]:
@@ -151,7 +137,7 @@ def _prepare(
     # One host alone may lack gcsfs.
     steps_traced = multihost.all_succeed(parse_options)
     # Process 0 first, for caches of data that many processes would make at once.
-    resolved, splits, fingerprint, plan = multihost.host0_first(lambda: load(config, own, data_dir))
+    resolved, splits, fingerprint, plan = multihost.host0_first(lambda: build.load(config, own, data_dir))
     if jax.default_backend() == "cpu" and (small := configs.small_preset(resolved.data.name, resolved.model.name)):
         # Before the minutes that compiling takes there.
         text = f"{resolved.model.name} is a network of the literature, meant for accelerators; on a CPU, "

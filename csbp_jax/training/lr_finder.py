@@ -20,8 +20,8 @@ from csbp_jax.config import Config, ConfigError
 from csbp_jax.reporting import plots_training
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files, preemption
+from csbp_jax.training.build import load
 from csbp_jax.training.compiled import CompiledRun, compile_run, initial_state
-from csbp_jax.training.loop import load
 from csbp_jax.training.plugins import Own, plugin_run_name
 
 _MEMORY = 0.9  # of the smoothed loss, a step

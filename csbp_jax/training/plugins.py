@@ -7,8 +7,8 @@ import inspect
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from csbp_jax.config import Config, ConfigError, run_name
 
@@ -21,6 +21,9 @@ PLUGINS = ("data", "neuron", "model", "loss", "term", "control")
 @dataclasses.dataclass(frozen=True)
 class Own:
     """Functions that build what is not of the package. Each is called again for each config.
+
+    What one reads beside its config, such as a global variable, is compiled in at its first call for a config: define
+    the function again after a change.
 
     One that names a parameter ``hparams`` gets the traced values there (:func:`csbp_jax.learner.hyperparameters`), and
     is called within each trace; ``data`` cannot.
@@ -72,31 +75,6 @@ class Own:
             return {}
         file = {"file": os.path.abspath(self.file), "sha256": sha256(self.code)} if self.code else {}
         return {"parts": list(self.plugins), **file}
-
-
-Section = TypeVar("Section")
-
-
-def without(config: Section, fields: Iterable[str]) -> Section:
-    """Return a config as functions see it that serve several values of some fields: to read one of these is an error.
-
-    Raises:
-      AttributeError: of the config that is returned: a function reads such a field.
-    """
-    for field in fields:
-        config = _without(config, field, field)
-    return config
-
-
-def _without(config: Any, field: str, name: str) -> Any:
-    def refuse(_: Any) -> None:
-        raise AttributeError(f"{name}: runs that differ in it share this function; see hparams in docs/own.md")
-
-    first, _, rest = field.partition(".")
-    kind = type(config) if rest else type(type(config).__name__, (type(config),), {first: property(refuse)})
-    seen: Any = object.__new__(kind)
-    vars(seen).update(vars(config), **({first: _without(getattr(config, first), rest, name)} if rest else {}))
-    return seen
 
 
 def plugin_run_name(config: Config, own: Own) -> str:

@@ -18,11 +18,11 @@ from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware, multihost, profiling, seals
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.training import metrics_log, selection
+from csbp_jax.training.build import Splits
 from csbp_jax.training.checkpoint import checkpoint, location
 from csbp_jax.training.compiled import CompiledRun, initial_state
 from csbp_jax.training.metrics_log import Row
 from csbp_jax.training.monitor import Outputs, TrainingMonitor, empty_progress
-from csbp_jax.training.resolved import Splits
 
 
 @jax.tree_util.register_dataclass

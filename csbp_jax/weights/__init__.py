@@ -69,16 +69,14 @@ class Plan(NamedTuple):
     fitted: tuple[Table, dict[str, str]] | None
 
 
-def plan(config: configuration.Config) -> Plan | None:
-    """Read the checkpoint of a config, ``weights``, before its data are; None if it names none.
+def plan(config: configuration.Config) -> Plan:
+    """Read the checkpoint that a config names, ``weights``, before its data are.
 
     Whether it fits is checked at once only if the config states the input shape and the number of classes.
 
     Raises:
       ConfigError: as :func:`load`, or the table of names, ``weights_table``, cannot be read.
     """
-    if not config.weights:
-        return None
     read = _read(config.weights, user_table.read(config.weights_table) if config.weights_table else None)
     return matched(read, config.model) if config.model.input_shape and config.model.classes else read
 

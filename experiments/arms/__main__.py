@@ -23,15 +23,12 @@ import pandas as pd
 from csbp_jax import Experiment, RunTable, controls, models
 from csbp_jax.data import Drawn
 from csbp_jax.experiment import Arm, Training
-from csbp_jax.experiment.fields import key
-from csbp_jax.experiment.store import Block, Store
 from csbp_jax.learner import optimizer
-from csbp_jax.reporting.terminal import make_console
 from csbp_jax.runs.reading import COLUMNS
 from csbp_jax.runtime import files, sharding
-from csbp_jax.training import flip_meter, run_dir
+from csbp_jax.training import flip_meter
+from csbp_jax.training.build import resolve
 from csbp_jax.training.compiled import compile_run
-from csbp_jax.training.resolved import resolve
 from experiments import study
 from experiments.arms import page
 from experiments.arms.page import WIDTHS
@@ -139,19 +136,6 @@ def experiment(name: str, kind: str, base: Training, units: Mapping[str, Any], d
     return Experiment(base, arms, tuned=draw_setting, tries=TRIES, draws=draws, tuning_seeds=TUNING_SEEDS, seeds=seeds)
 
 
-def restore(rows: pd.DataFrame, base: Training, folder: pathlib.Path) -> None:
-    """Put committed runs into the folder of an experiment, which then does not train them."""
-    with run_dir.open_run(folder.parent, base.content(), folder.name, False, make_console(), own=base.own, wait=True):
-        (folder / "blocks").mkdir(exist_ok=True)
-    store = Store(folder, print)
-    for setting, runs in rows.drop_duplicates([*FIELDS, "seed"]).groupby(list(FIELDS), sort=False):
-        fields = base.canonical(dict(zip(FIELDS, setting, strict=True)))
-        runs = runs.set_index("seed")
-        block = store.missing(Block(key(fields), tuple(map(int, runs.index))))
-        if block.seeds:
-            store.write(block, fields, {name: runs.loc[list(block.seeds), name] for name in MEASURES}, {})
-
-
 def rows_of(table: RunTable, base: Training) -> pd.DataFrame:
     """The rows of a table that are committed; a field that is missing is equal in all of its runs."""
     common = base.describe({})
@@ -172,10 +156,9 @@ def run(name: str, kinds: Sequence[str], draws: int, data_dir: str, out: pathlib
         folder = study.WORK / "arms" / page.slug(f"{name} {kind}")
         for count in [*range(STEP, draws, STEP), draws]:
             rows, start = page.read(file), time.process_time()
-            if len(rows):
-                same = rows["arm"].isin(KINDS[kind]) | (rows["chaos.z0"] == 0)
-                restore(rows[same], base, folder)
-            table = experiment(name, kind, base, units[name], count).run(folder)
+            same = rows["arm"].isin(KINDS[kind]) | (rows["chaos.z0"] == 0)
+            known = rows.loc[same, ["seed", *FIELDS, *MEASURES]] if len(rows) else None
+            table = experiment(name, kind, base, units[name], count).run(folder, known=known)
             rows = rows[~rows["arm"].isin(KINDS[kind])]
             write(file, pd.concat([rows, rows_of(table, base)]))
             spent = round(time.process_time() - start)

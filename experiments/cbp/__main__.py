@@ -102,9 +102,7 @@ def compare(content: Content) -> Content:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "cbp/published")
-    parser.add_argument("--tuning", type=int, default=64)
-    parser.add_argument("--starts", type=int, default=1024)
+    parser = study.make_parser(__doc__, "cbp/published", tuning=64, starts=1024)
     options = parser.parse_args(arguments)
     file = options.out / "cbp.json"
     content = study.resume(parser, file, {"tuning": options.tuning, "starts": options.starts}, {})

@@ -25,7 +25,6 @@ from experiments.cbp import conditions
 from experiments.cbp.conditions import Condition, stacked
 from experiments.cbp.net import I0, INPUTS, Kind, Setting, start, step, strength
 from experiments.statistics import (
-    EACH_SIDE,
     bits,
     compare_solved,
     equivalence_of_shares,
@@ -44,6 +43,8 @@ GRID_SEEDS, TEST_SEEDS = 300_000, 700_000
 STRENGTHS = [float(z) for z in np.geomspace(3, 24, 12)]
 RELEASED = min(STRENGTHS, key=lambda z: abs(z - 12))
 MARGIN = 0.03
+EACH_SIDE = 20
+"""Fewest values on either side from which a bootstrap shows their spread."""
 CBP, PERIOD_2, ALTERNATING, PLAIN = "CBP", "held in period 2", "S20 + alternating", "plain descent"
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -358,9 +359,7 @@ def rises_of(table: RunTable) -> dict[str, list[float]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "cbp/overshoot")
-    for name, size in (("grid", 1024), ("rises", 512), ("starts", 4096)):
-        parser.add_argument(f"--{name}", type=int, default=size)
+    parser = study.make_parser(__doc__, "cbp/overshoot", grid=1024, rises=512, starts=4096)
     options = parser.parse_args(arguments)
     folder = study.WORK / "cbp_overshoot"
     content: Content = {name: getattr(options, name) for name in ("grid", "rises", "starts")}

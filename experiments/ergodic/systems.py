@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from csbp_jax import configs, data, learner
 from csbp_jax.config import Chaos, Optimizer, replaced
 from csbp_jax.instruments import training_map
-from csbp_jax.training.resolved import resolve
+from csbp_jax.training.build import resolve
 from experiments import one_neuron
 from experiments.cbp import net as cbp
 from experiments.study import to_float64

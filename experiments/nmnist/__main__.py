@@ -248,8 +248,7 @@ def _row(axes: Any, y: int, values: Array, interval: Sequence[float | None], col
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "nmnist", data_dir=True)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = study.make_parser(__doc__, "nmnist", data_dir=True, seeds=3)
     parser.add_argument("--pilots", action="store_true")
     options = parser.parse_args(arguments)
     with study.one_line_errors(parser):

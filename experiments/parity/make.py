@@ -84,8 +84,8 @@ def chaos_loss(net: nn.Module, chaos: Chaos, step: int) -> torch.Tensor:
         if chaos.cut:
             low, high = (torch.full_like(h, edge) for edge in chaos.cut)
             h = torch.where(h >= high, high, torch.where(h <= low, low, h))
-        h = h / chaos.scale
-        term = -(chaos.target * F.logsigmoid(h) + (1 - chaos.target) * F.logsigmoid(-h)).mean()
+        u = h / chaos.scale
+        term = -(chaos.target * F.logsigmoid(u) + (1 - chaos.target) * F.logsigmoid(-u)).mean()
         total = total + z0 * chaos.beta**step * term
     return total
 

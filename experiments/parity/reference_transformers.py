@@ -18,11 +18,12 @@ class TokenLayer(Layer):
         h = self.dense(x)
         self.tensors: dict[str, torch.Tensor] = {"dense": h}
         # As an image of one column, since norms have channels before space.
-        h = self.norm(h.transpose(2, 3).contiguous()[..., None])[..., 0].transpose(2, 3)
-        self.tensors["norm"] = h
-        if hasattr(self, "neuron"):
-            h, self.tensors["membrane"], self.tensors["membrane_pre"] = self.neuron(h)
-        return h
+        current = self.norm(h.transpose(2, 3).contiguous()[..., None])[..., 0].transpose(2, 3)
+        self.tensors["norm"] = current
+        if not hasattr(self, "neuron"):
+            return current
+        spikes, self.tensors["membrane"], self.tensors["membrane_pre"] = self.neuron(current)
+        return spikes
 
 
 class Transformer(Net):

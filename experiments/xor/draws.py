@@ -171,13 +171,8 @@ def draw(draws: Content, out: pathlib.Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "xor/tuned")
+    parser = study.make_parser(__doc__, "xor/tuned", draws=8, tries=24, tuning=256, starts=1024, steps=5000)
     parser.add_argument("--extrinsic", action="store_true")
-    parser.add_argument("--draws", type=int, default=8)
-    parser.add_argument("--tries", type=int, default=24)
-    parser.add_argument("--tuning", type=int, default=256)
-    parser.add_argument("--starts", type=int, default=1024)
-    parser.add_argument("--steps", type=int, default=5000)
     options = parser.parse_args(arguments)
     if options.draws * options.tries < TRIES[0]:
         parser.error(f"--draws, --tries: {TRIES[0]} settings or more in all, of which the best is expected")
@@ -199,4 +194,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    study.run(main)

@@ -9,7 +9,6 @@ Reads the setting of plain backpropagation from docs/results/xor/tuned/tuned.jso
 import argparse
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ from experiments.xor.tuned import result_of, rises
 MODULE = "python -m experiments.xor.escape"
 
 SEEDS, MOST, BLOCK, MARGIN = 1_000_000, 20_480, 1024, 0.03
+SIZES: dict[str, Any] = {"tries": 16, "tuning": 256, "stuck": 1024, "rises": 512, "steps": 5000}
 UNTUNED = Setting()
 
 
@@ -164,14 +164,10 @@ def run_group(group: str, setting: Setting, options: argparse.Namespace) -> Cont
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "xor/escape")
-    sizes = (("tries", 16), ("tuning", 256), ("stuck", 1024), ("rises", 512), ("steps", 5000))
-    for name, size in sizes:
-        parser.add_argument(f"--{name}", type=int, default=size)
-    parser.add_argument("--tuned", type=pathlib.Path, default=study.RESULTS / "xor" / "tuned" / "tuned.json")
+    parser = study.make_parser(__doc__, "xor/escape", **SIZES)
     options = parser.parse_args(arguments)
-    earlier = study.read(parser, options.tuned, "python -m experiments.xor.tuned")
-    content: Content = {name: getattr(options, name) for name, _ in sizes}
+    earlier = study.read(parser, study.RESULTS / "xor" / "tuned" / "tuned.json", "python -m experiments.xor.tuned")
+    content: Content = {name: getattr(options, name) for name in SIZES}
     tuned = Setting(**earlier["conditions"]["plain backpropagation"]["setting"])
     groups = {"tuned": tuned, "untuned": UNTUNED}
     content["groups"] = {group: run_group(group, setting, options) for group, setting in groups.items()}

@@ -47,6 +47,7 @@ TUNING_SEEDS, TEST_SEEDS = 200_000, 600_000
 PRIMARY = {"drift": 0.01, "chaos term in 10 sub-steps": 0.01, "plain backpropagation": 0.02}
 """Conditions of the primary family, with the margins of their equivalence to CSBP."""
 PRIMARY_FIRST = ("CSBP", *PRIMARY)
+SIZES: dict[str, Any] = {"tries": 24, "tuning": 1024, "starts": 4096, "rises": 1024, "steps": 5000}
 
 
 def experiment(
@@ -180,15 +181,10 @@ def report(content: Content, out: pathlib.Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "xor/tuned")
-    parser.add_argument("--tries", type=int, default=24)
-    parser.add_argument("--tuning", type=int, default=1024)
-    parser.add_argument("--starts", type=int, default=4096)
-    parser.add_argument("--rises", type=int, default=1024)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser = study.make_parser(__doc__, "xor/tuned", **SIZES)
     parser.add_argument("--secondary", nargs="*", choices=list(CONDITIONS), default=list(CONDITIONS), metavar="NAME")
     options = parser.parse_args(arguments)
-    sizes = {name: getattr(options, name) for name in ("tries", "tuning", "starts", "rises", "steps")}
+    sizes = {name: getattr(options, name) for name in SIZES}
     tuning, test = TUNING_SEEDS + np.arange(options.tuning), TEST_SEEDS + np.arange(options.starts)
     names = dict.fromkeys((*PRIMARY_FIRST, *options.secondary))
     planned = experiment(names, options.steps, options.tries, tuning.tolist(), test.tolist())

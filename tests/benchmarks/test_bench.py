@@ -217,7 +217,7 @@ def test_a_run_alone_makes_as_many_steps_as_a_loop_over_members(how, count, monk
     for name in ("data.load", "compiled.compile_run", "Members", "member_mesh"):
         monkeypatch.setattr(f"benchmarks.ours_runs.{name}", mock.MagicMock(return_value=run))
     monkeypatch.setattr(ours_runs.data, "train_batches", lambda *_: iter([{"x": np.zeros((2, 1))}]))
-    monkeypatch.setattr(ours_runs.resolved, "resolve", lambda config, parts: config)
+    monkeypatch.setattr(ours_runs.build, "resolve", lambda config, parts: config)
     (once,) = ours_runs.members(to_json(sweeps.DIGITS), 3, how).stages
     once()
     assert run.train_step.call_count + run.step.call_count == count
@@ -323,31 +323,6 @@ def test_targets_are_met_missed_or_not_measured(monkeypatch):
     assert result.count("not measured") == len(list(targets.rows())) - 3
     result = targets.page({"machine": "A", "processes": {"times_less": 5.9}})
     assert "| 5.9 | met | processes |" in result
-
-
-def test_a_reason_has_the_numbers_of_the_page():
-    def programs(**ms):
-        ours = ms["ours"]
-        return {n: {"ms": spread(np.array([m])), "over_ours": spread(np.array([m / ours]))} for n, m in ms.items()}
-
-    content = {"machine": "A", "steps": {"CNN7": {"programs": programs(ours=200.0, spikingjelly=180.0)}}}
-    name = "SpikingJelly over ours, training step of CNN7"
-    assert f"- {name}: not measured" in targets.page(content | {"convolutions": {}})
-    content["convolutions"] = {"CNN7": {"stages": {"all": programs(ours=150.0, torch=120.0)}}}
-    result = targets.page(content)
-    assert "its convolutions alone take 150 ms of our 200, and in torch 120 of SpikingJelly's 180" in result
-    assert "all else takes 50 and 60 ms" in result
-
-
-def test_the_cost_of_sums_over_time_is_that_of_the_row():
-    def row(fixed, learned):
-        stages = {"lif": (1.0, fixed), "lif, learned decay and threshold": (1.0, learned)}
-        return {name: {"stages_ns": [{"median": ns} for ns in both]} for name, both in stages.items()}
-
-    content = {"neuron": {"T=4": row(1.0, 3.0), "T=16": row(1.0, 2.5), "T=100": row(0.5, 1.5)}}
-    for label, ratio in (("T=4", "2.0"), ("T=16", "1.5")):
-        reason = targets.reason(f"the same with gradients of decay and threshold, {label}", content)
-        assert f"that costs {ratio} times as much an element here" in reason
 
 
 def test_a_page_says_which_parts_were_measured_on_another_machine():

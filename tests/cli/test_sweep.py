@@ -8,7 +8,6 @@ import pytest
 
 from csbp_jax import configs
 from csbp_jax.cli import main, sweep_commands
-from csbp_jax.config import ConfigError
 from csbp_jax.experiment import system
 from csbp_jax.runs import RunTable
 from csbp_jax.runs.run import tested_columns as columns_of
@@ -64,28 +63,6 @@ def trained(monkeypatch):
 )
 def test_words_of_a_grid(text, grid):
     assert sweep_commands.parse_grid(DIGITS, text) == grid
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("chaos.z0=0,10; seed=0:2", "GRID: chaos.z0: '10;' is not possible (--grid)"),
-        ("chaos.z0.conv1.membrane=x", "GRID: chaos.z0: 'x' is not possible (--grid)"),
-        ("epochs=many", "GRID: epochs: 'many' is not possible (--grid)"),
-        ("optimizer.lr=1e", "GRID: optimizer.lr: '1e' is not possible (--grid)"),
-        ("seed=-1:2", "GRID: seed: '-1:2' is not possible (--grid)"),
-    ],
-)
-def test_a_wrong_value_of_a_grid_is_named_in_our_words(text, message):
-    with pytest.raises(ConfigError) as error:
-        sweep_commands.parse_grid(DIGITS, text)
-    assert str(error.value) == message
-
-
-@pytest.mark.parametrize("text", ["2/2", "-1/2", "1", "1/0", "a/b", "1/2/3"])
-def test_an_impossible_shard_is_refused(text):
-    with pytest.raises(ConfigError, match=re.escape(f"--shard: {text!r} is not possible; write INDEX/COUNT")):
-        sweep_commands.parse_shard(text)
 
 
 def test_a_sweep_answers_first_and_writes_its_tables(sweep, tmp_path):

@@ -110,18 +110,15 @@ def test_flip_is_exact_and_even(outputs):
     assert abs(mirrored.mean() - 0.5) < 5 * math.sqrt(0.25 / len(KEYS))
 
 
-def test_crop_takes_every_window_of_the_padded_frame(outputs):
-    windows = {(down, right): shifted(X, down, right) for down in range(-4, 5) for right in range(-4, 5)}
-    matches = [[at for at, w in windows.items() if np.array_equal(out, w)] for out in outputs["crop"]]
+@pytest.mark.parametrize(
+    ("name", "most", "moved"), [("crop", 4, shifted), ("roll", 5, lambda x, *by: np.roll(x, by, (1, 2)))]
+)
+def test_a_crop_takes_every_window_of_the_padded_frame_and_a_roll_is_cyclic(outputs, name, most, moved):
+    ways = range(-most, most + 1)
+    windows = {(down, right): moved(X, down, right) for down in ways for right in ways}
+    matches = [[at for at, w in windows.items() if np.array_equal(out, w)] for out in outputs[name]]
     assert all(len(at) == 1 for at in matches)
-    assert {at[0][0] for at in matches} == {at[0][1] for at in matches} == set(range(-4, 5))
-
-
-def test_roll_is_cyclic_by_up_to_five_pixels(outputs):
-    rolls = {(i, j): np.roll(X, (i, j), (1, 2)) for i in range(-5, 6) for j in range(-5, 6)}
-    matches = [[at for at, r in rolls.items() if np.array_equal(out, r)] for out in outputs["roll"]]
-    assert all(len(at) == 1 for at in matches)
-    assert {at[0][0] for at in matches} == {at[0][1] for at in matches} == set(range(-5, 6))
+    assert {at[0][0] for at in matches} == {at[0][1] for at in matches} == set(ways)
 
 
 rotated, sheared = jax.jit(augment.rotated), jax.jit(augment.sheared)

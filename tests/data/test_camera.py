@@ -175,11 +175,14 @@ def test_what_is_recorded_changes_with_the_version_only():
     assert (digits_events.VERSION, crc) == (3545999464, 1417951786)
 
 
-def test_another_version_is_other_data(tmp_path, monkeypatch):
-    config = configs.load("digits_events")
-    before = digits_events._parameters(config), digits_events.fingerprint(config, tmp_path)
+def test_another_version_is_other_data(cheap, capsys, monkeypatch):
+    monkeypatch.setattr(digits_events, "recording", cheap_recording)
+    config, folder, _ = cheap
+    before = digits_events.fingerprint(config, folder)
     monkeypatch.setattr(digits_events, "VERSION", 1)
-    assert digits_events._parameters(config) != before[0] and digits_events.fingerprint(config, tmp_path) != before[1]
+    digits_events.load(config, folder)
+    assert capsys.readouterr().err == "digits_events: making 1797 recordings, once\n"
+    assert digits_events.fingerprint(config, folder) != before
 
 
 def test_a_linear_map_separates_the_digits():

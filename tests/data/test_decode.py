@@ -1,6 +1,5 @@
 """Decoding: all decoders give the same pixels, every kind of image becomes RGB, damage names the record."""
 
-import io
 import pathlib
 import re
 
@@ -12,19 +11,13 @@ import csbp_jax
 from csbp_jax.config import ConfigError
 from csbp_jax.data.images import decode
 from tests.support import hostile_files
-from tests.support.formats import encoded, photo
+from tests.support.formats import encoded, photo, saved
 
 PIXELS = photo(0)
 GREY = PIXELS[..., 0]
 DECODERS = list(dict.fromkeys([decode.by_pillow, decode.FASTEST]))
 EXIF = Image.Exif()
 EXIF[0x112] = 6  # to be displayed rotated by 90 degrees
-
-
-def saved(image, form, **options):
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
 
 
 @pytest.fixture(params=DECODERS, ids=lambda decoder: decoder.__name__)
@@ -56,14 +49,14 @@ def test_grey_jpeg(decoder):
 
 def test_cmyk_jpeg(decoder):
     image = Image.fromarray(PIXELS).convert("CMYK")
-    pixels = decode.decode(saved(image, "JPEG", quality=95), "a", decoder)
+    pixels = decode.decode(saved(image.save, "JPEG", quality=95), "a", decoder)
     assert np.abs(pixels.astype(int) - PIXELS).mean() < 4
 
 
 @pytest.mark.parametrize("kind", ["RGB", "RGBA", "L", "LA", "P", "1"])
 def test_png_whatever_its_name(decoder, kind):
     image = Image.fromarray(PIXELS).convert(kind)
-    pixels = decode.decode(saved(image, "PNG"), "a.JPEG", decoder)
+    pixels = decode.decode(saved(image.save, "PNG"), "a.JPEG", decoder)
     np.testing.assert_array_equal(pixels, np.asarray(image.convert("RGB")))
 
 
@@ -106,7 +99,7 @@ def test_images_are_opened_in_named_formats_only():
 
 @pytest.mark.parametrize("form", decode.FORMATS)
 def test_formats_that_are_read(form, decoder):
-    pixels = decode.decode(saved(Image.fromarray(PIXELS), form), "a.png", decoder)
+    pixels = decode.decode(saved(Image.fromarray(PIXELS).save, form), "a.png", decoder)
     assert pixels.shape == PIXELS.shape and np.abs(pixels.astype(int) - PIXELS).mean() < 12
 
 

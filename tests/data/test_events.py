@@ -28,16 +28,13 @@ from csbp_jax.data.images.preparation import _raw_files
 from csbp_jax.data.images.records import TFDS
 from csbp_jax.data.splits import stratified
 from tests.support.event_formats import aedat, aedat4, gesture, nmnist, recording, shd, tarred, trees, zipped
+from tests.support.formats import quiet
 from tests.support.server import serving
 
 URLOPEN = urllib.request.urlopen
 NAMES = ["nmnist", "ncaltech101", "dvs_gesture", "cifar10_dvs", "cifar10_dvs_aedat", "shd", "ssc", "fsdd"]
 SOUND = {"shd": 700, "ssc": 700, "fsdd": 64}
 OF_TONIC = [name for name in NAMES if name not in ("cifar10_dvs_aedat", "fsdd")]
-
-
-def quiet(stage, done, total):
-    assert 0 <= done <= total
 
 
 def config(name, T=3, **data):

@@ -25,10 +25,7 @@ from csbp_jax.data.download import locks
 from csbp_jax.data.images import preparation, readers, records, sources
 from csbp_jax.data.images.decode import decode
 from tests.support import formats
-
-
-def quiet(stage, done, total):
-    assert 0 <= done <= total
+from tests.support.formats import quiet
 
 
 def prepare(name, raw, folder, **options):

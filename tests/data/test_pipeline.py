@@ -7,7 +7,6 @@ import os
 import pathlib
 import pickle
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from csbp_jax.config import Config, ConfigError, replaced
 from csbp_jax.data import pipeline
 from csbp_jax.data.source import UserSource
 from csbp_jax.data.user import arrays
+from tests.support import processes
 
 SEED, BATCH = 11, 16
 
@@ -312,12 +312,9 @@ def test_a_source_that_threads_read_in_turn_can_be_pickled():
 
 @pytest.mark.slow
 def test_two_distributed_processes_get_the_batches_of_a_single_process(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     repository = pathlib.Path(__file__).parents[2]
     script = repository / "tests" / "support" / "distributed_batches.py"
-    line = [sys.executable, str(script), str(port), "2"]
+    line = [sys.executable, str(script), str(processes.free_port()), "2"]
     outs = [tmp_path / f"{process}.npz" for process in range(2)]
     running = [
         subprocess.Popen([*line, str(i), str(out)], env={**os.environ, "PYTHONPATH": str(repository)})

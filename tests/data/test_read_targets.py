@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from csbp_jax import data
-from csbp_jax.cli import main
 from csbp_jax.config import Config, ConfigError, Loss
 from csbp_jax.data.buckets import Buckets
 from csbp_jax.data.source import ArraySource, UserSource
@@ -291,11 +290,3 @@ def test_a_wrong_table_is_one_line(kind, tmp_path):
     with pytest.raises(ConfigError, match=message) as error:
         load(folder, tmp_path, **loss)
     assert "\n" not in str(error.value) and "x" in str(error.value)
-
-
-def test_a_folder_without_a_table_is_refused_for_values(tmp_path, capsys):
-    write(tmp_path / "x", "")
-    (tmp_path / "x" / "labels.csv").unlink()
-    line = f"train folder --data.dir {tmp_path / 'x'} --loss.task value --loss.name mse --model.classes 0"
-    assert main.main(line.split()) == 2
-    assert "has no labels.csv, which targets of loss.task value need" in capsys.readouterr().err

@@ -14,8 +14,7 @@ from PIL import Image
 
 from csbp_jax import data
 from csbp_jax.cli.main import main
-from csbp_jax.config import Config, ConfigError, Data, Model
-from csbp_jax.config.forms import run_name
+from csbp_jax.config import Config, ConfigError, Data, Model, run_name
 from csbp_jax.data.images import augment, records, reduced
 from csbp_jax.data.images.decode import decode
 from csbp_jax.data.user import prediction_inputs

@@ -11,10 +11,7 @@ from csbp_jax.config import Config, ConfigError, Data, Model
 from csbp_jax.data.events import cochlea, preparation, recordings, sources, spoken_digits
 from csbp_jax.data.user import prediction_inputs
 from tests.support.event_formats import tarred, trees, voice, wav
-
-
-def quiet(stage, done, total):
-    pass
+from tests.support.formats import quiet
 
 
 def config(name, T=3, **fields):

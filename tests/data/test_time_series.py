@@ -11,14 +11,10 @@ from csbp_jax.config import ConfigError
 from csbp_jax.data.series import readers, sources
 from csbp_jax.data.user import prediction_inputs
 from tests.support import event_formats, series_formats
-from tests.support.formats import zipped
+from tests.support.formats import quiet, zipped
 
 THREE_CHANNELS = {"X": [np.ones((20, 3))], "y": [0], "subject": [1]}
 TABLE = "vega_datasets/_data/seattle-weather.csv"
-
-
-def quiet(stage, done, total):
-    pass
 
 
 def prepared(name, folder, **options):
@@ -115,23 +111,6 @@ def test_damaged_files_are_named(tmp_path, name, file, content, words):
     (tmp_path / file).write_bytes(content)
     with pytest.raises(ConfigError, match=f"{file}: cannot be read .*{words}.*fetch it again"):
         sources.prepare(name, tmp_path, tmp_path, verify=False, show=quiet)
-
-
-@pytest.mark.parametrize(
-    ("name", "field", "value"),
-    [
-        ("watch", "data.size", (8, 8)),
-        ("watch", "model.time_steps", 2),
-        ("watch", "loss", {"task": "value", "name": "mse"}),
-        ("seattle_weather", "model.time_steps", readers.DAYS + 1),
-        ("seattle_weather", "loss", {"task": "class", "name": "rate"}),
-    ],
-)
-def test_options_that_are_not_possible(tmp_path, name, field, value):
-    _, config, _ = prepared(name, tmp_path, **({"samples": range(900, 1000)} if name == "watch" else {}))
-    fields = {f"{field}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {field: value}
-    with pytest.raises(ConfigError, match=next(iter(fields))):
-        data.load(config.replace(**fields), tmp_path)
 
 
 def test_what_was_not_verified_is_prepared_from_verified_files(tmp_path):

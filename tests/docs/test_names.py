@@ -43,3 +43,11 @@ def test_names_in_the_pages_exist():
 def test_a_name_that_is_gone_is_found():
     assert exists("dynamics.lyapunov") and exists("csbp_jax.load") and exists("csbp_jax.export.export")
     assert not exists("dynamics.gone") and not exists("gone.lyapunov")
+
+
+def test_modules_of_the_public_page_say_which_of_their_names_are_public():
+    page = (ROOT / "docs" / "api.md").read_text()
+    modules = re.findall("`(csbp_jax[a-z.]*)`", "".join(re.findall(r"^\| `.*?` \|", page, re.MULTILINE)))
+    assert len(modules) == 14
+    for module in map(importlib.import_module, modules):
+        assert [name for name in module.__all__ if not hasattr(module, name)] == [], module

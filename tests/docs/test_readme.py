@@ -24,6 +24,11 @@ def test_the_readme_has_three_python_examples_in_800_words():
     assert len(BLOCKS) == 3 and len(README.split()) <= 800
 
 
+@pytest.mark.parametrize(("page", "most"), [("lab", 3100), ("using", 2831), ("scale", 2071)])
+def test_the_longest_guides_stay_at_half_of_their_former_words(page, most):
+    assert len((ROOT / "docs" / f"{page}.md").read_text().split()) <= most
+
+
 def test_commands_of_the_readme_exist():
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     shell = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)) + "\n".join(re.findall("`[^`\n]+`", README))

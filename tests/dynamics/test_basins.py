@@ -1,7 +1,5 @@
 """Uncertainty exponent and basin entropies of grids whose boundary has a known dimension."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -80,8 +78,6 @@ def test_a_single_basin_has_no_boundary():
     constant = np.full((64, 64), 6)
     entropy = dynamics.basin_entropy(constant)
     assert (entropy.entropy, entropy.boundary_share) == (0, 0) and np.isnan(entropy.boundary_entropy)
-    with pytest.raises(ValueError, match="the grid has no boundary to measure"):
-        dynamics.uncertainty_exponent(constant)
 
 
 def test_a_boundary_in_one_block_has_no_standard_error():
@@ -89,23 +85,3 @@ def test_a_boundary_in_one_block_has_no_standard_error():
     labels[20, 20] = 1
     measured = dynamics.uncertainty_exponent(labels, (1, 2))
     assert measured.alpha == pytest.approx(0) and np.isnan(measured.stderr)
-
-
-UNFIT: dict[str, tuple[Any, Any]] = {
-    r"labels are int64 \[9\]; pass integers \[rows, columns\]": (np.zeros(9, int), (1, 2)),
-    r"labels are float64 \[64, 64\]": (np.zeros((64, 64)), (1, 2)),
-    r"offsets \(1,\); pass two or more": (np.zeros((64, 64), int), (1,)),
-    r"offsets \(2, 1\)": (np.zeros((64, 64), int), (2, 1)),
-    r"offsets \(0, 1\)": (np.zeros((64, 64), int), (0, 1)),
-    "grid is 64 x 39, but an offset of 16 needs 40 points per axis; pass small": (np.zeros((64, 39), int), (1, 16)),
-    "box 1; allowed are 2 to 39, the shorter side of the grid": (np.zeros((64, 39), int), 1),
-    "box 40; allowed are 2 to 39": (np.zeros((64, 39), int), 40),
-}
-
-
-@pytest.mark.parametrize("message", UNFIT)
-def test_grids_that_cannot_be_measured(message):
-    labels, size = UNFIT[message]
-    measure: Any = dynamics.basin_entropy if isinstance(size, int) else dynamics.uncertainty_exponent
-    with pytest.raises(ValueError, match=message):
-        measure(labels, size)

@@ -341,19 +341,6 @@ def test_many_runs_of_a_map_have_all_exponents_of_separate_calls(x64):
         np.testing.assert_allclose(finite[k], of_sizes, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "measure",
-    [
-        dynamics.lyapunov_many,
-        functools.partial(dynamics.finite_size_many, deltas=DELTAS),
-        dynamics.annealed_rises,
-    ],
-)
-def test_a_misspelt_option_of_many_runs_is_an_error(measure):
-    with pytest.raises(TypeError, match="warm_up"):
-        measure(logistic, jnp.array([0.3]), steps(20), warm_up=10)
-
-
 def test_separation_follows_the_map_in_all_readouts(x64):
     matrix = jnp.diag(jnp.array([2.0, 0.5]))
     distances = dynamics.separation(
@@ -404,8 +391,6 @@ def test_a_bifurcation_diagram_of_the_logistic_map(x64):
     np.testing.assert_allclose(values[0, 0], 1 - 1 / 2.5)
     np.testing.assert_array_equal(values[-1], x)
     np.testing.assert_array_equal(same, rates)
-    with pytest.raises(ValueError, match="after the transient"):
-        dynamics.attractor_samples(step, starts, steps(10), lambda s: s[0], 10)
 
 
 def test_only_parameters_and_moments_are_dynamical_leaves(x64):
@@ -449,11 +434,3 @@ def test_a_mean_over_equal_examples_weakens_the_term_by_the_number_of_channels_a
     assert one == pytest.approx(0.65 * 0.35 * 9 / 2)
     assert ratio(equal) == pytest.approx(one) and ratio(equal, channels=4) == pytest.approx(one / 4)
     assert ratio(3 * jnp.eye(3)) < one / 2
-
-
-def test_wrong_numbers_are_refused():
-    with pytest.raises(ValueError, match="n is 3, but must be from 1 to 2"):
-        dynamics.lyapunov(logistic, jnp.array([0.1, 0.2]), steps(10), 3)
-    for warmup, left in ((10, "no chunk"), (9, "1 chunk")):
-        with pytest.raises(ValueError, match=f"{left} is left to count, and a standard error needs two"):
-            dynamics.lyapunov(logistic, jnp.array(0.1), steps(10), 1, warmup=warmup)

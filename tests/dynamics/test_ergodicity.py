@@ -121,17 +121,3 @@ def test_the_energy_test_holds_its_level():
     samples = generator.normal(size=(60, 2, 30))
     ps = [energy_test(first, second, permutations=49).p for first, second in samples]
     assert np.mean(np.array(ps) <= 0.2) == pytest.approx(0.2, abs=0.15)
-
-
-@pytest.mark.parametrize("function", [split_r_hat, autocorrelation_time])
-@pytest.mark.parametrize("orbits", [np.zeros(10), np.zeros((2, 3)), np.full((2, 8), np.nan)])
-def test_orbits_that_cannot_be_measured_are_refused(function, orbits):
-    with pytest.raises(ValueError, match=f"{function.__name__}: orbits have"):
-        function(orbits)
-
-
-def test_other_input_that_cannot_be_measured_is_refused():
-    with pytest.raises(ValueError, match="observables"):
-        orbit_groups(np.zeros((3, 10)))
-    with pytest.raises(ValueError, match="empty or not finite"):
-        energy_test([], [1.0])

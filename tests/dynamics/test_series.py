@@ -122,10 +122,3 @@ def test_flatness_decorrelation_lag_and_drift():
 def test_a_series_that_cannot_be_measured_is_an_error(measure, series, message):
     with pytest.raises(ValueError, match=message):
         measure(series)
-
-
-def test_a_pattern_that_is_too_long_or_too_short_is_an_error():
-    with pytest.raises(ValueError, match="it has 600 values, and 604 are needed"):
-        permutation_entropy(np.sin(np.arange(600)), order=5)
-    with pytest.raises(ValueError, match="order 1 and lag 1 are not possible"):
-        permutation_entropy(np.sin(np.arange(600)), order=1)

@@ -69,12 +69,3 @@ def test_p_depends_on_the_order_of_the_values_only_and_is_1_where_surrogates_rep
     assert nonlinearity_test(draw("period 2")).p == 1
     x = draw("AR(1), 0.9")
     assert nonlinearity_test(np.exp(x), 19) == nonlinearity_test(x, 19)
-
-
-def test_surrogates_of_a_short_series_and_none_are_errors():
-    with pytest.raises(ValueError, match="too short: it has 99 values, and 100 are needed"):
-        nonlinearity_test(np.sin(np.arange(99)))
-    with pytest.raises(ValueError, match="surrogates: 0 is not possible"):
-        nonlinearity_test(np.sin(np.arange(200)), 0)
-    with pytest.raises(ValueError, match="constant"):
-        iaaft(np.ones(100), 2)

@@ -7,7 +7,6 @@ import shutil
 import pandas as pd
 import pytest
 
-from csbp_jax.cli import main
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import compare
 from csbp_jax.reporting import terminal
@@ -158,24 +157,3 @@ def test_runs_with_other_code_of_their_own_are_other_settings(trained, tmp_path)
 def test_one_directory_is_not_read_letter_by_letter(folders):
     with pytest.raises(ConfigError, match=r"^RUN: two or more are compared"):
         compare.compare(str(folders[0]))
-
-
-def test_errors_are_one_line(folders, tmp_path, capsys):
-    unfinished = shutil.copytree(folders[0], tmp_path / "unfinished")
-    (unfinished / "result.json").unlink()
-    experiment = shutil.copytree(folders[0], tmp_path / "experiment")
-    (experiment / "blocks").mkdir()
-    (experiment / "runs.csv").touch()
-    for words, message in {
-        (folders[0],): "RUN: two or more are compared; write csbp_jax compare RUN RUN ...",
-        (folders[0], "nowhere"): "nowhere: there is no such directory",
-        (folders[0], unfinished): "is not finished; repeat the command that started it to resume it or, if it diverged",
-        (folders[0], experiment): "is an experiment, whose arms are compared by csbp_jax report",
-        (folders[0], folders[0]): "differs in no field that can change a result; name one",
-        (folders[0], folders[1], "--data"): "--data: there is no such option",
-        (folders[0], folders[1], "--margin", "nan"): "--margin: nan is not possible",
-        (folders[0], folders[1], "--control", "nowhere"): "nowhere: there is no such directory",
-    }.items():
-        assert main.main(["compare", *map(str, words)]) == 2
-        error = capsys.readouterr().err
-        assert message in error and error.count("\n") == 1

@@ -128,29 +128,6 @@ def test_changed_data_are_reported(run, evaluated, no_figure, tmp_path, capsys):
     assert result["accuracy"] == evaluated[0]["accuracy"]
 
 
-WRONG = {
-    "evaluate": "RUN: missing; write csbp_jax evaluate RUN",
-    "evaluate nowhere": "nowhere: there is no such directory; name that of a run, such as runs/NAME",
-    "evaluate {run} more": "more: not expected here; csbp_jax evaluate --help-all lists all options",
-    "evaluate {run} --splt test": "--splt: there is no such option; evaluate takes --weights-of, --trust",
-    "evaluate {run} --split all": "--split: 'all' is not possible; allowed are test, validation, train",
-    "evaluate {run} --weights-of best": "'best' is not possible; allowed are last, chosen",
-    "evaluate {run} --weights x.pth": "DATASET: there is no config '{run}'",
-    "evaluate mnist": "weights: empty; name a PyTorch checkpoint",
-    "evaluate digits_bp": "weights: empty; name a PyTorch checkpoint",
-    "best": "SWEEP: missing; write csbp_jax best SWEEP",
-    "best x --sees 3": "--sees: there is no such option; best takes --seeds, --margin, --chunk, --data-",
-}
-
-
-@pytest.mark.parametrize("line", WRONG)
-def test_errors_are_one_line(line, run, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main.main([word.format(run=run) for word in line.split()]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("csbp_jax: ") and error.count("\n") == 1 and WRONG[line].format(run=run) in error
-
-
 def test_a_batch_is_not_much_larger_than_its_source(trained):
     """The config of a run from others may ask for any."""
     run = restore.restore(trained)

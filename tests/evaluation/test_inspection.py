@@ -177,17 +177,3 @@ def test_operations_of_all_sizes_are_seen():
     assert [text.get_text() for text in axes.texts] == ["120", "300,000,000"]
     assert figure.get_suptitle() == "run: mean of 7 examples, 12.5 nJ per example"
     assert "averages or sums of spikes" in axes.get_xlabel()
-
-
-WRONG = {
-    "inspect": "RUN: missing; write csbp_jax inspect RUN",
-    "inspect {run} --layer conv9": "inspect: this network has no conv9; it has conv1, conv2",
-    "inspect {run} --split some": "--split: 'some' is not possible; allowed are test, validation, train",
-}
-
-
-@pytest.mark.parametrize("line", WRONG)
-def test_errors_are_one_line(line, run, capsys):
-    assert main.main([word.format(run=run) for word in line.split()]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("csbp_jax: ") and error.count("\n") == 1 and WRONG[line] in error

@@ -27,8 +27,8 @@ from csbp_jax.evaluation import forward, predict
 from csbp_jax.learner import optimizer
 from csbp_jax.runs import restore
 from csbp_jax.runtime import files
+from csbp_jax.training.build import resolve
 from csbp_jax.training.checkpoint import checkpoint
-from csbp_jax.training.resolved import resolve
 from tests.support import formats, hostile_files
 
 
@@ -184,18 +184,6 @@ def test_a_name_that_is_not_utf8_is_written_as_its_bytes(digits, tmp_path):
     assert row.startswith(os.fsencode(name) + b",")
 
 
-def test_errors_are_one_line(digits, capsys):
-    run, _, paths = digits
-    for line, message in {
-        f"predict {run}": "FILE: missing; write csbp_jax predict RUN FILE ...",
-        f"predict {run} {paths[0]} --top 11": "--top: 11 is not possible; allowed are 1 to 10",
-        f"predict {run.parent} {paths[0]}": "is not a run's directory",
-    }.items():
-        assert main.main(line.split()) == 2
-        error = capsys.readouterr().err
-        assert message in error and error.count("\n") == 1
-
-
 def pictures(path, random):
     size = random.integers(9, 12, 2)
     Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8)).save(path.with_suffix(".png"))
@@ -241,7 +229,7 @@ def untrained_run(write, options, root):
     parts = data.load(config, root / "prepared")
     config = resolve(config, parts)
     tx = optimizer.build(config.optimizer, config.epochs, 1)
-    recipe = learner.make_recipe(models.build(config.model), tx, losses.build(config.loss), config)
+    recipe = learner.Recipe(models.build(config.model), tx, losses.build(config.loss), config, 1)
     shapes = jax.eval_shape(functools.partial(learner.init, recipe), jax.random.key(0))
     state = jax.tree_util.tree_map_with_path(functools.partial(drawn, random), shapes)
     run = root / "run"
@@ -290,20 +278,6 @@ def test_files_of_a_folder_are_read_as_in_evaluation(kind, tmp_path):
         answers_without_data = predict.predict(run, paths)
         assert [answer.probabilities for answer in answers_without_data] == [answer.probabilities for answer in answers]
         assert {label for answer in answers_without_data for label in answer.labels} <= set("0123")
-
-
-def test_files_of_another_kind_or_size_are_omitted(tmp_path):
-    run, config, _ = untrained_run(*KINDS["frames"], tmp_path)
-    good = folder.list_files(config)[0]["test"][0].path
-    random = np.random.default_rng(1)
-    pictures(tmp_path / "a", random)
-    np.save(tmp_path / "b.npy", np.zeros((4, 8, 8, 2)))
-    events(tmp_path / "c", random)
-    answers = predict.predict(run, [tmp_path / "a.png", tmp_path / "b.npy", tmp_path / "c.npz", good])
-    assert "a.png: holds pictures, but this run was trained on frames" in answers[0].problem
-    assert "b.npy: is 4x8x8x2, but" in answers[1].problem
-    assert "c.npz: holds events, but this run was trained on frames" in answers[2].problem
-    assert answers[3].labels and not answers[3].problem
 
 
 def test_a_folder_of_other_classes_at_the_same_path_is_not_the_training_data(tmp_path):

@@ -47,32 +47,15 @@ def test_columns_of_csv_files(tmp_path, text, column, values):
     ("loss\n1\n2\n", "", "column loss: the series is too short: it has 2 values, and 123 are needed"),
     ("loss\n1\n2\n", "--skip -1", "--skip: -1 is not possible; allowed is from 0"),
 ])  # fmt: skip
-def test_what_cannot_be_measured_is_one_line(tmp_path, capsys, text, options, message):
-    assert main.main(["series", str(write(tmp_path, text)), *options.split()]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("csbp_jax: ") and error.count("\n") == 1 and message in error
-
-
-def test_files_that_are_no_csv_files_are_one_line(tmp_path, capsys):
-    (tmp_path / "log.csv").write_bytes(b"\xff\xfe\x00\x81")
-    (tmp_path / "run").mkdir()
-    write(tmp_path, "{}", "metrics.jsonl")
-    for name, message in (
-        ("log.csv", "is not a CSV file ('utf-8' codec"),
-        ("gone.csv", "gone.csv: there is no such file"),
-        ("run", "has no metrics (metrics.jsonl); name a run's folder, such as runs/NAME"),
-        ("metrics.jsonl", f"metrics.jsonl: is not CSV; of a run's metrics, name the folder: {tmp_path}"),
-    ):
-        assert main.main(["series", str(tmp_path / name)]) == 2
-        error = capsys.readouterr().err
-        assert message in error and error.count("\n") == 1
+def test_what_cannot_be_measured_is_one_line(tmp_path, refused, text, options, message):
+    assert message in refused("series", write(tmp_path, text), *options.split())
 
 
 def test_values_that_are_not_finite_may_be_left_out(tmp_path):
     assert recorded.read(write(tmp_path, "loss\nnan\n1\n2\n"), skip=1).values.tolist() == [1, 2]
 
 
-def test_a_metric_of_a_run(tmp_path, capsys):
+def test_a_metric_of_a_run(tmp_path, refused):
     seals.write_json(tmp_path / "config.json", {"schema": run_json.SCHEMA, "config": {"seed": 0}})
     with metrics_log.writer(tmp_path / "metrics.jsonl") as (append, _):
         for step in range(3):
@@ -87,9 +70,8 @@ def test_a_metric_of_a_run(tmp_path, capsys):
         recorded.read(tmp_path, "task_loss")
     with pytest.raises(ConfigError, match="no column 'los'"):
         recorded.read(tmp_path, "los")
-    assert main.main(["series", str(tmp_path)]) == 2
     remedy = "it has 3 values, and 123 are needed; train a run of another name (--name) with --log-every 1"
-    assert remedy in capsys.readouterr().err
+    assert remedy in refused("series", tmp_path)
 
 
 def printed(capsys, *arguments):

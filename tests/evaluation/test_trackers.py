@@ -150,14 +150,6 @@ def test_rows_have_the_accuracy_of_averaged_weights(run):
     assert follow.scalars(follow.read_rows(Run.read(run))[-1])["result/ema/test_accuracy"] == 0.1234
 
 
-def test_a_folder_that_is_a_link_is_refused(run, tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    (run / "track").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match="run/track: is a link, and results would be written where it leads"):
-        trackers.track([run], "wandb")
-    assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
 def test_a_training_logs_its_rows_and_goes_on_where_the_tracker_fails(tracker, tmp_path, monkeypatch, capsys, run):
     words = "train digits --epochs 2 --batch-size 512 --model.features 2 2 --model.time-steps 2 --runs . --name live"
     assert main([*words.split(), "--track", tracker]) == 0
@@ -285,12 +277,9 @@ def refusals(capsys):
 def test_a_tracker_that_refuses_is_one_line(run, capsys, monkeypatch):
     installed("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nothing://here")
-    assert track(run, "mlflow") == 2
-    assert "--to mlflow: " in refusals(capsys)
-    assert main(["track", str(run), "--to", "wandb", "--project", "a/b"]) == 2
-    assert "--to wandb: " in refusals(capsys)
-    assert main(["track", str(run), "--to", "trackio", "--project", "registry-b"]) == 2
-    assert "--to trackio: " in refusals(capsys)
+    for name, project in (("mlflow", "p"), ("wandb", "a/b"), ("trackio", "registry-b")):
+        assert main(["track", str(run), "--to", name, "--project", project]) == 2
+        assert f"--to {name}: " in refusals(capsys)
 
 
 @pytest.mark.parametrize("name", TRACKERS)
@@ -298,19 +287,6 @@ def test_a_missing_package_is_reported(name, run, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     assert track(run, name) == 2
     assert refusals(capsys) == f"csbp_jax: --to {name}: needs the package {name}; pip install 'csbp_jax[{name}]'"
-
-
-def test_wrong_arguments_are_one_line(run, capsys, tmp_path):
-    assert main(["track", str(tmp_path / "gone"), "--to", "mlflow"]) == 2
-    assert "has no metrics (metrics.jsonl); name a run's folder" in refusals(capsys)
-    assert main(["track", str(run), "--to", "aim"]) == 2
-    assert "--to: 'aim' is not possible; allowed are wandb, mlflow, trackio" in refusals(capsys)
-    assert main(["track"]) == 2
-    assert "RUN: missing; write csbp_jax track RUN ..." in refusals(capsys)
-    (run / "track").mkdir(exist_ok=True)
-    (run / "track" / "mlflow.json").write_text("{")
-    assert main(["track", str(run), "--to", "mlflow"]) == 2
-    assert "mlflow.json: cannot be read; delete it, and the run is tracked as a new one" in refusals(capsys)
 
 
 def test_tracking_imports_no_jax():

@@ -223,6 +223,32 @@ def test_other_arms_and_seeds_are_added(tmp_path):
     assert kept[one.columns].equals(one) and len(both) == 10
 
 
+def test_known_runs_are_found_by_fields_and_seed_and_not_trained(tmp_path):
+    """Of a table that went through CSV: the same choices and tests, and only new seeds train."""
+    before = run(tuned(), tmp_path / "before").frame
+    before.to_csv(tmp_path / "runs.csv", index=False)
+    known, system, lines = pandas.read_csv(tmp_path / "runs.csv"), Hill(), io.StringIO()
+    for _ in range(2):
+        table = tuned(system).run(tmp_path / "after", known=known, console=Console(file=lines, width=200))
+        assert system.trained == []
+        pandas.testing.assert_frame_equal(table.frame, before, check_dtype=False)
+        assert "80 of 80 known runs are of these settings" in lines.getvalue()
+    more = run(tuned(system, seeds=range(5)), tmp_path / "more", known=known.sample(frac=1, random_state=0)).frame
+    assert {seed for _, _, seeds in system.trained for seed in seeds} == {4, 104}
+    assert more[more["seed"] % 100 != 4].reset_index(drop=True).equals(table.frame)
+
+
+def test_known_runs_of_other_fields_are_trained(tmp_path):
+    """Also where a field is text, none or a number near another."""
+    arms: dict[str, Any] = {"a": {"height": 1.0, "kind": "x"}, "b": {"height": 1 + 1e-9}, "c": {"height": 2}}
+    known = run(Experiment(Hill(), arms, seeds=range(2)), tmp_path / "before").frame
+    system = Hill()
+    others = arms | {"d": {"height": 1.0, "kind": "y"}, "e": {"height": 2, "kind": "x"}, "f": {"height": 1.0}}
+    run(Experiment(system, others, seeds=range(2)), tmp_path / "after", known=known)
+    trained = {(group, height) for group, heights, _ in system.trained for height in heights}
+    assert trained == {("y", 1.0), ("x", 2), ("", 1.0)}
+
+
 def test_curves_are_a_table_of_their_own(tmp_path):
     run(Experiment(Hill(), {"a": {"height": 1.0}, "b": {"height": 2.0}}, seeds=range(2)), tmp_path / "e")
     curves = pandas.read_csv(tmp_path / "e" / "epochs.csv")

@@ -20,7 +20,7 @@ from csbp_jax.experiment import fields, members
 from csbp_jax.experiment.members import Members, member_mesh
 from csbp_jax.instruments.training_map import to_default_precision
 from csbp_jax.runtime import sharding
-from csbp_jax.training import compiled, resolved, selection
+from csbp_jax.training import build, compiled, selection
 from tests.support.inverted import Inverted
 from tests.support.small_runs import DIGITS, SMALL, of_grid
 
@@ -35,7 +35,7 @@ CONV = dataclasses.replace(
 
 def prepared(config=SMALL):
     splits = data.load(config)
-    return resolved.resolve(config, splits), splits
+    return build.resolve(config, splits), splits
 
 
 def compile_members(configs, splits, data_parallel=1):

@@ -79,7 +79,7 @@ def assert_equal(frame, curves, rows, result):
 
 
 @pytest.mark.parametrize("config", [DENSE, CONV], ids=["scanned", "step by step"])
-def test_a_member_is_the_run_alone_with_its_own_values(tmp_path, config):
+def test_a_member_is_the_run_alone_with_its_own_values(tmp_path, config, monkeypatch):
     """One member has another value of every traced field, in the same compilation as the others."""
     assert members.scans(config) == (config is DENSE)
     arms = {"base": {}, "others": OTHERS}
@@ -92,6 +92,10 @@ def test_a_member_is_the_run_alone_with_its_own_values(tmp_path, config):
         ((_, row),) = table.frame[(table.frame["arm"] == arm) & (table.frame["seed"] == 4)].iterrows()
         of_run = curves[(curves["arm"] == arm) & (curves["seed"] == 4)]
         assert_equal(row, of_run, *alone(config, tmp_path / arm, fields, 4))
+    monkeypatch.setattr(Training, "train", None)  # all is known
+    known = pandas.read_csv(tmp_path / "e" / "runs.csv")
+    again = experiment.run(tmp_path / "again", known=known, console=console()).frame
+    pandas.testing.assert_frame_equal(again, table.frame, check_exact=True)
 
 
 def test_the_weights_of_a_row_are_those_that_were_tested(tmp_path):

@@ -69,7 +69,7 @@ def test_finished_runs_are_not_repeated(tmp_path, monkeypatch):
     assert trained == [("chaos", 1)]
     runs = json.loads((tmp_path / "curves.json").read_text())["runs"]["csbp"]
     assert runs["0"] == run and list(runs) == ["0", "1"]
-    assert runs["1"]["command"].endswith(f"curves --out {tmp_path} --conditions csbp --seeds 2")
+    assert runs["1"]["command"].endswith(f"curves --out {tmp_path} --seeds 2 --conditions csbp")
 
 
 @pytest.mark.parametrize("known", [{}, {"data_marks": {"cifar10": "JPEG"}}])

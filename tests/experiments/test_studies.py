@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from csbp_jax import controls, dynamics
+from csbp_jax import controls
 from csbp_jax.config import replaced
 from experiments import accuracy, forcing, known_exponents, precision, statistics, study
 from experiments import exponents as exponents_study
@@ -24,7 +24,7 @@ from experiments.cbp import __main__ as cbp
 from experiments.cbp import conditions, exponents, net, overshoot
 from experiments.parity import __main__ as parity
 from experiments.xor import conditions as xor_conditions
-from experiments.xor import escape, rises, tuned
+from experiments.xor import escape, tuned
 from experiments.xor import net as xor_net
 from tests.support import small_map
 from tests.support.quotes import body
@@ -523,31 +523,12 @@ def test_rises_of_a_condition_are_of_the_run_that_is_trained():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), state[0], trained)
 
 
-def test_the_table_of_rises_has_quartiles_and_the_share_that_expands():
-    nats = [1.0, 4.0, 6.0, 9.0]
-    flips = {"start": [0.1, 0.2, 0.6], "end": [0.1, 0.1, 0.1], "tries": [0.1, 1.2]}
-    content = {"starts": 4, "conditions": {"a": {"nats": nats, "solved_above_unsolved": None}}, "flip ratios": flips}
-    page = rises.page(content, {"conditions": {"a": {"solved": "1111"}}})
-    assert page.splitlines()[-1] == "| a | 5.0 (3.2 to 6.8) | 50 |  |"
-    assert "0.200 (0.100 to 0.600) at the first step" in page and "Of the 2 settings that were tried, 1 is" in page
-
-
-@pytest.mark.parametrize("command", [rises.main, escape.main])
-def test_missing_results_of_equal_tuning_are_named(tmp_path, monkeypatch, capsys, command):
+def test_missing_results_of_equal_tuning_are_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "RESULTS", tmp_path)
     with pytest.raises(SystemExit):
-        command([])
+        escape.main([])
     error = f"{tmp_path}/xor/tuned/tuned.json: there is no such file; run python -m experiments.xor.tuned first"
     assert error in capsys.readouterr().err and not list(tmp_path.iterdir())
-
-
-def test_flip_ratios_are_those_of_the_instrument():
-    setting = xor_net.Setting(z0=3.0, lr=0.7, width=2.0)
-    nets = [xor_net.start(jnp.int32(seed), setting) for seed in range(2)]
-    gradient = jax.grad(functools.partial(xor_net.term_loss, setting=setting, term="chaos"))
-    expected = [3.0 * dynamics.flip_ratio(lambda p: gradient(p), net, lr=0.7) for net in nets]
-    ratios = rises.flip_ratios(setting, jax.tree.map(lambda *leaves: jnp.stack(leaves), *nets))
-    np.testing.assert_allclose(ratios, expected, rtol=1e-3)
 
 
 def test_a_random_jump_is_as_long_as_the_displacement_of_each_tensor():

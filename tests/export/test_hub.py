@@ -215,14 +215,6 @@ def test_the_card_names_a_control(changes, text, run):
     assert f"Training: {text}" in model_card._training(restored._replace(config=config))
 
 
-def test_no_file_that_a_link_leads_to_is_published(run, tmp_path):
-    source = shutil.copytree(run, tmp_path / "run")
-    (tmp_path / "key").write_text("secret")
-    (source / "experiment.py").symlink_to(tmp_path / "key")
-    with pytest.raises(ConfigError, match=r"run/experiment.py: is a link; put a copy of the file there"):
-        publication.write_folder(source, tmp_path / "out", "user/net")
-
-
 def test_paths_of_this_machine_are_not_published(run, tmp_path):
     source = tmp_path / "published"  # unlike checkpoints, its weights do not say of which config they are
     publication.write_folder(run, source, "user/net")
@@ -244,22 +236,17 @@ def test_wrong_addresses(address):
         hub.parse(address)
 
 
-def test_what_the_hub_does_not_have(server, folder, run, capsys):
-    def refused(address, message, *command):
-        assert main.main([*(command or ("export",)), address]) == 2
-        error = capsys.readouterr().err
-        assert message in error and error.count("\n") == 1, error
-
-    refused(MODEL, "hf://user/net: there is no such repository, or it is private; for a private one, log in (hf auth")
-    number = pushed(server, folder)
-    refused(f"{MODEL}@v2", "hf://user/net@v2: has no such revision")
+def test_what_the_hub_does_not_have(server, folder, run, refused):
+    missing = "hf://user/net: there is no such repository, or it is private; for a private one, log in (hf auth"
+    assert missing in refused("export", MODEL)
+    pushed(server, folder)
+    assert "hf://user/net@v2: has no such revision" in refused("export", f"{MODEL}@v2")
     del server.repositories["user/net"]["main"]["model.safetensors"]
-    refused(f"{MODEL}@main", "hf://user/net@main: has no model.safetensors; it is not a network of csbp_jax")
-    assert main.main(["push", str(run), f"{MODEL}@{number}"]) == 2
-    assert "a push makes a new revision; leave out @" in capsys.readouterr().err
+    said = refused("export", f"{MODEL}@main")
+    assert "hf://user/net@main: has no model.safetensors; it is not a network of csbp_jax" in said
     server.token = "another"
-    refused("user/net", "hf://user/net: the hub refuses (status 401); log in (hf auth login), or set", "push", str(run))
-    refused("user/net", "nowhere: this is not a run's directory, it has no config.json", "push", "nowhere")
+    said = refused("push", run, "user/net")
+    assert "hf://user/net: the hub refuses (status 401); log in (hf auth login), or set" in said
 
 
 def test_large_files_are_not_downloaded(server, folder, monkeypatch):
@@ -273,11 +260,10 @@ def test_large_files_are_not_downloaded(server, folder, monkeypatch):
     assert not any(request.startswith("GET") and "model" in request for request in server.requests)
 
 
-def test_the_package_is_optional(monkeypatch, run, capsys):
+def test_the_package_is_optional(monkeypatch, run, refused):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     for command in (["push", str(run), "user/net"], ["predict", MODEL, "a.png"]):
-        assert main.main(command) == 2
-        assert "needs the package huggingface_hub; pip install 'csbp_jax[hub]'\n" in capsys.readouterr().err
+        assert "needs the package huggingface_hub; pip install 'csbp_jax[hub]'\n" in refused(*command)
 
 
 PLUGIN = """

@@ -10,7 +10,7 @@ from csbp_jax import data, dynamics, learner
 from csbp_jax.config import ConfigError, Optimizer, replaced
 from csbp_jax.instruments import classify, measure, training_map
 from csbp_jax.training import flip_meter
-from csbp_jax.training.resolved import resolve
+from csbp_jax.training.build import resolve
 from tests.support.small_map import CALM, DENSE, STEPS_PER_EPOCH
 
 PLAN = measure.Plan(6, 2, 2, (1e-8, 1e-3))

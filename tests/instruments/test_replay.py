@@ -14,7 +14,7 @@ import pytest
 from csbp_jax import Own, configs, controls, data
 from csbp_jax.config import Chaos, ConfigError, Data, Optimizer, replaced
 from csbp_jax.instruments import replay
-from csbp_jax.training.resolved import resolve
+from csbp_jax.training.build import resolve
 
 DENSE = dataclasses.replace(
     configs.load("digits"),

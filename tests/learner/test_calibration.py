@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from csbp_jax import configs, data, learner, losses, models
-from csbp_jax.config import Chaos, Config, ConfigError, Data, Loss, Model, Optimizer, check
+from csbp_jax import configs, data, learner, losses
+from csbp_jax.config import Chaos, ConfigError, Data, Loss, Optimizer, check
 from csbp_jax.data.images import sources
-from csbp_jax.learner import objective, optimizer
+from csbp_jax.learner import objective
 from csbp_jax.models import layers
 from csbp_jax.models.basic import Dense
 from csbp_jax.neurons import LIF
@@ -136,19 +136,6 @@ def test_sparse_inputs_get_half_of_the_rate_that_they_can_have_and_no_input_leav
     np.testing.assert_array_equal(silent.params["fc1"]["dense"]["kernel"], start.params["fc1"]["dense"]["kernel"])
 
 
-def test_an_initial_rate_that_is_not_possible_is_refused():
-    with pytest.raises(ConfigError, match=r"learner.make has no examples to measure rates on; take make_recipe"):
-        learner.make(
-            models.build(small().model), optimizer.build(Optimizer(), 1, 1), losses.rate_cross_entropy, small()
-        )
-    model = Model(name="resnet19_tet", input_shape=(32, 32, 3), width=0.05, norm="none", init_rate=0.2)
-    recipe = small_net.recipe(Config(chaos=PLAIN, model=model))
-    with pytest.raises(ConfigError, match=r"spiking layer \w+ has no synapse of its own"):
-        jax.eval_shape(
-            lambda: learner.calibrate(recipe, learner.init(recipe, jax.random.key(0)), jnp.zeros((1, 1, 32, 32, 3)))
-        )
-
-
 def test_a_layer_that_is_called_twice_is_refused():
     class Twice(Dense):
         def body(self, x, train, run):
@@ -159,23 +146,6 @@ def test_a_layer_that_is_called_twice_is_refused():
     recipe = dataclasses.replace(small_net.recipe(small()), model=network)
     with pytest.raises(ConfigError, match=r"^model.init_rate: .* spiking layer fc1 is called more than once"):
         jax.eval_shape(lambda: learner.calibrate(recipe, learner.init(recipe, jax.random.key(0)), x))
-
-
-def test_a_network_that_gives_no_rates_is_refused():
-    class WithoutRates(Dense):
-        def __call__(self, *arguments, **options):
-            logits, aux = super().__call__(*arguments, **options)
-            return logits, dataclasses.replace(aux, rates={})
-
-    network, batch = WithoutRates(features=(64, 48), classes=3, time_steps=2, norm="none"), small_net.batch()
-    for config, call, line in (
-        (small(), lambda r, s: learner.calibrate(r, s, batch["x"]), "model.init_rate: 0.2, but .*; set it to None"),
-        (small(None, loss=Loss(firing=1.0)), lambda r, s: learner.train_step(r, s, batch), "loss.firing: 1.0, but the"),
-    ):
-        recipe = small_net.recipe(config)
-        state, recipe = small_net.first_state(recipe), dataclasses.replace(recipe, model=network)
-        with pytest.raises(ConfigError, match=f"^{line}"):
-            jax.eval_shape(functools.partial(call, recipe), state)
 
 
 def test_the_regulariser_is_the_mean_squared_distance_from_the_band():

@@ -5,10 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from csbp_jax.config import ConfigError
-from csbp_jax.learner import weights_of, with_ema_weights
+from csbp_jax.learner import weights_of
 from tests.support import small_net
 from tests.support.small_net import first_state, recipe, train_step
 
@@ -31,8 +29,3 @@ def test_averages_equal_the_closed_form_and_leave_training_unchanged(x64):
     after, metrics = train_step(averaging, state, batch | {"x": batch["x"].at[0].set(jnp.nan)})
     assert metrics["bad_steps"] == 1
     jax.tree.map(np.testing.assert_array_equal, after.ema, state.ema)
-
-
-def test_a_run_without_averages_has_none_to_evaluate():
-    with pytest.raises(ConfigError, match=r"optimizer.ema: 0, so that the state has no moving averages"):
-        with_ema_weights(first_state(recipe()))

@@ -1,17 +1,14 @@
 """The membrane regulariser against its equations, in the loss and in the gradient."""
 
 import dataclasses
-import functools
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from csbp_jax import learner, losses, neurons
-from csbp_jax.config import ConfigError, Loss, Optimizer, replaced
-from csbp_jax.models.basic import Dense
+from csbp_jax.config import Loss, Optimizer, replaced
 from csbp_jax.surrogate import triangle
 from tests.support import small_net
 
@@ -71,14 +68,3 @@ def test_it_brings_membranes_nearer_to_their_spikes():
             state, metrics = small_net.train_step(recipe, state, small_net.batch())
         ends.append(float(metrics["membrane_loss"]) / config.loss.membrane)
     assert ends[0] < 0.8 * ends[1]
-
-
-def test_a_network_without_membranes_is_refused():
-    class WithoutTerms(Dense):
-        def __call__(self, x, train=False, *, membrane_term=None, **options):
-            return super().__call__(x, train, **options)
-
-    recipe = small_net.recipe(MEMBRANE)
-    without = dataclasses.replace(recipe, model=WithoutTerms(features=(5, 4), classes=3, time_steps=2))
-    with pytest.raises(ConfigError, match=r"^loss.membrane: 0.5, but the network gave no membrane terms; set it to 0"):
-        jax.eval_shape(functools.partial(learner.train_step, without), small_net.first_state(recipe), small_net.batch())

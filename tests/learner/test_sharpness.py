@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from csbp_jax import learner
-from csbp_jax.config import Chaos, ConfigError, Optimizer, check
+from csbp_jax.config import Chaos, Optimizer
 from tests.support import small_net
 
 RHO = 0.3
@@ -66,8 +66,3 @@ def test_where_the_gradient_is_zero_the_weights_stay(x64):
     after, metrics = jax.jit(learner.train_step, static_argnums=0)(recipe, state, small_net.batch())
     assert int(metrics["bad_steps"]) == 0
     chex.assert_trees_all_equal(after.params, state.params)
-
-
-def test_a_negative_radius_is_refused():
-    with pytest.raises(ConfigError, match=r"^optimizer.sam_radius: -1.0 is not possible; allowed is 0 or more"):
-        check(dataclasses.replace(SAM, optimizer=dataclasses.replace(DESCENT, sam_radius=-1.0)))

@@ -10,27 +10,9 @@ import numpy as np
 import pytest
 
 from csbp_jax import learner
-from csbp_jax.config import Chaos, ConfigError, Optimizer
+from csbp_jax.config import Optimizer
 from tests.support import small_net
 from tests.support.small_net import TAPS, first_state, recipe
-
-
-def test_unknown_hyperparameters_are_refused():
-    with pytest.raises(ConfigError, match="unknown betta"):
-        learner.init(recipe(), jax.random.key(0), {"betta": 0.9})
-    with pytest.raises(ConfigError, match=r"z0 names fc1.norm, but the taps are fc1.norm, fc2.membrane"):
-        learner.init(recipe(), jax.random.key(0), {"z0": {"fc1.norm": 1.0}})
-
-
-def test_a_forcing_that_is_a_function_is_refused():
-    with pytest.raises(ConfigError, match="hparams: forcing is a function; give it to the force"):
-        learner.init(recipe(), jax.random.key(0), {"forcing": lambda step: 0.1})
-
-
-def test_a_strength_without_taps_is_refused():
-    plain = recipe(dataclasses.replace(small_net.CONFIG, chaos=Chaos()))
-    with pytest.raises(ConfigError, match=r"z0 is given, but chaos\.taps of the config is empty"):
-        learner.init(plain, jax.random.key(0), {"z0": 5.0})
 
 
 def test_one_strength_serves_all_taps():

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from csbp_jax import learner, losses
+from csbp_jax import learner
 from csbp_jax.config import Chaos, ConfigError, Optimizer, replaced
 from csbp_jax.learner import optimizer
 from csbp_jax.models import basic
@@ -92,7 +92,7 @@ def test_the_update_equals_optax_with_its_own_learning_rate(x64, name):
 
 def test_an_optimiser_may_ask_for_the_loss(x64):
     tx = optax.chain(RECIPE.tx, optax.contrib.reduce_on_plateau())
-    watched = learner.make_recipe(RECIPE.model, tx, RECIPE.loss, small_net.CONFIG, 10)
+    watched = learner.Recipe(RECIPE.model, tx, RECIPE.loss, small_net.CONFIG, 10)
     state, metrics = train_step(watched, first_state(watched), batch())
     assert optax.tree.get(state.opt_state, "best_value") == metrics["loss"]
 
@@ -184,7 +184,7 @@ def test_chaos_is_never_silently_off():
             return super().__call__(x, train, **options)
 
     model = WithoutTerms(features=(5, 4), classes=3, time_steps=2)
-    untapped = learner.make_recipe(model, RECIPE.tx, losses.rate_cross_entropy, small_net.CONFIG)
+    untapped = dataclasses.replace(RECIPE, model=model)
     with pytest.raises(ConfigError, match="the network gave terms of"):
         jax.eval_shape(train_step, untapped, first_state(RECIPE), batch())
 
@@ -204,23 +204,13 @@ def test_make_returns_the_plain_functions_of_the_recipe(x64):
         assert program == str(jax.make_jaxpr(lambda *a, plain=plain: plain(RECIPE, *a))(*arguments))
 
 
-@pytest.mark.parametrize(("chaos", "line"), [
-    (Chaos(z0=(3.0,)), r"chaos.taps: \(\) is not possible with chaos.z0 \(3.0,\); allowed is one tensor or more"),
-])  # fmt: skip
-def test_make_refuses_what_it_would_not_train(chaos, line):
-    config = dataclasses.replace(small_net.CONFIG, chaos=chaos)
-    with pytest.raises(ConfigError, match=line):
-        learner.make(RECIPE.model, RECIPE.tx, RECIPE.loss, config)
-
-
-def test_make_does_not_take_a_step_for_an_epoch():
-    """z would fall by beta at each step."""
+def test_z_falls_once_an_epoch_whose_steps_are_given_if_it_falls_at_all():
     by_epoch = replaced(small_net.CONFIG, "chaos.anneal", "epoch")
     parts = RECIPE.model, RECIPE.tx, RECIPE.loss
     with pytest.raises(ConfigError, match=r"chaos.anneal: epoch is not possible without steps_per_epoch"):
         learner.make(*parts, by_epoch)
-    assert learner.make_recipe(*parts, by_epoch, 1).steps_per_epoch == 1
-    assert learner.make_recipe(*parts, replaced(by_epoch, "chaos.beta", 1.0)).steps_per_epoch == 1
+    assert learner.make(*parts, by_epoch, 1)
+    assert learner.make(*parts, replaced(by_epoch, "chaos.beta", 1.0))
 
 
 def test_no_two_draws_of_steps_and_microbatches_have_the_same_key(monkeypatch):
@@ -246,7 +236,7 @@ def test_no_two_draws_of_steps_and_microbatches_have_the_same_key(monkeypatch):
     monkeypatch.setattr(jax.random, "bernoulli", drawn)
     tx = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), force)
     config = replaced(small_net.CONFIG, "optimizer.accumulate", 2)
-    noisy = learner.make_recipe(Noisy(features=(5, 4), classes=3, time_steps=2), tx, RECIPE.loss, config)
+    noisy = learner.Recipe(Noisy(features=(5, 4), classes=3, time_steps=2), tx, RECIPE.loss, config, 1)
     state = init(noisy, jax.random.key(0), {})
     with jax.disable_jit():
         for _ in range(3):
@@ -260,12 +250,6 @@ def test_no_two_draws_of_steps_and_microbatches_have_the_same_key(monkeypatch):
     split = [key for begun_at in begun for key in jax.random.split(begun_at, 64)]  # one for each tensor or record
     keys = [tuple(jax.random.key_data(key).tolist()) for key in (*dropped, *begun, *split)]
     assert len(dropped) >= 2 * 3 and len(set(keys)) == len(keys)
-
-
-def test_a_step_in_substeps_is_not_silently_another():
-    config = replaced(replaced(small_net.CONFIG, "chaos.substeps", 10), "optimizer.accumulate", 2)
-    with pytest.raises(ConfigError, match=r"optimizer.accumulate: 2 is not possible with chaos.substeps 10"):
-        recipe(config)
 
 
 def test_a_refused_step_does_not_count_for_the_schedule():

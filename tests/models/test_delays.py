@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from csbp_jax import configs, models
-from csbp_jax.config import ConfigError, Model, Neuron, check, replaced
+from csbp_jax import models
+from csbp_jax.config import Model, Neuron
 from csbp_jax.evaluation.synaptic_ops import count_synops
 from csbp_jax.models import delays
 
@@ -153,18 +153,3 @@ def test_bfloat16_rounds_the_product_only():
     results: list[Any] = [n.apply(variables, x, tap=lambda h: h, taps=("fc1.dense",)) for n in (network, rounded)]
     h, low = (aux.terms["fc1.dense"] for _, aux in results)
     assert low.dtype == jnp.float32 and 0 < np.abs(h - low).max() < 0.02
-
-
-@pytest.mark.parametrize(
-    ("name", "max_delay", "message"),
-    [
-        ("dense", 0, "model.max_delay: 0 is not possible; allowed is from 1 to 100,000, or None"),
-        ("dense", 4, "model.max_delay: 4 is not possible with model.time_steps 4; allowed is less than"),
-        ("recurrent", 3, "model.max_delay: recurrent has no such option; leave it at None"),
-    ],
-)
-def test_impossible_delays_are_refused(name, max_delay, message):
-    config = replaced(replaced(configs.load("digits"), "model.name", name), "model.max_delay", max_delay)
-    with pytest.raises(ConfigError) as error:
-        models.build(check(config).model)
-    assert message in str(error.value)

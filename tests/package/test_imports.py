@@ -48,7 +48,7 @@ THIRD_PARTIES = {
     "fsspec": ("training.checkpoint",),
     "matplotlib": ("reporting",),
     "rich": ("reporting",),
-    "pandas": ("runs", "reporting.plots_runs", "experiment.work", "evaluation.compare", "evaluation.robustness"),
+    "pandas": ("runs", "reporting.plots_runs", "experiment", "evaluation.compare", "evaluation.robustness"),
     "jinja2": ("evaluation.html_report", "export.model_card"),
     "tyro": ("cli",),
     "filelock": ("runtime",),

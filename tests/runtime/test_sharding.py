@@ -26,7 +26,7 @@ from csbp_jax.learner import optimizer
 from csbp_jax.models import base, layers, norms
 from csbp_jax.runtime import sharding
 from csbp_jax.runtime.sharding import shardings
-from csbp_jax.training import compiled, resolved
+from csbp_jax.training import build, compiled
 from csbp_jax.training.checkpoint import checkpoint
 from tests.support import processes
 
@@ -282,7 +282,7 @@ def test_batches_that_cannot_be_split_are_refused():
         ),
     ):
         with pytest.raises(ConfigError, match=reported):
-            resolved.resolve(check(dataclasses.replace(SMALL, **changes)), SPLITS)
+            build.resolve(check(dataclasses.replace(SMALL, **changes)), SPLITS)
 
 
 class NoNorm(base.Network):
@@ -384,7 +384,7 @@ def kept_and_gradient(model, taps):
     init, _, _ = learner.make(net, tx, losses.rate_cross_entropy, config, 1)
     state, random = jax.jit(lambda key: to_default_precision(init(key)))(jax.random.key(0)), np.random.default_rng(0)
     x, y = jnp.asarray(random.normal(size=(32, 1, *model.input_shape))), jnp.arange(32) % 10
-    recipe = learner.make_recipe(net, tx, losses.rate_cross_entropy, config, 1)
+    recipe = learner.Recipe(net, tx, losses.rate_cross_entropy, config, 1)
     gradients = jax.jit(functools.partial(learner.gradients, recipe))(state, {"x": x, "y": y})
 
     def output(params):

@@ -15,11 +15,21 @@ from PIL import Image
 WNIDS = ("n01440764", "n01443537", "n15075141")  # the first two and the last class
 
 
+def quiet(stage, done, total):
+    """Shows no progress of a preparation, which is never beyond its end."""
+    assert 0 <= done <= total or total == 0
+
+
+def saved(save, *content, **options):
+    """The bytes that ``save(file, *content)`` writes, such as ``numpy.save``."""
+    file = io.BytesIO()
+    save(file, *content, **options)
+    return file.getvalue()
+
+
 def encoded(pixels, form="JPEG", **options):
     """Encode a picture [H, W, 3] or [H, W]."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, form, **options)
-    return file.getvalue()
+    return saved(Image.fromarray(pixels).save, form, **options)
 
 
 def cmyk(pixels):

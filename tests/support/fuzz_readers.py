@@ -26,7 +26,7 @@ from csbp_jax.config import Config, ConfigError, Data, Model
 from csbp_jax.data.events import recordings
 from csbp_jax.data.user import prediction_inputs
 from tests.support import event_formats
-from tests.support.formats import encoded, photo
+from tests.support.formats import encoded, photo, saved
 
 MEMORY = 2**31
 """Largest address space of the process, in bytes."""
@@ -36,12 +36,6 @@ SIZE = 128  # of a DVS128
 
 # What a mutated file changes is the form of the whole folder: another type of content, shape or camera.
 OF_THE_FOLDER = ("several types", "give them one shape", "is from a camera of")
-
-
-def _saved(save, *arrays, **named):
-    file = io.BytesIO()
-    save(file, *arrays, **named)
-    return file.getvalue()
 
 
 def _events(seed):
@@ -65,11 +59,11 @@ KINDS = {
         ".png",
         lambda seed, folder: encoded(photo(seed, 8, 8), ("GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "DDS")[seed % 7]),
     ),
-    "npy_frames": (".npy", lambda seed, folder: _saved(np.save, FRAMES)),
-    "npz_frames": (".npz", lambda seed, folder: _saved((np.savez, np.savez_compressed)[seed % 2], FRAMES)),
+    "npy_frames": (".npy", lambda seed, folder: saved(np.save, FRAMES)),
+    "npz_frames": (".npz", lambda seed, folder: saved((np.savez, np.savez_compressed)[seed % 2], FRAMES)),
     "npz_events": (
         ".npz",
-        lambda seed, folder: _saved(
+        lambda seed, folder: saved(
             (np.savez, np.savez_compressed)[seed % 2],
             **dict(zip("xytp", _events(seed), strict=True)),
             height=SIZE,

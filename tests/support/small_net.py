@@ -31,7 +31,7 @@ gradients = jax.jit(learner.gradients, static_argnums=0)
 def recipe(config=CONFIG):
     """The recipe of a config, the same object at each call."""
     tx = optimizer.build(config.optimizer, epochs=5, steps_per_epoch=10)
-    return learner.make_recipe(models.build(config.model), tx, losses.build(config.loss), config, 10)
+    return learner.Recipe(models.build(config.model), tx, losses.build(config.loss), config, 10)
 
 
 def batch(seed=0, size=8):

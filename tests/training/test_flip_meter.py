@@ -13,8 +13,10 @@ from jax.flatten_util import ravel_pytree
 from csbp_jax import configs, data
 from csbp_jax.config import Chaos, Optimizer
 from csbp_jax.training import flip_meter
-from csbp_jax.training.resolved import resolve
+from csbp_jax.training.build import resolve
 from tests.support import shared_programs
+
+pytestmark = pytest.mark.usefixtures("one_compilation_per_config")
 
 DENSE = dataclasses.replace(
     configs.load("digits"),
@@ -28,12 +30,6 @@ DENSE = dataclasses.replace(
 
 def ratio_of(run):
     return flip_meter.make(run.pure_gradients, run.config, run.steps_per_epoch)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_compilation_per_config():
-    with shared_programs.patched():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,10 @@ from csbp_jax.training import health
 from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
-from tests.support import shared_programs, stops
+from tests.support import stops
 from tests.training.test_loop import SMALL
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_compilation_per_config():
-    with shared_programs.patched():
-        yield
+pytestmark = pytest.mark.usefixtures("one_compilation_per_config")
 
 
 def watched(losses, factor=1000.0, rows=(), start=0, steps_per_epoch=1000):

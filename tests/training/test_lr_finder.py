@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from csbp_jax import configs, data
-from csbp_jax.cli import main
 from csbp_jax.config import Config, ConfigError, Optimizer, flatten
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.training import compiled, lr_finder
@@ -92,22 +91,6 @@ def test_where_the_result_cannot_be_written_no_step_is_trained(tmp_path, monkeyp
     monkeypatch.setattr(lr_finder, "initial_state", lambda *_: pytest.fail("the output was not checked first"))
     with pytest.raises(ConfigError, match=r"notes.txt: cannot be written \(File exists\); give another directory"):
         lr_finder.find(SMALL, out=tmp_path / "notes.txt")
-
-
-@pytest.mark.parametrize(("line", "reported"), [
-    ("lr digits --low 0", "--low, --high, --steps: 0.0, 10.0, 100; give 0 < low < high and 10 to 1,000,000 steps"),
-    ("lr digits --high x",  "--high: 'x' is not possible; it is --high RATE"),
-    ("lr digits --steps 3", "give 0 < low < high and 10 to 1,000,000 steps"),
-    ("lr digits --steps 1000001", "give 0 < low < high and 10 to 1,000,000 steps"),
-    (f"lr digits --steps 1{30 * '0'}", "is not possible; allowed is from 1 to 1,000,000,000"),
-    ("lr digits --steps -3", "--steps: -3 is not possible; allowed is from 1 to 1,000,000,000"),
-    ("lr", "DATASET: missing; write csbp_jax lr DATASET"),
-])  # fmt: skip
-def test_errors_are_one_line(line, reported, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main.main(line.split()) == 2
-    error = capsys.readouterr().err
-    assert reported in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
 def test_the_page_names_options_that_are_and_are_off():

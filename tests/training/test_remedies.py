@@ -12,18 +12,11 @@ from csbp_jax.config import CheckpointError, ConfigError, flatten
 from csbp_jax.training import run_json
 from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.metrics_log import read_rows
-from tests.support import shared_programs
 from tests.support.older_checkpoints import forget_run
 from tests.support.small_run import SMALL, run
 
-pytestmark = pytest.mark.usefixtures("no_figures")
+pytestmark = pytest.mark.usefixtures("no_figures", "one_compilation_per_config")
 CLOCKS = ("seconds", "examples_per_second", "waiting", "sha256")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_compilation_per_config():
-    with shared_programs.patched():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +41,10 @@ def damage(checkpoint):
     file.write_bytes(content)
 
 
-def refused(capsys, *command):
-    """The one line of a command that is refused, and its exit code."""
-    code = main.main(list(map(str, command)))
-    error = capsys.readouterr().err
-    assert error.startswith("csbp_jax: ") and error.count("\n") == 1
-    return error, code
-
-
-def test_a_finished_run_with_a_damaged_newest_checkpoint_goes_on_from_the_one_before(finished, copy, capsys):
+def test_a_finished_run_with_a_damaged_newest_checkpoint_goes_on_from_the_one_before(finished, copy, refused):
     damage(copy / "checkpoints" / "4")
-    error, code = refused(capsys, "evaluate", copy)
-    assert code == 4 and re.search(
+    error = refused("evaluate", copy, code=4)
+    assert re.search(
         r"checkpoints: the newest checkpoint is damaged \(4: .* is damaged\); repeat the command that trained the run, "
         "which then goes on from step 2\n$",
         error,
@@ -75,22 +60,20 @@ def test_a_finished_run_with_a_damaged_newest_checkpoint_goes_on_from_the_one_be
     assert "is finished" in run(SMALL, copy.parent, name="r")[1]
 
 
-def test_a_finished_run_without_an_intact_checkpoint_stays_finished(finished, copy, capsys):
+def test_a_finished_run_without_an_intact_checkpoint_stays_finished(finished, copy, refused):
     for step in (2, 4):
         damage(copy / "checkpoints" / str(step))
-    error, code = refused(capsys, "evaluate", copy)
-    assert code == 4 and re.search(
-        r"no checkpoint is intact \(4: .*; 2: .*\); restore one from a copy, or train", error
-    )
+    said = refused("evaluate", copy, code=4)
+    assert re.search(r"no checkpoint is intact \(4: .*; 2: .*\); restore one from a copy, or train", said)
     result, text = run(SMALL, copy.parent, name="r")
     assert result == finished[1] and "is finished; FRESH=1 (--fresh) starts from scratch" in text
     shutil.rmtree(copy / "checkpoints")
-    error, code = refused(capsys, "evaluate", copy)
-    assert code == 2 and "the checkpoints of this finished run are missing; put them back, or train again" in error
+    said = refused("evaluate", copy)
+    assert "the checkpoints of this finished run are missing; put them back, or train again" in said
     assert run(SMALL, copy.parent, name="r")[0] == finished[1]
 
 
-def test_a_damaged_result_is_written_again_by_a_test_without_training(finished, copy, capsys):
+def test_a_damaged_result_is_written_again_by_a_test_without_training(finished, copy):
     content = json.loads((copy / "result.json").read_text())
     content["last"]["test_accuracy"] += 0.01
     (copy / "result.json").write_text(json.dumps(content))
@@ -101,7 +84,7 @@ def test_a_damaged_result_is_written_again_by_a_test_without_training(finished, 
     assert result == finished[1] and "resumed after step 4" in text
 
 
-def test_a_checkpoint_of_another_run_is_refused(finished, copy, tmp_path, capsys):
+def test_a_checkpoint_of_another_run_is_refused(finished, copy, tmp_path, refused):
     other = dataclasses.replace(SMALL, seed=1)
     run(other, tmp_path / "others", name="r")
     theirs = tmp_path / "others" / "r" / "checkpoints" / "4"
@@ -109,8 +92,7 @@ def test_a_checkpoint_of_another_run_is_refused(finished, copy, tmp_path, capsys
     shutil.copytree(theirs, copy / "checkpoints" / "4")
     (copy / "result.json").unlink()
     line = r"4: is a checkpoint of another run; differing are seed \(1 there, 0 here\). Put the run's own in its place"
-    error, code = refused(capsys, "evaluate", copy)
-    assert code == 4 and re.search(line, error)
+    assert re.search(line, refused("evaluate", copy, code=4))
     with pytest.raises(CheckpointError, match=line):
         run(SMALL, copy.parent, name="r")
     assert list(layout.complete(copy / "checkpoints")) == [2, 4]
@@ -171,18 +153,18 @@ def test_a_run_goes_on_with_other_values_of_what_changes_no_step(copy):
     )
 
 
-def test_train_takes_the_folder_of_a_run(copy, monkeypatch, capsys):
+def test_train_takes_the_folder_of_a_run(copy, monkeypatch, capsys, refused):
     monkeypatch.chdir(copy.parent.parent)
     folder = str(copy.relative_to(copy.parent.parent))
     assert main.main(["train", folder, "--patience", "7"]) == 0
     out = capsys.readouterr().out
     assert "patience (0 there, 7 here)" in out and f"{folder} is finished" in out
-    assert main.main(["train", folder, "--name", "other"]) == 2
-    error = capsys.readouterr().err
-    assert "is the run that goes on; leave them out; or, for a run of another name, write its data set in" in error
-    assert main.main(["train", folder, "--epochs", "1"]) == 2
-    assert "a run goes on for more epochs, not for fewer. Give another NAME (train DATASET" in capsys.readouterr().err
-    assert main.main(["train", folder, "--optimizer.lr", "1"]) == 2 and "optimizer.lr" in capsys.readouterr().err
+    for option, message in {
+        "--name other": "is the run that goes on; leave them out; or, for a run of another name, write its data set in",
+        "--epochs 1": "a run goes on for more epochs, not for fewer. Give another NAME (train DATASET",
+        "--optimizer.lr 1": "optimizer.lr",
+    }.items():
+        assert message in refused("train", folder, *option.split())
 
 
 @pytest.mark.parametrize("problem", ["4: .*; 2: .*", "all are missing"])
@@ -228,10 +210,8 @@ def test_rows_without_a_checkpoint_are_kept(finished, copy):
     assert result["params_sha256"] == finished[1]["params_sha256"]
 
 
-def test_a_damaged_location_of_checkpoints_is_one_line(copy, capsys):
+def test_a_damaged_location_of_checkpoints_is_one_line(copy, refused):
     shutil.rmtree(copy / "checkpoints")
     (copy / "checkpoints").write_bytes(b"/else\xffwhere")
-    error, code = refused(capsys, "evaluate", copy)
-    assert (
-        code == 2 and f"{copy}/checkpoints: cannot be read (" in error and "; write the directory or address" in error
-    )
+    said = refused("evaluate", copy)
+    assert f"{copy}/checkpoints: cannot be read (" in said and "; write the directory or address" in said

@@ -16,13 +16,15 @@ from csbp_jax.experiment import Experiment
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped
-from csbp_jax.training import compiled, resolved, run_json
+from csbp_jax.training import build, compiled, run_json
 from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.session import Session
 from tests.support import shared_programs
 from tests.support.stops import After
+
+pytestmark = pytest.mark.usefixtures("one_compilation_per_config")
 
 DIGITS = configs.load("digits")
 SMALL = dataclasses.replace(
@@ -38,12 +40,6 @@ SMALL = dataclasses.replace(
 def run(config, root, name="r", stop=None):
     text = io.StringIO()
     return train(config, root=root, name=name, console=Console(file=text, width=200), stop=stop), text.getvalue()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_compilation_per_config():
-    with shared_programs.patched():
-        yield
 
 
 ALL_ON = dataclasses.replace(SMALL, patience=1, optimizer=Optimizer(lr=0.05, schedule="constant", ema=0.9))
@@ -89,7 +85,7 @@ def test_the_last_epoch_is_tested_once_where_it_is_the_chosen_one(tmp_path, monk
 
 
 def test_averages_start_from_loaded_weights(monkeypatch):
-    config = resolved.resolve(ALL_ON, splits := data.load(SMALL))
+    config = build.resolve(ALL_ON, splits := data.load(SMALL))
     program = shared_programs.compile_run(config, splits["train"], 4)
     other = program.init(jax.random.key(7))
     monkeypatch.setattr(weights, "apply", lambda *_: learner.weights_of(other))

@@ -24,8 +24,8 @@ from csbp_jax.reporting import measures
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped
-from csbp_jax.training import loop
 from csbp_jax.training.metrics_log import read_rows
+from tests.support import small_run
 from tests.support.stops import After
 
 T, FEATURES = 9, 6
@@ -85,13 +85,6 @@ def write_folder(folder):
     (folder / "labels.csv").write_text("\n".join(lines))
 
 
-def train(config, root, own, **options):
-    """The result of a run, and what it printed."""
-    text = io.StringIO()
-    result = loop.train(config, own=own, name="run", root=root, console=Console(file=text, width=200), **options)
-    return result, text.getvalue()
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """``run(kind) -> (folder, own, result, what was printed)``."""
@@ -105,7 +98,7 @@ def runs(tmp_path_factory):
                 config = config.replace(**{"data.name": "folder", "data.dir": str(root / "files")})
             else:
                 own = own_data(kind)
-            made[kind] = root / kind / "run", own, *train(config, root / kind, own)
+            made[kind] = root / kind / "run", own, *small_run.run(config, root / kind, name="run", own=own)
         return made[kind]
 
     return run
@@ -142,7 +135,7 @@ def test_evaluation_gives_the_measures_of_the_run(kind, runs):
 def test_a_norm_of_each_time_step_takes_sequences_that_end_before(tmp_path):
     config = dataclasses.replace(BASE, loss=LOSSES["labels"]).replace(**{"model.norm": "bntt", "epochs": 1})
     own, quiet = own_data("labels"), Console(file=io.StringIO())
-    result, _ = train(config, tmp_path, own)
+    result, _ = small_run.run(config, tmp_path, name="run", own=own)
     content = evaluate_run(tmp_path / "run", own=own, console=quiet)
     assert content["f1"] == pytest.approx(result["last"]["test_f1"], abs=1e-5)
     inspected = inspect(restore.restore(tmp_path / "run", own=own), console=quiet)
@@ -168,9 +161,9 @@ def test_a_stopped_run_goes_on_with_the_same_bits(kind, runs, tmp_path):
     _, own, result, _ = runs(kind)
     config, steps = dataclasses.replace(BASE, loss=LOSSES[kind]), 2
     with pytest.raises(Stopped):
-        train(config, tmp_path, own, stop=After(steps))
+        small_run.run(config, tmp_path, name="run", own=own, stop=After(steps))
     assert read_rows(tmp_path / "run" / "metrics.jsonl")[-1]["step"] == steps
-    resumed, text = train(config, tmp_path, own)
+    resumed, text = small_run.run(config, tmp_path, name="run", own=own)
     assert "resumed after step 2" in text and resumed["params_sha256"] == result["params_sha256"]
     assert resumed["last"] == result["last"]
 
@@ -236,7 +229,7 @@ def test_an_experiment_on_values_has_contrasts_in_r2(tmp_path):
     assert contrast.measure == "last_test_r2" and contrast.unit == "" and "points" not in repr(contrast)
     assert (contrast.frame["pairs"] == 2).all() and table.primary == "r2"
     assert "R2" in table.caption() and "accuracy" not in repr(table) + table.caption() + table.curves_caption()
-    alone, _ = train(base.replace(seed=1), tmp_path, own)
+    alone, _ = small_run.run(base.replace(seed=1), tmp_path, name="run", own=own)
     of_member = table.where(arm="csbp", seed=1).frame.iloc[0]
     assert of_member["last_test_r2"] == pytest.approx(alone["last"]["test_r2"], abs=1e-3)
     compared = compare.comparison(table, compare.controls(table))

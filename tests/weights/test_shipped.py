@@ -6,7 +6,6 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 import csbp_jax
 from csbp_jax import configs
@@ -88,9 +87,6 @@ def test_other_paths_name_runs_only(run):
 
 
 def test_what_did_not_ship_is_one_line():
-    for which in ("chosen", "ema"):
-        with pytest.raises(ConfigError, match=rf"^digits: has only the weights of the last epoch, not .*'{which}'$"):
-            restore.restore("digits", which)
     with pytest.raises(ConfigError, match=r"digits: has no own parts, but given are"):
         restore.restore("digits", own=Own(loss=lambda logits, y: 0.0))
     with pytest.raises(ConfigError, match=r"^digits: there is no such directory"):
@@ -139,10 +135,3 @@ def test_a_drawing_is_averaged_over_blocks():
     counts = pixels.reshape(8, 4, 8, 4).sum((1, 3)) // 255
     assert averaged.shape == (8, 8, 1) and averaged.dtype == np.float32
     assert np.abs(averaged[..., 0] - counts / 16).max() < 1e-6
-
-
-@pytest.mark.parametrize("size", [(28, 20), (7, 7)])
-def test_pictures_that_are_not_square_or_too_small_are_refused(size, capsys):
-    Image.new("L", size[::-1]).save("a.png")
-    assert main.main(["predict", "digits", "a.png"]) == 2
-    assert f"a.png: is {size[0]}x{size[1]}, but a digit is a square of 8x8 pixels or more" in capsys.readouterr().err

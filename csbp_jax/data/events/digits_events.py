@@ -4,7 +4,6 @@ import functools
 import pathlib
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -35,8 +34,9 @@ def load(config: Config, folder: pathlib.Path) -> Mapping[str, DataSource]:
     At first use the recordings are simulated, in some seconds, and their frames cached in ``folder/frames``. With
     ``size`` and ``resize="events"`` coordinates are scaled first.
     """
-    data, parameters = config.data, _parameters(config)
-    T, shape = parameters["T"], parameters["shape"]
+    data, T = config.data, config.model.time_steps
+    shape = (*data.size, 2) if data.size and data.resize == "events" else (camera.SENSOR, camera.SENSOR, 2)
+    parameters = {"shape": shape, "model": VERSION} | sources.binning_of(data.bins, data.window, T)
     target = frame_cache.cache_dir(folder, f"digits_events-T{T}-{data.bins}-{shape[0]}x{shape[1]}", parameters)
     labels = digits.arrays()["y"]
     members = [Recording(str(i), pathlib.Path("digits.npz"), int(label)) for i, label in enumerate(labels)]
@@ -52,16 +52,7 @@ def load(config: Config, folder: pathlib.Path) -> Mapping[str, DataSource]:
         name: frame_cache.CachedFrames(target / "all.npy", np.array(rows), labels[rows], classes=10)
         for name, rows in digits.splits().items()
     }
-    return sources.with_own_lengths(splits, config)
-
-
-def _parameters(config: Config) -> dict[str, Any]:
-    """Collect everything that the frames depend on."""
-    data = config.data
-    return {
-        "shape": (*data.size, 2) if data.size and data.resize == "events" else (camera.SENSOR, camera.SENSOR, 2),
-        "model": VERSION,
-    } | sources.binning_of(config)
+    return sources.with_own_lengths(splits, config) if data.bins == "own" else splits
 
 
 def recording(index: int) -> Events:

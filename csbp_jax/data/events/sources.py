@@ -58,7 +58,8 @@ def load(config: Config, folder: pathlib.Path) -> Mapping[str, DataSource]:
         print(f"{name}: timestamps decrease in {len(unordered)} recordings, which were sorted by time", file=sys.stderr)
     if left_out := len(content["skipped"]):
         print(f"{name}: {left_out} recordings left out; {target / 'frames.json'} lists them", file=sys.stderr)
-    return with_own_lengths(_split_sources(target, content, data), config)
+    splits = _split_sources(target, content, data)
+    return with_own_lengths(splits, config) if data.bins == "own" else splits
 
 
 def fingerprint(config: Config, folder: pathlib.Path) -> str:
@@ -93,19 +94,15 @@ def _parameters(config: Config, marker: preparation.Marker) -> dict[str, Any]:
             "archives": marker["archives"],
             "sorted": marker["verified"],
         }
-        | binning_of(config)
+        | binning_of(data.bins, data.window, config.model.time_steps)
         | _encoder(data.name)
     )
 
 
-def binning_of(config: Config) -> dict[str, Any]:
+def binning_of(bins: str, window: int, T: int) -> dict[str, Any]:
     """Return what frames depend on beside the events and their pixels; own and window have the same frames."""
-    bins, is_window = config.data.bins, config.data.bins in ("window", "own")
-    return {
-        "T": config.model.time_steps,
-        "bins": "window" if is_window else bins,
-        "window": config.data.window if is_window else None,
-    }
+    is_window = bins in ("window", "own")
+    return {"T": T, "bins": "window" if is_window else bins, "window": window if is_window else None}
 
 
 def _show(stage: str, done: int, total: int) -> None:
@@ -157,13 +154,11 @@ def until_last_event(counts: Array) -> Array:
 
 
 def with_own_lengths(splits: Mapping[str, DataSource], config: Config) -> Mapping[str, DataSource]:
-    """Return the sources, with ``data.bins`` own each recording's frames up to its last event.
+    """Return the sources with each recording's frames up to its last event, for ``data.bins`` own.
 
     Raises:
       ConfigError: an option looks at a recording as a whole.
     """
-    if config.data.bins != "own":
-        return splits
     own = {split: _UntilLastEvent(source) for split, source in splits.items()}
     check_lengths(np.concatenate([source.lengths for source in own.values()]), config, config.data.name)
     return own

@@ -30,7 +30,7 @@ def load_events(config: Config, folder: pathlib.Path, splits: Splits, classes: i
         "files": fingerprint(splits),
         "size": resized,
         "sensor": "of all files",
-    } | binning_of(config)
+    } | binning_of(data.bins, data.window, time_steps)
     sensor = functools.cache(lambda: sensor_of(paths_of(splits), data.bad, 0 if resized else time_steps))
 
     def recordings(skipped: dict[str, str] | None) -> Splits:
@@ -53,7 +53,7 @@ def load_events(config: Config, folder: pathlib.Path, splits: Splits, classes: i
         labels = labels_of(splits[split])
         usable = rows >= 0
         sources[split] = CachedFrames(target / f"{split}.npy", rows[usable], labels[usable], classes)
-    return with_own_lengths(sources, config)
+    return with_own_lengths(sources, config) if data.bins == "own" else sources
 
 
 def sensor_of(paths: Sequence[pathlib.Path], bad: str, time_steps: int) -> tuple[int, ...]:

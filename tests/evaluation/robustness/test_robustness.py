@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from csbp_jax import configs, data, models
-from csbp_jax.cli import main
 from csbp_jax.config import Model, replaced
 from csbp_jax.data.source import ArraySource
 from csbp_jax.evaluation.robustness import battery, command, comparison, events, measure, pgd, pictures, weight_errors
@@ -208,22 +207,6 @@ def test_two_runs_share_examples_programs_and_a_table(run, tmp_path, monkeypatch
     # The same weights: no difference, which lies within the margin.
     assert difference["by_perturbation"]["weight_bits"]["difference"] == 0 and "equal within 1 point" in text
     assert (tmp_path / "out" / "robustness.json").exists()
-
-
-LINES = {
-    "": "RUN: missing; write csbp_jax robustness RUN ...",
-    "RUN --only nois": "--only: there is no perturbation 'nois'; perhaps you meant noise",
-    "RUN RUN": "is the folder of two of these runs",
-    "nowhere": "nowhere: there is no such directory",
-}
-
-
-@pytest.mark.parametrize("line", LINES)
-def test_bad_input_is_one_line(line, run, capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert main.main(["robustness", *line.replace("RUN", str(run)).split()]) == 2
-    (message,) = capsys.readouterr().err.splitlines()
-    assert LINES[line] in message
 
 
 def test_what_does_not_fit_the_data_is_skipped_with_a_reason():

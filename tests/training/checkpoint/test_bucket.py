@@ -17,6 +17,7 @@ import pytest
 
 from csbp_jax.training import run_json
 from csbp_jax.training.metrics_log import read_rows
+from tests.support import processes
 
 ROOT = pathlib.Path(__file__).parents[3]
 TRAIN = [
@@ -63,17 +64,11 @@ class Bucket:
         self.ask(f"/storage/v1/b/checkpoints/o/{urllib.parse.quote(name, safe='')}", "DELETE")
 
 
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
     """The bucket, and the environment that leads to it."""
     folder = tmp_path_factory.mktemp("server")
-    free = port()
+    free = processes.free_port()
     address = f"http://127.0.0.1:{free}"
     assert SERVER
     line = [SERVER, "-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-port", str(free)]
@@ -210,7 +205,7 @@ def test_hosts_that_share_nothing_but_the_bucket(bucket, tmp_path):
     for name in ("whole", "cut"):
         asked = ("--checkpoints", PLACE, "--name", name)
         if name == "cut":
-            both = pair(tmp_path / "before", environment, port(), *asked)
+            both = pair(tmp_path / "before", environment, processes.free_port(), *asked)
             metrics = tmp_path / "before" / "0" / "runs" / name / "metrics.jsonl"
             while both[0].poll() is None and len(read_rows(metrics)) < 16:
                 time.sleep(0.01)
@@ -218,7 +213,7 @@ def test_hosts_that_share_nothing_but_the_bucket(bucket, tmp_path):
                 process.kill()
                 process.communicate()
                 assert process.returncode == -9
-        both = pair(tmp_path / name, environment, port(), *asked)
+        both = pair(tmp_path / name, environment, processes.free_port(), *asked)
         reported = [process.communicate(timeout=400)[0] for process in both]
         assert [process.returncode for process in both] == [0, 0], reported
         assert not (tmp_path / name / "1" / "runs").exists()

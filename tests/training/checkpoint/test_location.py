@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import io
 import json
 import os
 import shutil
@@ -13,15 +12,13 @@ import pytest
 
 from csbp_jax import configs
 from csbp_jax.config import CheckpointError, ConfigError
-from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
-from csbp_jax.training import loop, run_json
-from csbp_jax.training.checkpoint import checkpoint, layout, location, manifest
-from csbp_jax.training.loop import train
+from csbp_jax.training import run_json
+from csbp_jax.training.checkpoint import checkpoint, layout, location
 from csbp_jax.training.metrics_log import read_rows
-from tests.support import shared_programs
+from tests.support.small_run import run
 
-pytestmark = pytest.mark.usefixtures("no_figures")
+pytestmark = pytest.mark.usefixtures("no_figures", "one_compilation_per_config")
 MODEL = dataclasses.replace(configs.load("digits").model, name="dense", features=(8,), time_steps=2)
 CHAOS = dataclasses.replace(configs.load("digits").chaos, taps=("fc1.membrane",))
 SMALL = dataclasses.replace(
@@ -30,22 +27,8 @@ SMALL = dataclasses.replace(
 TREE = {"kernel": jnp.arange(12.0).reshape(3, 4), "mean": np.asarray(1 / 3)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    """Runs of the same config share one compilation."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "compile_run", shared_programs.compile_run)
-        yield
-
-
 def at(step):
     return {**TREE, "kernel": TREE["kernel"] + step}
-
-
-def run(config, root, **options):
-    text = io.StringIO()
-    result = train(config, root=root, console=Console(file=text, width=200), **options)
-    return result, text.getvalue()
 
 
 @pytest.fixture
@@ -73,16 +56,6 @@ def left(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_newest_two_steps_stay_and_the_newest_of_a_step(folder):
-    assert restored(folder) == (None, [])
-    save(folder, 4, 9, 11, 11.5)
-    assert left(folder) == ["11.1", "9"]
-    assert restored(folder) == (11.5, [])
-    newest = checkpoint.restore_newest(folder, TREE)
-    assert newest
-    np.testing.assert_array_equal(newest["kernel"], at(11.5)["kernel"])
-
-
 def test_a_checkpoint_without_a_manifest_is_incomplete_and_removed(folder):
     save(folder, 9, 11)
     shutil.copytree(folder / "11", folder / "12")
@@ -91,16 +64,6 @@ def test_a_checkpoint_without_a_manifest_is_incomplete_and_removed(folder):
     assert list(layout.complete(folder)) == [9, 11]
     assert restored(folder) == (11.0, [])
     assert left(folder) == ["11", "9"]
-
-
-def test_a_kill_before_the_older_of_a_step_is_deleted(folder):
-    save(folder, 9, 11)
-    kept = shutil.copytree(folder / "11", folder.parent / "kept")
-    save(folder, 11.5)
-    shutil.copytree(kept, folder / "11")
-    assert restored(folder) == (11.5, [])
-    save(folder, 12, 13)
-    assert left(folder) == ["12", "13"]
 
 
 def test_a_damaged_checkpoint_loses_its_manifest_and_its_step_is_saved_again(folder):
@@ -121,18 +84,6 @@ def test_a_damaged_checkpoint_loses_its_manifest_and_its_step_is_saved_again(fol
     ):
         restored(folder)
     assert (folder / "11.1" / "manifest.json").exists() and (folder / "9" / "manifest.json").exists()
-
-
-def test_a_save_that_fails_is_cleared_away(folder):
-    reported: list[str] = []
-    with checkpoint.open_folder(folder, reported.append) as checkpoints:
-        (folder / "1.manifest").mkdir()
-        checkpoints.save(1, at(1))
-        assert checkpoints.failed()
-        checkpoints.save(2, at(2))
-    assert len(reported) == 1 and "step 1 cannot be written" in reported[0]
-    assert list(layout.complete(folder)) == [2] and manifest.verify(folder / "2") is None
-    assert not (folder / "1").exists()
 
 
 @pytest.fixture(scope="module")
