@@ -97,13 +97,15 @@ def page(content: Content) -> str:
     rows = []
     for name, of in content["systems"].items():
         lag, count = passes_from(of), len(of["random_like"]["1"])
+        enough = [f"lag {n}" for n, share in zip(LAGS, shares(of), strict=True) if share >= LEAST]
+        word = f"lag {lag}" if lag else f"at {', '.join(enough)} alone" if enough else "does not"
         rows.append(
             [
                 name,
                 str(count),
                 f"{of['time']:g}",
                 *(f"{100 * share:.0f}" for share in shares(of)),
-                f"lag {lag}" if lag else "does not",
+                word,
             ]
         )
     head = ["series of", "series", "decorrelation time", *(f"lag {lag} (%)" for lag in LAGS), "passes from"]

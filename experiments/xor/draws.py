@@ -95,13 +95,16 @@ def extrinsic(draws: Content) -> Content:
     return result
 
 
-def verdict(interval: Content, better: str = "CSBP trains better") -> str:
-    """The plans' word for an interval over settings."""
+def verdict(interval: Content) -> str:
+    """The plan's word for the primary interval."""
     if interval["low"] > 0:
-        return better
-    if interval["high"] < 0:
-        return "trains worse"
+        return "CSBP trains better"
     return "equal" if max(abs(interval["low"]), abs(interval["high"])) < MARGIN else "not decided"
+
+
+def word(interval: Content) -> str:
+    """The word of extrinsic_plan.md, which may be "trains worse", too."""
+    return "trains worse" if interval["high"] < 0 else verdict(interval).removeprefix("CSBP ")
 
 
 EXTRINSIC_TEXT = """
@@ -127,7 +130,7 @@ def page(content: Content) -> str:
         tests.append([f"mean, {group}", "", "", "", *(percent_text(numbers["tests"][other], "+") for other in others)])
     heads = [*NAMES, *(f"CSBP {other}, points" for other in others)]
     forces = [
-        [name, percent_text(of["best"], "+"), percent_text(of["tests"], "+"), verdict(of["best"], "trains better")]
+        [name, percent_text(of["best"], "+"), percent_text(of["tests"], "+"), word(of["best"])]
         for name, of in content.get("extrinsic", {}).items()
     ]
     of_forces = study.table(["extrinsic forces", "over settings (points)", "over draws (points)", ""], forces)
