@@ -46,8 +46,8 @@ def _answer(parts: Content) -> str:
         if timed := [row for row in rows if "ms" in row]:
             best = max(timed, key=lambda row: row["batch"] / row["ms"])
             fastest.append(f"{name} {best['steps_per_second']:,.1f} (batch {best['batch']})")
-    timed = f"Steps per second: {'; '.join(fastest)}." if fastest else "No step is timed yet."
-    return " ".join([f"{words}.", timed, *_faster_peer(parts)])
+    steps = f"Steps per second: {'; '.join(fastest)}." if fastest else "No step is timed yet."
+    return " ".join([f"{words}.", steps, *_faster_peer(parts)])
 
 
 def _faster_peer(parts: Content) -> list[str]:

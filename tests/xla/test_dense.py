@@ -2,6 +2,7 @@
 
 import functools
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,18 +32,18 @@ def test_it_is_the_plain_product_with_its_gradients(rows, features):
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
         assert jnp.allclose(a, b, rtol=1e-5, atol=1e-5)
     tangents = (jnp.ones_like(x), jnp.ones_like(kernel))
-    forward = [
-        jax.jvp(functools.partial(loss, product=p), (x, kernel), tangents)[1]
-        for p in (dense.product, jax.lax.dot_general)
-    ]
-    assert jnp.allclose(*forward, rtol=1e-4)
+    forward, expected = (
+        jax.jvp(functools.partial(loss, product=product), (x, kernel), tangents)[1]
+        for product in (dense.product, jax.lax.dot_general)
+    )
+    assert jnp.allclose(forward, expected, rtol=1e-4)
 
 
 def test_the_gradient_of_a_read_out_does_not_read_its_input_by_columns():
     """Left alone, XLA on CPU turns the product into ``[inputs, features]``, which takes eight times as long."""
     network = models.build(Model(name="dense", features=(512,), input_shape=(1, 6, 1), classes=10, time_steps=8))
     x = jnp.ones((16, 8, 1, 6, 1))
-    variables = network.init(jax.random.key(0), x, True)
+    variables: dict[str, Any] = dict(network.init(jax.random.key(0), x, True))
 
     def read_out(params):
         return network.apply(variables | {"params": params}, x, True, mutable=["batch_stats"])[0][0].sum() ** 2
