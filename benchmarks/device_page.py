@@ -46,7 +46,18 @@ def _answer(parts: Content) -> str:
         if timed := [row for row in rows if "ms" in row]:
             best = max(timed, key=lambda row: row["batch"] / row["ms"])
             fastest.append(f"{name} {best['steps_per_second']:,.1f} (batch {best['batch']})")
-    return f"{words}. " + (f"Steps per second: {'; '.join(fastest)}." if fastest else "No step is timed yet.")
+    steps = f"Steps per second: {'; '.join(fastest)}." if fastest else "No step is timed yet."
+    return " ".join([f"{words}.", steps, *_faster_peer(parts)])
+
+
+def _faster_peer(parts: Content) -> list[str]:
+    """The faster of SpikingJelly's rows over ours, eagerly or compiled, of each network that has both."""
+    ratios = []
+    for name, (ours, *peers) in _rows(parts, "beside SpikingJelly: ").items():
+        if peers:
+            best = min(peers, key=lambda row: row["ms"])
+            ratios.append(f"{name} {best['ms'] / ours['ms']:.2f} ({best['library'].split(', ')[1]}, {best['layout']})")
+    return [f"SpikingJelly's time over ours: {'; '.join(ratios)}."] if ratios else []
 
 
 def _checks(parts: Content) -> str:

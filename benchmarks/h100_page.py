@@ -11,13 +11,8 @@ FORMS = {"a step a pass": "a loop, a step a pass", "XLA": "as it is: unrolled", 
 
 def page(content: dict[str, Any]) -> str:
     """The text of h100.md, from the content of h100.json."""
-    versions = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
-    transforms = ", ".join(f"{name} {count}" for name, count in content["transforms"].items())
-    before, compared = content.get("before", {}), ""
-    if before:
-        compared = f""" Before: at {content["before_commit"]}, before networks were changed for leaner
-programs; compiled by the same command with ``--before``."""
-    fewer = sum(forms["kernel"]["GB"] < forms["XLA"]["GB"] for forms in content["steps"].values())
+    before, both = content.get("before", {}), [forms for forms in content["steps"].values() if "kernel" in forms]
+    fewer = sum(forms["kernel"]["GB"] < forms["XLA"]["GB"] for forms in both)
     return f"""# Compiled for an H100
 
 How many kernels does an H100 start, and how many bytes move, for the neuron and for training steps?
@@ -40,7 +35,7 @@ The kernels (experiments/gpu_kernel/kernel.py) read and write the least; gradien
 are learned, are XLA's sums over stored sequences. They are used as a user-defined neuron
 (`csbp_jax train experiments/gpu_kernel/cifar10_dvs.py`), and nobody has run them on a GPU: run
 `python -m experiments.gpu_kernel.check` first. Occurrences
-of the two in a program: {transforms}.
+of the two in a program: {_listed(content["transforms"])}.
 
 ## Training steps
 
@@ -49,7 +44,10 @@ included.
 
 {_steps(content["steps"], before)}
 
-SEW-ResNet-34: 224x224, T = 4, batch 32.{compared}
+SEW-ResNet-34: 224x224, T = 4, batch 32.{_compared(content)}
+
+digits is the preset, small and large are the networks of [time to an accuracy](time_to_accuracy.md), each with its own
+batch; ResNet-19 has 32x32 and SEW-ResNet-18 64x64, T = 4, batch 32.
 
 Percent of the bytes by part of the step, as it is:
 
@@ -58,21 +56,24 @@ Percent of the bytes by part of the step, as it is:
 A fusion of two parts counts as that of its last operation: the unrolled neuron's often hold the norm, too.
 
 In a net XLA fuses the norm into its unrolled neuron, but cannot fuse it into our kernel: {fewer} of
-{len(content["steps"])} programs would move fewer bytes with the kernel.
-
-## Max pooling
-
-XLA's own gradient is a scatter: it adds in an order that differs from run to run, or with `--deterministic` sorts all
-elements before. Ours (`csbp_jax/xla/pooling.py`) does neither. Forward and backward pass:
+{len(both)} programs would move fewer bytes with the kernel.
 
 {_pooling(content["pooling"])}
 
-3x3: the stem of SEW-ResNet at batch 32 and T = 4; 2x2: a layer of PLIF-Net on CIFAR-10 at batch 32 and T = 8;
-SEW-ResNet-34: the training step above. The scatter that is left there is of its loss: the gradient of the logits that
-the 32 labels choose.
-
-`h100.json` holds T = 16 and 32, temporaries, loops and seconds of compilation, too. Versions: {versions}.
+`h100.json` holds T = 16 and 32, temporaries, loops and seconds of compilation, too. Versions:
+{_listed(content["versions"])}.
 """
+
+
+def _listed(numbers):
+    return ", ".join(f"{name} {number}" for name, number in numbers.items())
+
+
+def _compared(content):
+    if "before" not in content:
+        return ""
+    return f""" Before: at {content["before_commit"]}, before networks were changed for leaner
+programs; compiled by the same command with ``--before``."""
 
 
 def _neuron(kinds):
@@ -105,8 +106,8 @@ def _steps(nets, before):
     for net, forms in nets.items():
         for name, now in forms.items():
             then = before.get(net, {}).get(name)
-            moved = [f"{program['GB']:.1f}" if program else "" for program in (now, then)]
-            temporary = [f"{program['temporary_GB']:.2f}" if program else "" for program in (now, then)]
+            moved = [f"{program['GB']:.3g}" if program else "" for program in (now, then)]
+            temporary = [f"{program['temporary_GB']:.3g}" if program else "" for program in (now, then)]
             body.append([net, FORMS[name], str(now["kernels"]), *moved, *temporary])
     return table(head, body)
 
@@ -120,4 +121,13 @@ def _pooling(programs):
             for counts in (options["default"], options["deterministic"]):
                 cells += [str(counts[column]) for column in ("kernels", "scatters", "sorts")] + [f"{counts['GB']:.2f}"]
             body.append(cells)
-    return table(head, body)
+    return f"""## Max pooling
+
+XLA's own gradient is a scatter: it adds in an order that differs from run to run, or with `--deterministic` sorts all
+elements before. Ours (`csbp_jax/xla/pooling.py`) does neither. Forward and backward pass:
+
+{table(head, body)}
+
+3x3: the stem of SEW-ResNet at batch 32 and T = 4; 2x2: a layer of PLIF-Net on CIFAR-10 at batch 32 and T = 8;
+SEW-ResNet-34: the training step above. The scatter that is left there is of its loss: the gradient of the logits that
+the 32 labels choose."""

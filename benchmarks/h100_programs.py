@@ -13,7 +13,7 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -60,6 +60,15 @@ STEP_NETS = {
         "SEW-ResNet-18", name="sew_resnet34", input_shape=(224, 224, 3), precision="bfloat16"
     ),
 }
+AS_IT_IS = {
+    **{f"{net}, float32": step_parts.NETS[net] for net in ("digits", "small", "large")},
+    **{
+        f"{net}, {precision}": _net(net, precision=precision)
+        for net in ("ResNet-19", "SEW-ResNet-18")
+        for precision in ("float32", "bfloat16")
+    },
+}
+"""Compiled in one form only: at T up to 4, a loop over single steps is the unrolled program."""
 POOLED = {
     "3x3, stride 2, bfloat16": (jax.ShapeDtypeStruct((32, 4, 112, 112, 64), jnp.bfloat16), (3, 2, 1)),
     "3x3, stride 2, float32": (jax.ShapeDtypeStruct((32, 4, 112, 112, 64), jnp.float32), (3, 2, 1)),
@@ -189,16 +198,16 @@ def all_neurons(report: Report) -> dict[str, Any]:
         rows[kind] = {}
         for T in STEPS:
             report(f"neuron, {kind}, T={T}")
-            rows[kind][f"T={T}"] = _in_forms(neuron, T, **options)
+            rows[kind][f"T={T}"] = _in_forms(FORMS, neuron, T, **options)
     return rows
 
 
 def all_steps(report: Report) -> dict[str, Any]:
     """``{net and precision: {form: ...}}``."""
     rows = {}
-    for name, config in STEP_NETS.items():
+    for name, config in (STEP_NETS | AS_IT_IS).items():
         report(name)
-        rows[name] = _in_forms(step, config)
+        rows[name] = _in_forms(("XLA",) if name in AS_IT_IS else FORMS, step, config)
     return rows
 
 
@@ -237,9 +246,9 @@ def all_pooling(report: Report) -> dict[str, Any]:
 PARTS = {"neuron": all_neurons, "transforms": transforms, "steps": all_steps, "pooling": all_pooling}
 
 
-def _in_forms(function: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
+def _in_forms(forms: Sequence[str], function: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
     rows = {}
-    for form in FORMS:
+    for form in forms:
         with traced_for_gpu(form) as lif:
             rows[form] = function(lif, *arguments, **options)
     return rows

@@ -81,11 +81,11 @@ def convolutions_alone(pythons: Pythons, quick: bool) -> Content:
     return {"convolutions": convolutions.measure(nets, pythons.get("spikingjelly"), rounds)}
 
 
-def growth(pythons: Pythons, quick: bool) -> Content:
+def growth(_: Pythons, quick: bool) -> Content:
     """Time and memory against T and batch size."""
     report("growth with T and batch")
     values = (1, 4) if quick else (1, 4, 16)
-    return {"growth": steps.growth(pythons.get("spikingjelly"), 3 if quick else 7, values, values)}
+    return {"growth": steps.growth(3 if quick else 7, values, values)}
 
 
 def long(_: Pythons, quick: bool) -> Content:
@@ -141,7 +141,7 @@ PARTS: dict[str, Callable[[Pythons, bool], Content]] = {
     "waiting": waiting,
     "starts": starts,
 }
-WITH_PEERS = {"neuron", "steps", "convolutions", "growth"}
+WITH_PEERS = {"neuron", "steps", "convolutions"}
 IN_QUICK = ("neuron", "steps", "dispatch", "members")
 
 

@@ -243,32 +243,8 @@ def page(content: Mapping[str, Any]) -> str:
     shares = rows(content)
     largest = {net: max(PARTS, key=row.__getitem__) for net, row in shares.items()}
     answer = "; ".join(f"{net}: {part} {100 * shares[net][part]:.0f} %" for net, part in largest.items())
-    head = ["net", "ms", *COLUMNS, "input"]
-    body = [
-        [net, f"{1e3 * alone['wall']:.1f}", *(f"{100 * share:.0f}" for share in (*shares[net].values(), beside))]
-        for net, alone in ((net, of["1"]) for net, of in content["nets"].items())
-        for beside in [alone["input"] / alone["wall"]]
-    ]
-    traffic = [
-        [
-            net,
-            *(f"{alone['bytes'].get(part, 0) / 1e6:.1f}" for part in PARTS),
-            f"{_at_copy(alone):.1f}",
-            f"{1e3 * alone['wall']:.1f}",
-        ]
-        for net, alone in ((net, of["1"]) for net, of in content["nets"].items())
-    ]
-    both = [
-        [
-            net,
-            ", ".join(f"{alone['wall'] / run['wall']:.2f}" for run in tries),
-            ", ".join(f"{run['cpu'] / alone['cpu']:.2f}" for run in tries),
-            ", ".join("-".join(f"{ns:.0f}" for ns in sorted(run["exchange"])) for run in tries),
-        ]
-        for net, of in content["nets"].items()
-        for alone, tries in [(of["1"], of.get("2", []))]
-    ]
-    copies = [of["1"]["limits"] for of in content["nets"].values()]
+    alone = {net: of["1"] for net, of in content["nets"].items()}
+    limits = [row["limits"] for row in alone.values()]
     return f"""# Where a step's time goes
 
 **Largest part of a step's wall time on one core: {answer}.**
@@ -277,7 +253,7 @@ def page(content: Mapping[str, Any]) -> str:
 
 Percent of a step on one core, steps as they are trained, with the chaos term where the preset has one:
 
-{table(head, body)}
+{_times(shares, alone)}
 
 A fusion of two parts counts as that of its last operation. Copies: those that XLA adds. Waiting: reading of the
 metrics, and what else no part has. Input comes beside the step: CPU time of drawing a batch of records in memory and
@@ -285,21 +261,53 @@ of moving it to the device.
 
 Megabytes that a step's kernels move, and milliseconds that copies of as many bytes would take:
 
-{table(["net", *PARTS, "as copies, ms", "step, ms"], traffic)}
+{_megabytes(alone)}
 
 ## On two cores
 
-{table(["net", "faster than on one", "CPU time over one core's", "ns from core to core and back"], both)}
+{_on_both(content["nets"])}
 
 Each number is of a process of its own. The last column is what a byte takes to the other core and back
 (`benchmarks/exchange.py`), before and after: about 150 ns where the cores share a cache, 330 and more where they do
 not. A virtual machine's cores may change between the two. What was tried to make a step faster, on one core and on two,
 is in [decisions](../../design/decisions.md#devices-and-processes).
 
-`{content["command"]}` on {content["machine"]}. The machine copies {_range([c["bytes"] / 1e9 for c in copies])} GB/s
-and computes products of matrices at {_range([c["flops"] / 1e9 for c in copies])} Gflop/s on one core, measured with
+`{content["command"]}` on {content["machine"]}. The machine copies {_range([row["bytes"] / 1e9 for row in limits])} GB/s
+and computes products of matrices at {_range([row["flops"] / 1e9 for row in limits])} Gflop/s on one core, measured with
 each net.
 """
+
+
+def _times(shares: Mapping[str, Mapping[str, float]], alone: Mapping[str, Mapping[str, Any]]) -> str:
+    body = [
+        [net, f"{1e3 * of['wall']:.1f}", *(f"{100 * share:.0f}" for share in (*shares[net].values(), beside))]
+        for net, of in alone.items()
+        for beside in [of["input"] / of["wall"]]
+    ]
+    return table(["net", "ms", *COLUMNS, "input"], body)
+
+
+def _megabytes(alone: Mapping[str, Mapping[str, Any]]) -> str:
+    body = [
+        [net, *(f"{of['bytes'].get(part, 0) / 1e6:.1f}" for part in PARTS), *(f"{ms:.1f}" for ms in milliseconds)]
+        for net, of in alone.items()
+        for milliseconds in [(_at_copy(of), 1e3 * of["wall"])]
+    ]
+    return table(["net", *PARTS, "as copies, ms", "step, ms"], body)
+
+
+def _on_both(nets: Mapping[str, Any]) -> str:
+    body = [
+        [
+            net,
+            ", ".join(f"{alone['wall'] / run['wall']:.2f}" for run in tries),
+            ", ".join(f"{run['cpu'] / alone['cpu']:.2f}" for run in tries),
+            ", ".join("-".join(f"{ns:.0f}" for ns in sorted(run["exchange"])) for run in tries),
+        ]
+        for net, of in nets.items()
+        for alone, tries in [(of["1"], of.get("2", []))]
+    ]
+    return table(["net", "faster than on one", "CPU time over one core's", "ns from core to core and back"], body)
 
 
 def _at_copy(alone: Mapping[str, Any]) -> float:

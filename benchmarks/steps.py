@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,13 +55,11 @@ def plain(config: Config) -> Config:
     return dataclasses.replace(config, chaos=Chaos())
 
 
-def measure(
-    config: Config, python: str | None, rounds: int, extras: bool = True, modes: Iterable[str] = peers.MODES
-) -> dict[str, Any]:
+def measure(config: Config, python: str | None, rounds: int, extras: bool = True) -> dict[str, Any]:
     """Time a step of ours and of SpikingJelly, if its Python is given.
 
     With extras, also of ours with the chaos term, and of ours at highest precision. SpikingJelly's is timed in each of
-    the ``modes`` and ``peers.LAYOUTS``, and has the numbers of the fastest, and beside it those of the fastest that
+    ``peers.MODES`` and ``peers.LAYOUTS``, and has the numbers of the fastest, and beside it those of the fastest that
     runs eagerly. A form that does not compile is left out, and ``failed`` has its error.
     """
     with contextlib.ExitStack() as stack:
@@ -83,7 +81,7 @@ def measure(
             start(EXACT, sys.executable, "benchmarks.ours", config=to_json(plain(config)), precision="highest")
         if python:
             net = {"model": to_json(config)["model"], "lr": OPTIMIZER.lr, "momentum": OPTIMIZER.momentum}
-            for mode, layout in itertools.product(modes, peers.LAYOUTS):
+            for mode, layout in itertools.product(peers.MODES, peers.LAYOUTS):
                 form, options = f"{mode}, {layout}", {"batch_file": file, "layout": layout, "mode": peers.MODES[mode]}
                 try:
                     start(form, python, peers.MODULES["spikingjelly"], **net, **options)
@@ -136,7 +134,7 @@ def _row(
     return result
 
 
-def growth(python: str | None, rounds: int, steps: Sequence[int], batches: Sequence[int]) -> dict[str, Any]:
+def growth(rounds: int, steps: Sequence[int], batches: Sequence[int]) -> dict[str, Any]:
     """Time and memory of a quarter-width CNN7 against T and batch, each point in fresh processes."""
     base = narrow(NETS["CNN7"], 0.25)
     points: dict[str, dict[str, Any]] = {"T": {}, "batch": {}}
@@ -144,7 +142,7 @@ def growth(python: str | None, rounds: int, steps: Sequence[int], batches: Seque
         for value in values:
             model = dataclasses.replace(base.model, time_steps=value if axis == "T" else 4)
             config = dataclasses.replace(base, model=model, batch_size=4 if axis == "T" else value)
-            points[axis][str(value)] = measure(config, python, rounds, extras=False, modes=["eagerly"])
+            points[axis][str(value)] = measure(config, None, rounds, extras=False)
     return points
 
 

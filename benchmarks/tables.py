@@ -113,7 +113,8 @@ def training_steps(rows: Content) -> str:
     return f"""## Training steps
 
 SGD with momentum; ours includes its metrics and its check for non-finite values. Peak: resident memory of the process,
-including compilation; before: after the imports. Ready: time from the end of the imports to the end of the first step.
+including compilation; before: after the imports. Ready: time from the end of the imports to the end of the first step;
+no cache holds a compiled program.
 At highest precision (`JAX_DEFAULT_MATMUL_PRECISION=highest`), no convolution is in Winograd's form. SpikingJelly's are
 the networks of `experiments.parity`, plain PyTorch, with its neurons in them. {forms}
 In ResNet-19 they convolve a still image at each time step, ours once: less than 1 % of the operations.
@@ -135,8 +136,8 @@ def convolutions(rows: Content) -> str:
 
 All convolutions of a training step, forward and both gradients, each timed alone and compiled as in the step:
 kernels of 3x3 in Winograd's form where it is faster, those on up to three channels as products with patches, others
-with Eigen's kernels. By default XLA uses YNNPACK's. Of torch each is the faster of channels first and last. The
-largest difference between values is {differ:.0e} of the largest value.
+with Eigen's kernels. By default XLA uses YNNPACK's. Of torch, run eagerly, each is the faster of channels first and
+last. The largest difference between values is {differ:.0e} of the largest value.
 
 {table(head, body)}"""
 
@@ -149,23 +150,13 @@ def agreement(same: Content) -> str:
 
 
 def growth(points_of: Content) -> str:
-    head = [
-        "CNN7, width 1/4",
-        "ours, ms",
-        "SpikingJelly, eagerly / ours",
-        "ours, temporaries MB",
-        "peak MB",
-        "SpikingJelly, peak MB",
-    ]
+    head = ["CNN7, width 1/4", "ms", "temporaries MB", "peak MB"]
     body = []
     for axis, points in points_of.items():
         for value, row in points.items():
-            ours, other = row["programs"]["ours"], row["programs"].get("spikingjelly")
-            ratio, peak = (cell(other["over_ours"]), f"{other['peak_MB']:.0f}") if other else ("", "")
+            ours = row["programs"]["ours"]
             memory = f"{ours['temporary_MB']:.1f}", f"{ours['peak_MB']:.0f}"
-            body.append(
-                [f"{axis}={value} ({'B' if axis == 'T' else 'T'}=4)", cell(ours["ms"], 1), ratio, *memory, peak]
-            )
+            body.append([f"{axis}={value} ({'B' if axis == 'T' else 'T'}=4)", cell(ours["ms"], 1), *memory])
     return "## Growth with T and batch\n\n" + table(head, body)
 
 

@@ -218,6 +218,10 @@ LIF_BYTES = {"T=4": 24, "T=16": 28, "T=100": 28}
 """Bytes that lif reads and writes for an element at one time step. Beyond T=4, in a loop, u is read again for the
 spikes."""
 
+IN_A_LOOP = """. In a loop, as beyond T=4, the neuron alone would take 0.7 times as long, which is torch's time, but \
+steps of networks up to 1.03 times: there its chain is fused with the norm before it \
+([tried](../../design/decisions.md#devices-and-processes))"""
+
 REASONS: dict[str, str | Callable[[Content], str]] = {
     **{f"SpikingJelly over ours, training step of {net}": functools.partial(convolutions, net=net) for net in NETS},
     "lif over minimum traffic, T=4": functools.partial(unrolled, label="T=4"),
@@ -229,7 +233,7 @@ REASONS: dict[str, str | Callable[[Content], str]] = {
     **{
         f"{peer} over lif, {label}": (
             "torch's compiler writes several outputs in one loop over an element, so that each pass reads and writes "
-            "everything once; XLA on CPU has no fusion with two outputs (above)"
+            "everything once; XLA on CPU has no fusion with two outputs (above)" + IN_A_LOOP * (label == "T=4")
         )
         for peer in ("spikingjelly", "snntorch")
         for label in ("T=4", "T=16")

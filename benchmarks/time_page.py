@@ -114,7 +114,7 @@ Geometric mean over pairs of runs [{level} % interval of Student's t]. Target: a
 {TARGETS[COMPILED]} under `torch.compile`, {TARGETS["spikingjelly"]} eagerly. A pair has a ratio if both runs reached
 the accuracy. "Between epochs": to where a line between the accuracies at the ends of two epochs crosses it.{added}
 
-{" ".join(_accuracy_difference(content, name) for name in run_here(content))}
+{" ".join(_accuracy_difference(content, name) for name in run_here(content))}{_why_missed(content)}
 
 ## Design
 
@@ -199,6 +199,21 @@ def _accuracy_difference(content: Mapping[str, Any], name: str) -> str:
     interval = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
     difference = f"{mean:+.2f}{interval} points"
     return f"Validation accuracy after the last epoch, ours minus SpikingJelly's {PEERS[name]}: {difference}."
+
+
+def _why_missed(content: Mapping[str, Any]) -> str:
+    """Why an epoch misses its target under torch.compile; empty if it does not, or if convolutions are not timed."""
+    values = ratios(content, per_epoch, "wall", COMPILED) if content["runs"].get(COMPILED) else []
+    if not values or "convolutions" not in content:
+        return ""
+    if _verdict(*mean_ratio(values, confidence(content)), TARGETS[COMPILED]) != "missed":
+        return ""
+    (net,) = content["convolutions"]["nets"].values()
+    torch = net["stages"]["all"]["torch"]["over_ours"]["median"]
+    return f"""
+
+An epoch misses its target under `torch.compile`: convolutions are the largest [part of our step](step_parts.md), and
+alone they take torch {torch:.2f} times our time (below)."""
 
 
 def _cell(values: Sequence[float], confidence: float) -> str:

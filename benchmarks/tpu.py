@@ -31,7 +31,10 @@ NETS = (
     "SEW-ResNet-50",
     "Spikformer-8-512",
 )
-VARIANTS = {
+ON_FEW = {
+    "small": ("v5e 2x2",),
+    "large": ("v5e 2x2",),
+    "ResNet-19": ("v5e 2x2",),
     "SEW-ResNet-34 with remat": ("v5e 2x2",),
     "SEW-ResNet-34 with a norm over all chips": ("v5e 2x2", "2 x v5e 2x2"),
     "SEW-ResNet-34 with a norm per slice": ("2 x v5e 2x2",),
@@ -51,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=PUBLISHED)
     parser.add_argument("--wheels", type=pathlib.Path, default=pathlib.Path(".bench/tpu"))
-    nets = (*NETS, *VARIANTS)
+    nets = (*NETS, *ON_FEW)
     parser.add_argument("--only", nargs="*", choices=nets, default=nets, help="without a network: only the page")
     parser.add_argument("--layouts", nargs="+", choices=("data", "zero1", "fsdp"), default=("data", "zero1", "fsdp"))
     parser.add_argument("--slices", nargs="+", choices=tpu_page.SLICES, default=list(tpu_page.SLICES))
@@ -75,7 +78,7 @@ def main() -> None:
         wanted = itertools.product(options.only, options.slices, options.layouts)
         programs = json.loads(file.read_text())["programs"] if file.exists() else {}
         for net, name, layout in wanted:
-            left_out = net in VARIANTS and (name not in VARIANTS[net] or layout != "data")
+            left_out = net in ON_FEW and (name not in ON_FEW[net] or layout != "data")
             if left_out or f"{net}, {name}, {layout}" in programs:
                 continue
             print(f"{time.strftime('%H:%M:%S')} {net}, {name}, {layout}", flush=True)

@@ -24,7 +24,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from benchmarks import hlo, lowering, step_parts
+from benchmarks import hlo, lowering, step_parts, time_to_accuracy
 from benchmarks.tpu_page import SLICES
 from csbp_jax import configs
 from csbp_jax.config import Config, replaced
@@ -34,8 +34,11 @@ from csbp_jax.runtime.files import write_json
 # Preset, the network that takes the place of the preset's, and examples per chip and step.
 NETS = {
     "digits": ("digits", "small_conv", 32),
+    "small": ("cifar10_quick_bp", "small_conv", 64),
+    "large": ("cifar10_quick_bp", "small_conv", 64),
     "CNN7": ("cifar10_dvs_tebn_cnn7", "cnn7", 32),
     "VGGSNN": ("cifar10_dvs_tebn_cnn7", "vggsnn", 32),
+    "ResNet-19": ("cifar10_tet_resnet19_t4", "resnet19_tet", 32),
     "SEW-ResNet-18": ("imagenet_sew_resnet18", "sew_resnet18", 32),
     "SEW-ResNet-34": ("imagenet_sew_resnet34", "sew_resnet34", 32),
     "TEBN-ResNet-34": ("imagenet_tebn_resnet34", "sew_resnet34", 32),
@@ -68,7 +71,7 @@ def load(net: str, chips: int) -> tuple[Config, int]:
     """
     net, _, variant = net.partition(" with ")
     preset, name, per_chip = NETS[net]
-    config = configs.load(preset)
+    config = time_to_accuracy.config(net) if net in time_to_accuracy.NETWORKS else configs.load(preset)
     config = replaced(replaced(config, "model.name", name), "model.precision", "bfloat16")
     if net == "digits":
         config = replaced(config, "model.input_shape", (8, 8, 1))

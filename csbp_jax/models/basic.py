@@ -7,6 +7,7 @@ import jax
 
 from csbp_jax.models import delays, layers
 from csbp_jax.models.base import Network, RunLayer
+from csbp_jax.xla.dense import product
 
 
 class Dense(Network):
@@ -24,7 +25,7 @@ class Dense(Network):
         dense = self.spiking(delays.DelayedDense, max_delay=self.max_delay) if delayed else self.spiking(layers.Dense)
         for i, features in enumerate(self.features, start=1):
             x = run(dense(features, name=f"fc{i}"), x)
-        return nn.Dense(self.classes, name="readout")(x)
+        return nn.Dense(self.classes, dot_general=product, name="readout")(x)
 
 
 class SmallConv(Network):
@@ -46,7 +47,7 @@ class SmallConv(Network):
             if i < len(self.features) and x.shape[2] % 2 == 0 == x.shape[3] % 2:
                 x = halved(x)
         drop = nn.Dropout(self.dropout, broadcast_dims=(1,), deterministic=not train)
-        return nn.Dense(self.classes, name="readout")(drop(layers.flat(x)))
+        return nn.Dense(self.classes, dot_general=product, name="readout")(drop(layers.flat(x)))
 
 
 class Recurrent(Network):
@@ -59,4 +60,4 @@ class Recurrent(Network):
         recurrent = self.spiking(layers.Recurrent)
         for i, features in enumerate(self.features, start=1):
             x = run(recurrent(features, name=f"rec{i}"), x)
-        return nn.Dense(self.classes, name="readout")(x)
+        return nn.Dense(self.classes, dot_general=product, name="readout")(x)

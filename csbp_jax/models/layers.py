@@ -23,7 +23,7 @@ from csbp_jax.models.taps import Aux, Probe, apply_taps, run_neuron
 from csbp_jax.neurons import Neuron
 from csbp_jax.neurons.plif import Scaled
 from csbp_jax.neurons.recurrent import Feedback
-from csbp_jax.xla import convolution, memory, pooling
+from csbp_jax.xla import convolution, dense, memory, pooling
 from csbp_jax.xla.static import repeat_over_time
 
 Initializer = nn.initializers.Initializer
@@ -221,7 +221,7 @@ def drop_path_rates(rate: float, blocks: int) -> tuple[float, ...]:
 
 
 def _dot_general(*operands: Any, **options: Any) -> jax.Array:
-    return memory.save(jax.lax.dot_general(*operands, **options))
+    return memory.save(dense.product(*operands, **options))
 
 
 def bind_neuron(neuron: Neuron | nn.Module, channels: int) -> Neuron:

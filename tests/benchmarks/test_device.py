@@ -42,6 +42,18 @@ def test_a_part_that_hangs_or_breaks_leaves_its_rows_and_says_why():
     assert (result["status"], result["why"], result["rows"]) == ("broke", "no memory", [{"ms": 1}])
 
 
+def test_the_answer_has_the_faster_form_of_the_peer():
+    rows = [{"library": "csbp_jax", "ms": 10.0, "loss": 1.0}]
+    for how, layout, ms in (("eager", "first", 30.0), ("compile", "first", 25.0), ("compile", "last", 20.0)):
+        rows.append({"library": f"SpikingJelly, {how}", "layout": f"channels {layout}", "ms": ms, "loss": 1.0})
+    part = {"status": "measured", "why": "", "seconds": 1, "rows": rows}
+    alone = part | {"rows": rows[:1]}  # SpikingJelly broke
+    device = {"kind": "H", "count": 1, "memory_GB": 0, "copy_GBps": 1, "versions": {}}
+    parts = {"beside SpikingJelly: CNN7": part, "beside SpikingJelly: VGGSNN": alone}
+    text = device_page.page({"device": device, "about": {"small": False}, "parts": parts})
+    assert "SpikingJelly's time over ours: CNN7 2.00 (compile, channels last).**" in text
+
+
 @pytest.mark.slow
 def test_the_small_form_runs_goes_on_and_writes_a_page(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
