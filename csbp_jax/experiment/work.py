@@ -49,7 +49,7 @@ class Work:
     def add(self, known: pandas.DataFrame) -> None:
         """Store the rows of a table as finished runs of the settings whose fields they have."""
         described = {setting: self.plan.system.describe(fields) for setting, fields in self.plan.settings.items()}
-        fields = [name for name in known if any(name in of for of in described.values())]
+        fields = [name for name in map(str, known) if any(name in of for of in described.values())]
         numbers = known.select_dtypes(["number", "bool"]).drop(columns=[*COLUMNS, *fields], errors="ignore")
         count = 0
         for setting, values in described.items():
@@ -58,7 +58,8 @@ class Work:
             rows = rows[~rows.index.duplicated()]
             block = self.store.missing(Block(setting, tuple(map(int, rows.index))))
             if block.seeds:
-                self.store.write(block, self.plan.settings[setting], dict(rows.loc[list(block.seeds)].items()), {})
+                measures = {str(name): values for name, values in rows.loc[list(block.seeds)].items()}
+                self.store.write(block, self.plan.settings[setting], measures, {})
             count += len(rows)
         self.console.print(f"{count} of {len(known)} known runs are of these settings, and are not trained again")
 

@@ -60,7 +60,11 @@ def test_it_is_refused(call, message):
 
 @pytest.mark.parametrize(
     "measure",
-    [dynamics.lyapunov_many, functools.partial(dynamics.finite_size_many, deltas=[1e-3]), dynamics.annealed_rises],
+    [
+        dynamics.lyapunov_many,
+        functools.partial(dynamics.finite_size_many, deltas=jnp.array([1e-3])),
+        dynamics.annealed_rises,
+    ],
 )
 def test_a_misspelt_option_of_many_runs_is_an_error(measure):
     with pytest.raises(TypeError, match="warm_up"):
