@@ -58,12 +58,8 @@ class Work:
             rows = rows[~rows.index.duplicated()]
             block = self.store.missing(Block(setting, tuple(map(int, rows.index))))
             if block.seeds:
-                self.store.write(
-                    block,
-                    self.plan.settings[setting],
-                    {str(name): column for name, column in rows.loc[list(block.seeds)].items()},
-                    {},
-                )
+                measures = {str(name): values for name, values in rows.loc[list(block.seeds)].items()}
+                self.store.write(block, self.plan.settings[setting], measures, {})
             count += len(rows)
         self.console.print(f"{count} of {len(known)} known runs are of these settings, and are not trained again")
 

@@ -280,6 +280,15 @@ def test_files_of_a_folder_are_read_as_in_evaluation(kind, tmp_path):
         assert {label for answer in answers_without_data for label in answer.labels} <= set("0123")
 
 
+def test_files_of_another_kind_are_named_as_such(tmp_path):
+    run, *_ = untrained_run(*KINDS["frames"], tmp_path)
+    for write in (pictures, events):
+        write(tmp_path / write.__name__, np.random.default_rng(1))
+    for name in ("pictures.png", "events.npz"):
+        (answer,) = predict.predict(run, tmp_path / name)
+        assert f"holds {name[:-4]}, but this run was trained on frames" in answer.problem
+
+
 def test_a_folder_of_other_classes_at_the_same_path_is_not_the_training_data(tmp_path):
     run, config, _ = untrained_run(*KINDS["frames"], tmp_path)
     splits, classes = folder.list_files(config)

@@ -239,7 +239,8 @@ def test_wrong_addresses(address):
 def test_what_the_hub_does_not_have(server, folder, run, refused):
     missing = "hf://user/net: there is no such repository, or it is private; for a private one, log in (hf auth"
     assert missing in refused("export", MODEL)
-    pushed(server, folder)
+    number = pushed(server, folder)
+    assert "a push makes a new revision; leave out @" in refused("push", run, f"{MODEL}@{number}")
     assert "hf://user/net@v2: has no such revision" in refused("export", f"{MODEL}@v2")
     del server.repositories["user/net"]["main"]["model.safetensors"]
     said = refused("export", f"{MODEL}@main")
