@@ -158,7 +158,7 @@ def test_forces_of_two_keys_differ_and_one_key_repeats():
 
 @pytest.mark.parametrize("second", [controls.gaussian, functools.partial(controls.ar1, 0.9)])
 def test_two_forces_in_one_optimiser_are_independent_with_seeds_of_their_own(second):
-    same, other = (run(optax.chain(FORCES["gaussian"], second(seed=seed)), jnp.ones(1), 1) for seed in (0, 1))
+    same, other = (run(optax.chain(FORCES["gaussian"], force), jnp.ones(1), 1) for force in (second(), second(seed=1)))
     assert np.std(same) == pytest.approx(2, rel=0.06) and np.std(other) == pytest.approx(2**0.5, rel=0.06)
 
 
@@ -198,6 +198,19 @@ def test_random_phases_keep_mean_spectrum_and_cross_correlation(x64, steps):
 def test_a_record_of_one_step_has_no_phases(x64):
     after = jax.jit(controls.phase_randomised)(jax.random.key(1), record(1))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), after, record(1))
+
+
+def test_pushes_are_drawn_without_their_annealing_and_annealed_again(x64):
+    """The pushes keep their size at each step, except for z, and z = 0 stays 0."""
+    z = jnp.asarray([8.0, 4.0, 2.0, 1.0, 0.0])
+    signs = jnp.asarray([[1.0, -2.0], [3.0, 0.5], [-1.0, 1.0], [2.0, 2.0], [9.0, 9.0]])
+    drawn = controls.annealed(lambda r: controls.shuffled(jax.random.key(4), r), z, {"w": z[:, None] * signs})["w"]
+    rows = np.asarray(drawn[:4] / z[:4, None])
+    known = np.asarray(signs.at[4].set(0.0))
+    assert not np.allclose(rows, signs[:4]) and np.all(drawn[4] == 0)
+    assert all(np.any(np.all(np.isclose(known, row), axis=1)) for row in rows)
+    unchanged = controls.annealed(lambda record: record, z, {"w": z[:, None] * signs})["w"]
+    np.testing.assert_allclose(unchanged, z[:, None] * signs, rtol=1e-12)
 
 
 def test_rms_of_a_record():

@@ -2,10 +2,12 @@
 
 Its job is JSON in the environment variable ``MUTANTS``. ``{"trace": [files], "out": file}`` runs each test without what
 earlier ones have traced, compiled or computed, and writes ``{test: {"cpu", "lines", "starts"}}`` of those that pass.
+Lines of functions that the import of the package calls count as executed by each of them.
 ``{"first": [tests], "never": [tests], "out": file}`` writes the name of a test that fails.
 """
 
 import collections
+import inspect
 import json
 import os
 import pathlib
@@ -18,6 +20,7 @@ JOB = json.loads(os.environ["MUTANTS"])
 TRACED = frozenset(JOB.get("trace", ()))
 TREE = os.getcwd() + os.sep
 executed: set = set()
+on_import: set = set()
 of_fixture: dict = collections.defaultdict(set)
 started: list = []
 caches: list = []
@@ -49,6 +52,7 @@ def pytest_collection_finish():
         sys.addaudithook(lambda event, _: started.append(event) if event == "subprocess.Popen" else None)
         threading.settrace(trace)
         sys.settrace(trace)
+        on_import.update(executed)
 
 
 def trace(frame, _event, _arg):
@@ -57,6 +61,15 @@ def trace(frame, _event, _arg):
         return None
     executed.add((frame.f_code.co_filename.removeprefix(TREE), frame.f_lineno))
     return trace
+
+
+def trace_import(frame, event, arg):
+    """As ``trace``, without the lines of modules and classes."""
+    return trace(frame, event, arg) if frame.f_code.co_flags & inspect.CO_OPTIMIZED else None
+
+
+if TRACED:
+    sys.settrace(trace_import)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -80,7 +93,7 @@ def pytest_runtest_protocol(item):
     result = yield
     if TRACED and item.nodeid in passed:
         fixtures = [of_fixture[used[-1]] for used in item._fixtureinfo.name2fixturedefs.values()]
-        lines, cpu = sorted(executed.union(*fixtures)), sum(os.times()[:4]) - before
+        lines, cpu = sorted(executed.union(on_import, *fixtures)), sum(os.times()[:4]) - before
         records[item.nodeid] = {"cpu": cpu, "lines": lines, "starts": bool(started)}
     return result
 

@@ -98,6 +98,16 @@ def test_the_table_of_an_experiment_is_contrasted_over_its_draws(tmp_path):
     assert csbp_jax.Experiment is Experiment and csbp_jax.Arm is Arm
 
 
+def test_a_layer_of_a_system_that_fires_at_all_times_is_named(tmp_path):
+    class Firing(Hill):
+        def train(self, group, fields, seeds):
+            return super().train(group, fields, seeds) | {"rates.fc": np.ones((len(seeds), 2))}
+
+    lines = io.StringIO()
+    tuned(Firing()).run(tmp_path / "e", console=Console(file=lines))
+    assert "runs have a layer that never or always fires over an epoch (fc)" in lines.getvalue().replace("\n", " ")
+
+
 def test_changes_win_over_tuned_values_and_adapt_sees_all(tmp_path):
     def adapt(fields, splits):
         return {"kind": fields["kind"], "height": fields["height"] * fields["unit"]}
@@ -123,6 +133,7 @@ def test_a_grid_is_tried_in_all_combinations(tmp_path):
     [
         ({"arms": {"a": {}, "b": Arm(tuned={"width": [1, 2]})}}, "they have {'a': 3, 'b': 6}"),
         ({"tuning_seeds": ()}, "tuning_seeds: give some"),
+        ({"tuning_seeds": (), "tuned": {"height": [1, 2]}, "arms": {"a": {}}}, "tuning_seeds: give some"),
         ({"tuning_seeds": (3, 4)}, "others than tuning_seeds"),
         ({"seeds": ()}, "seeds: give some"),
     ],

@@ -33,6 +33,7 @@ def test_a_value_in_another_type_is_the_same_setting():
     assert system.canonical({"optimizer.lr": 1, "epochs": np.int64(5)}) == {"optimizer.lr": 1.0, "epochs": 5}
     assert system.canonical({"chaos.z0": 10, "model.features": [5, 4]}) == {}, "as the base has it"
     assert fields.at(SMALL, {"model.features": 7}).model.features == (7,)
+    assert fields.key({"epochs": 5, "seed": 3}) == fields.key({"seed": 3, "epochs": 5})
 
 
 def test_only_fields_that_are_not_traced_need_another_compilation():

@@ -1,5 +1,6 @@
 """Runs trained together: each member equals the run alone, and members do not touch each other."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -19,7 +20,7 @@ from csbp_jax.config import replaced
 from csbp_jax.experiment import fields, members
 from csbp_jax.experiment.members import Members, member_mesh
 from csbp_jax.instruments.training_map import to_default_precision
-from csbp_jax.runtime import sharding
+from csbp_jax.runtime import preemption, sharding
 from csbp_jax.training import build, compiled, selection
 from tests.support.inverted import Inverted
 from tests.support.small_runs import DIGITS, SMALL, of_grid
@@ -187,6 +188,19 @@ def test_members_do_not_communicate():
     # One member per device: products of matrices, not of batches of one.
     products = re.findall(r"dot_general.*", lowered.as_text())
     assert products and not any("batching_dims" in product for product in products)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_stop_is_honoured_before_an_epoch_and_before_an_evaluation(resident):
+    config, splits = prepared()
+    runs = compile_members([config], splits)
+    runs.resident = runs.resident if resident else None
+    with contextlib.closing(members._Batches(runs, [0], {0: splits["train"]})) as batches:
+        for work in (lambda: batches.train(None, 0), lambda: runs.evaluate(None, [0], "test")):
+            with preemption.on_signals() as stop, stop.deferred():
+                stop.request(42)
+                with pytest.raises(preemption.Stopped):
+                    work()
 
 
 def test_evaluation_does_not_augment_a_source_that_draws_numbers(monkeypatch):

@@ -94,19 +94,6 @@ def test_annealing_is_the_runs(splits, anneal):
     np.testing.assert_allclose(replay.annealing(run), expected)
 
 
-def test_pushes_are_drawn_without_their_annealing_and_annealed_again(x64):
-    """The pushes keep their size at each step, except for z, and z = 0 stays 0."""
-    z = jnp.asarray([8.0, 4.0, 2.0, 1.0, 0.0])
-    signs = jnp.asarray([[1.0, -2.0], [3.0, 0.5], [-1.0, 1.0], [2.0, 2.0], [9.0, 9.0]])
-    drawn = controls.annealed(lambda r: controls.shuffled(jax.random.key(4), r), z, {"w": z[:, None] * signs})["w"]
-    rows = np.asarray(drawn[:4] / z[:4, None])
-    known = np.asarray(signs.at[4].set(0.0))
-    assert not np.allclose(rows, signs[:4]) and np.all(drawn[4] == 0)
-    assert all(np.any(np.all(np.isclose(known, row), axis=1)) for row in rows)
-    unchanged = controls.annealed(lambda record: record, z, {"w": z[:, None] * signs})["w"]
-    np.testing.assert_allclose(unchanged, z[:, None] * signs, rtol=1e-12)
-
-
 def test_runs_that_cannot_be_recorded_are_refused(splits):
     config = resolve(DENSE, splits)
     run = replay.make(config, splits["train"])

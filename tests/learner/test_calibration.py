@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 
 import flax.linen as nn
 import jax
@@ -12,7 +13,7 @@ import pytest
 from csbp_jax import configs, data, learner, losses
 from csbp_jax.config import Chaos, ConfigError, Data, Loss, Optimizer, check
 from csbp_jax.data.images import sources
-from csbp_jax.learner import objective
+from csbp_jax.learner import calibration, objective
 from csbp_jax.models import layers
 from csbp_jax.models.basic import Dense
 from csbp_jax.neurons import LIF
@@ -50,6 +51,8 @@ def test_six_layers_without_norms_fall_silent_and_with_an_initial_rate_do_not():
     assert len(silent) == 6 and silent["fc4"] < 0.001 and silent["fc6"] == 0
     rates = initial_rates(deep("none", 0.2))
     assert len(rates) == 6 and all(rate == pytest.approx(0.2, abs=0.04) for rate in rates.values()), rates
+    page = pathlib.Path(__file__).parents[2] / "docs" / "training.md"
+    assert f"fire at this rate on {calibration.EXAMPLES} training examples" in page.read_text()
 
 
 @functools.cache

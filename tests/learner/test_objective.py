@@ -1,13 +1,15 @@
-"""The gradients of the two losses."""
+"""The gradients of the two losses, and the measures."""
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from csbp_jax import learner
-from csbp_jax.config import Chaos, replaced
-from csbp_jax.learner import objective
+from csbp_jax.config import Chaos, Loss, replaced
+from csbp_jax.learner import measures, objective
 from tests.support.small_net import CONFIG, batch, first_state, gradients, recipe
 
 
@@ -35,3 +37,26 @@ def test_without_a_term_the_task_has_the_whole_gradient(x64):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), both["task"], whole)
     assert optax.tree.norm(both["task"]) > 0 and optax.tree.norm(both["chaos"]) == 0
     chex.assert_trees_all_equal_shapes(both["chaos"], state.params)
+
+
+@pytest.mark.parametrize(
+    "mean, deviation", [(0.0, 1.0), (30.0, 1.0), (-1e3, 1.0), (1e6, 1.0), (0.1, 0.0), (1e6 + 1 / 16, 0.0)]
+)
+def test_r2_in_float32_is_right_far_from_0_and_0_where_all_values_are_equal(mean, deviation):
+    rng, config = np.random.default_rng(9), replaced(CONFIG, "loss", Loss(task="value", name="mse"))
+    y = (mean + deviation * rng.normal(size=(6, 7, 5))).astype(np.float32)
+    o = (y + rng.normal(size=y.shape) / 2).astype(np.float32)
+    where = np.arange(6 * 7).reshape(6, 7) < 40
+    parts = [
+        measures.sums(config, jnp.asarray(o[:, None]), jnp.asarray(y), where=jnp.asarray(where))
+        for o, y, where in zip(o, y, where, strict=True)
+    ]
+    of_first = measures.of_batch(config, jnp.asarray(o[0, :, None]), jnp.asarray(y[0]))["r2"]
+
+    def r2(o, y):
+        o, y = o.astype(float), y.astype(float)
+        return 1 - np.sum((o - y) ** 2) / np.sum((y - y.mean()) ** 2) if deviation else 0
+
+    of_batches = {name: np.array([part[name] for part in parts], float) for name in parts[0]}
+    np.testing.assert_allclose(measures.measures(config, of_batches)["r2"], r2(o[where], y[where]), rtol=1e-5)
+    np.testing.assert_allclose(of_first, r2(o[0], y[0]), rtol=1e-5)

@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,11 +16,9 @@ from csbp_jax.models import layers, norms
 from csbp_jax.models.taps import Aux, Probe
 from csbp_jax.neurons.plif import PLIF
 from csbp_jax.neurons.recurrent import Feedback
-from csbp_jax.xla.platform import traced_for
 
 B, T, F = 4, 7, 5
 NO_PROBE = Probe(chaos.term)
-FAST_POOLING = [((2, 2, 0), (5, 3)), ((3, 2, 1), (2, 7)), ((3, 1, 1), (4, 4))]
 
 
 def test_a_recurrent_layer_feeds_back_through_its_weights(x64):
@@ -49,13 +46,14 @@ def test_a_neuron_without_trace_lacks_it_with_feedback_too():
         jax.eval_shape(lambda variables: layer.apply(variables, x, False, relu, probe), variables)
 
 
-@pytest.mark.parametrize("layer", [layers.ConvNormLIF, layers.Dense, layers.Recurrent])
+@pytest.mark.parametrize("layer", [layers.ConvNormLIF, layers.Dense, layers.Recurrent, layers.Spike])
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_a_learned_decay_is_a_parameter_of_each_layer(layer, per_channel):
     neuron = PLIF(per_channel=per_channel)
     x = jnp.ones((B, T, 4, 4, 3) if layer is layers.ConvNormLIF else (B, T, 3))
     variables = jax.eval_shape(lambda: layer(F).init(jax.random.key(0), x, False, neuron, NO_PROBE))
-    assert variables["params"]["neuron"]["w"].shape == ((F,) if per_channel else ())
+    channels = 3 if layer is layers.Spike else F
+    assert variables["params"]["neuron"]["w"].shape == ((channels,) if per_channel else ())
 
 
 def test_a_spike_layer_repeats_a_static_current_which_can_be_tapped():
@@ -154,51 +152,6 @@ def test_pooling_an_image_that_is_too_small_is_an_error(pool):
     assert pool(jnp.ones((1, 1, 5, 2, 3))).shape == (1, 1, 2, 1, 3)
     with pytest.raises(ConfigError, match=r"model.input_shape: too small for this network; before .* 1x2"):
         pool(jnp.ones((1, 1, 1, 2, 3)))
-
-
-@pytest.mark.parametrize("device", ["cpu", "gpu", None])
-@pytest.mark.parametrize(
-    ("size", "stride", "pad", "picture"),
-    [
-        pytest.param(*window, picture, marks=() if (window, picture) in FAST_POOLING else pytest.mark.slow)
-        for window in [(2, 2, 0), (3, 2, 1), (3, 1, 1)]
-        for picture in [(4, 4), (5, 3), (2, 7)]
-    ],
-)
-def test_max_pooling_and_its_gradients_equal_xlas(x64, size, stride, pad, picture, device):
-    """Most windows of spikes have ties; the gradient's derivative along a direction is compared too."""
-    draw = np.random.default_rng(0)
-    spikes, numbers = draw.integers(0, 2, (2, 3, *picture, 4)).astype(float), draw.standard_normal((2, 3, *picture, 4))
-
-    def plain(x):
-        return nn.max_pool(x, (1, size, size), (1, stride, stride), ((0, 0), (pad, pad), (pad, pad)))
-
-    def ours(x):
-        return layers.max_pool(x, size, stride, pad)
-
-    def gradient(pool):
-        return jax.grad(lambda x: (jnp.sin(pool(x) + 1) ** 2).sum())
-
-    @jax.jit
-    def pooled_and_gradients(x):
-        return [(pool(x), jax.jvp(gradient(pool), (x,), (numbers,))) for pool in (ours, plain)]
-
-    for x in (spikes, numbers):
-        with traced_for(device):
-            (actual, gradients), (expected, expected_gradients) = pooled_and_gradients(x)
-        chex.assert_trees_all_equal(actual, expected)
-        chex.assert_trees_all_close(gradients, expected_gradients, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize(("device", "own_form"), [("cpu", True), ("gpu", True), ("tpu", False)])
-def test_only_on_a_tpu_is_the_gradient_of_max_pooling_xlas(device, own_form):
-    """Which is a scatter on a GPU. The index of each maximum, of which CPUs have a float, is a byte there."""
-    gradient = jax.grad(lambda x: layers.max_pool(x, 3, 2, 1).sum())
-    with traced_for(device):
-        trace, computed = str(jax.make_jaxpr(gradient)(jnp.ones((1, 1, 4, 4, 1)))), gradient(jnp.ones((1, 1, 4, 4, 1)))
-    assert ("select_and_scatter_add" not in trace) == own_form
-    assert ("i8[1,1,2,2,1]" in trace) == (device == "gpu")
-    assert (computed.ravel() == jnp.array([1, 1, 0, 0, 1, 1, 0, 0] + [0] * 8)).all()
 
 
 def test_initial_weights_have_the_published_distributions():

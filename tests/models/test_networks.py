@@ -14,8 +14,9 @@ from jax.flatten_util import ravel_pytree
 from csbp_jax import learner, losses, models, neurons
 from csbp_jax.config import Chaos, Config, ConfigError, Model, Neuron, Optimizer
 from csbp_jax.learner import optimizer
-from csbp_jax.models import layers
+from csbp_jax.models import graph, layers
 from csbp_jax.neurons.plif import PLIF as LearnedNeuron
+from csbp_jax.surrogate import triangle
 from experiments.parity import cases
 
 PLIF = Neuron(decay=0.5, surrogate="arctan", surrogate_param=2.0, detach_reset=True, learn="layer")
@@ -254,3 +255,23 @@ def test_dropout_of_plif_networks_is_drawn_per_example_and_the_same_at_all_time_
     first, second = (np.asarray(readout(jax.random.key(seed))) for seed in (0, 1))
     np.testing.assert_allclose(first, np.broadcast_to(first[:, :1], first.shape), rtol=1e-5, atol=1e-6)
     assert np.abs(first[0] - first[1]).max() > 0.01 and np.abs(first - second).max() > 0.01
+
+
+def test_a_graph_is_its_operations_one_after_the_other(x64):
+    draw, one = np.random.default_rng(0).normal, np.array(1.0)
+    kernel, bias, x = draw(size=(3, 3, 2, 4)), draw(size=4), jnp.asarray(draw(size=(2, 5, 6, 7, 2)))
+    synapse = graph.Synapse(kernel, bias, padding=((1, 1), (1, 1)))
+    nodes = graph.Node("conv", ("x",), synapse), graph.Node("lif", ("conv",), graph.Spiking(one / 2, one, one, "hard"))
+    network = graph.GraphNetwork(graph=graph.Graph("x", x.shape[2:], nodes), spike=triangle())
+    spikes = jax.jit(lambda x: network.apply(graph.variables(network.graph), x)[0])(x)
+    names = ("NHWC", "HWIO", "NHWC")
+    h = jax.lax.conv_general_dilated(x.reshape(-1, 6, 7, 2), kernel, (1, 1), "SAME", dimension_numbers=names)
+    h = (h + bias.reshape(1, 1, 1, 4)).reshape(2, 5, 6, 7, 4)
+    np.testing.assert_array_equal(spikes, neurons.lif(h, decay=0.5)[0])
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+def test_a_resnet_has_as_many_layers_as_its_name_says(depth):
+    """A stem, the convolutions of its blocks, and a read-out."""
+    network: Any = models.build(cases.ORIGINALS[f"sew_resnet{depth}"])
+    assert 1 + (3 if network.bottleneck else 2) * sum(network.blocks) + 1 == depth

@@ -22,6 +22,11 @@ def test_no_norm_is_the_input_without_parameters():
         assert y is x and not variables
 
 
+def test_a_norm_without_options_is_that_of_its_name():
+    plain = {"batch": norms.BatchNorm(), "tebn": norms.TEBN(time_steps=T), "bntt": norms.BNTT(time_steps=T)}
+    assert plain == {kind: norms.make(kind, T)() for kind in plain}
+
+
 def random_variables(variables, seed=0):
     """Positive, all different."""
     rng = np.random.default_rng(seed)

@@ -16,6 +16,7 @@ from csbp_jax import models, neurons
 from csbp_jax.config import ConfigError, Neuron
 from csbp_jax.models import attention, layers
 from csbp_jax.models.base import Network
+from csbp_jax.models.qkformer import QKFormer
 from csbp_jax.neurons.plif import PLIF, Scaled
 from csbp_jax.neurons.psn import SlidingPSN
 from experiments.parity import cases
@@ -132,6 +133,16 @@ def test_attention_is_q_times_k_transposed_times_v_of_each_head():
         out = attention.self_attention(arrays[0], arrays[1], arrays[2], heads=2)
         assert out.dtype == jnp.float32
         np.testing.assert_array_equal(out.reshape(expected.shape), expected)
+
+
+def test_the_stem_of_a_qkformer_adds_the_spikes_of_its_branches():
+    class Stem(QKFormer):
+        def body(self, x, train, run):
+            return self.first_patches(x, 8, run)
+
+    x = jax.random.normal(jax.random.key(0), (4, 2, 8, 8, 3))
+    (spikes, _), _ = jax.jit(lambda x: Stem(time_steps=2).init_with_output(jax.random.key(1), x, True))(x)
+    assert np.unique(spikes).tolist() == [0, 1, 2]
 
 
 def test_the_threshold_of_any_neuron_can_be_scaled():

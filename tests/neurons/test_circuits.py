@@ -47,7 +47,8 @@ def test_plif_and_its_gradients_are_those_of_a_lif_of_this_decay_and_gain(x64, p
 
 def test_plif_begins_at_its_decay():
     neuron = PLIF(0.75).init_with_output(jax.random.key(0), F)[0]
-    np.testing.assert_allclose(float(neuron.neuron.decay), 0.75, rtol=1e-6)  # of the layer, by default
+    assert neuron.gain.shape == ()  # of the layer, by default
+    np.testing.assert_allclose(neuron.neuron.decay, 0.75, rtol=1e-6)
     np.testing.assert_allclose(neuron.gain, 0.25, rtol=1e-6)
 
 

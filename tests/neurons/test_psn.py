@@ -11,6 +11,7 @@ import pytest
 from chex import assert_trees_all_close, assert_trees_all_equal, assert_type
 
 from csbp_jax import surrogate
+from csbp_jax.config import Neuron
 from csbp_jax.neurons import psn
 from csbp_jax.neurons.chunked import in_chunks
 from csbp_jax.neurons.psn import PSN, MaskedPSN, SlidingPSN
@@ -130,6 +131,7 @@ def test_first_parameters_are_those_of_the_article():
         params = module.init(jax.random.key(0), 4)["params"]
         assert params["threshold"].tolist() == [1.0] * 100
         assert 0.095 < jnp.abs(params["weight"]).max() <= 0.1 and jnp.abs(params["weight"].mean()) < 0.01
+    assert MaskedPSN(T).order == SlidingPSN().order == Neuron().order
     params = SlidingPSN(4, threshold=0.5).init(jax.random.key(0), 4)["params"]
     assert params["weight"].tolist() == [0.125, 0.25, 0.5, 1.0] and params["threshold"] == 0.5
 

@@ -1,4 +1,4 @@
-"""Convolutions, norms and static currents in the forms of csbp_jax/xla that are fast on CPU: the same numbers."""
+"""The forms of csbp_jax/xla that are fast on CPU, and of all platforms those of pooling and time: the same numbers."""
 
 import functools
 import itertools
@@ -15,7 +15,9 @@ from jax import lax
 from csbp_jax.models import norms
 from csbp_jax.xla.convolution import convolution
 from csbp_jax.xla.platform import traced_for
+from csbp_jax.xla.pooling import max_pool
 from csbp_jax.xla.static import repeat_over_time
+from csbp_jax.xla.time_loop import over_time
 
 NAMES = ("NHWC", "HWIO", "NHWC")
 KERNELS, STRIDES = [(3, 3), (1, 1), (5, 3), (2, 4)], [(1, 1), (2, 2), (2, 1)]
@@ -32,6 +34,7 @@ FAST_OF_FEW_CHANNELS = {(1, 32), (3, 31), (3, 32), (4, 32)}
 # The norm that is the same at all time steps in each of its programs, and each of the others once.
 FAST_NORMS = {("batch", 1, True), ("batch", 2, True), ("batch", 1, False), ("tdbn", 1, True)}
 FAST_NORMS |= {("tebn", 1, True), ("bntt", 1, True), ("none", 1, True)}
+FAST_POOLING = [((2, 2, 0), (5, 3)), ((3, 2, 1), (2, 7)), ((3, 1, 1), (4, 4))]
 
 
 def cases(every, fast):
@@ -220,3 +223,67 @@ def test_gradients_of_a_norm_equal_jaxs_of_its_definition(x64, kind, groups):
         return jax.jit(results)(params, x)
 
     chex.assert_trees_all_close(everything(ours), everything(defined), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu", "tpu", None])
+@pytest.mark.parametrize(
+    ("size", "stride", "pad", "picture"),
+    [
+        pytest.param(*window, picture, marks=() if (window, picture) in FAST_POOLING else pytest.mark.slow)
+        for window in [(2, 2, 0), (3, 2, 1), (3, 1, 1)]
+        for picture in [(4, 4), (5, 3), (2, 7)]
+    ],
+)
+def test_max_pooling_and_its_gradients_equal_xlas(x64, size, stride, pad, picture, device):
+    """Most windows of spikes have ties; the gradient's derivative along a direction is compared too."""
+    draw = np.random.default_rng(0)
+    spikes, numbers = draw.integers(0, 2, (2, 3, *picture, 4)).astype(float), draw.standard_normal((2, 3, *picture, 4))
+
+    def plain(x):
+        return nn.max_pool(x, (1, size, size), (1, stride, stride), ((0, 0), (pad, pad), (pad, pad)))
+
+    def ours(x):
+        return max_pool(x, size, stride, pad)
+
+    def gradient(pool):
+        return jax.grad(lambda x: (jnp.sin(pool(x) + 1) ** 2).sum())
+
+    @jax.jit
+    def pooled_and_gradients(x):
+        return [(pool(x), jax.jvp(gradient(pool), (x,), (numbers,))) for pool in (ours, plain)]
+
+    for x in (spikes, numbers):
+        with traced_for(device):
+            (actual, gradients), (expected, expected_gradients) = pooled_and_gradients(x)
+        chex.assert_trees_all_equal(actual, expected)
+        chex.assert_trees_all_close(gradients, expected_gradients, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("device", "own_form"), [("cpu", True), ("gpu", True), ("tpu", False)])
+def test_only_on_a_tpu_is_the_gradient_of_max_pooling_xlas(device, own_form):
+    """Which is a scatter on a GPU. The index of each maximum, of which CPUs have a float, is a byte there."""
+    gradient = jax.grad(lambda x: max_pool(x, 3, 2, 1).sum())
+    with traced_for(device):
+        trace, computed = str(jax.make_jaxpr(gradient)(jnp.ones((1, 1, 4, 4, 1)))), gradient(jnp.ones((1, 1, 4, 4, 1)))
+    assert ("select_and_scatter_add" not in trace) == own_form
+    assert ("i8[1,1,2,2,1]" in trace) == (device == "gpu")
+    assert (computed.ravel() == jnp.array([1, 1, 0, 0, 1, 1, 0, 0] + [0] * 8)).all()
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("times", [range(4), range(19), range(36, -1, -1)])
+def test_a_loop_over_time_is_the_loop_of_python(platform, times):
+    """In whole numbers, so exactly: a chain, rows written over the sequence, and what fills no pass before passes."""
+    x = np.random.default_rng(0).integers(-3, 4, (2, len(times), 3)).astype(np.float32)
+
+    def step(row, t, carry):
+        return row - carry[1], t * carry[0]
+
+    first = carry = (x[:, times[0]], x[:, times[0]])
+    rows = {times[0]: first}
+    for t in times[1:]:
+        rows[t] = carry = step(x[:, t], t, carry)
+    stacked = tuple(np.stack([rows[t][part] for t in sorted(rows)], axis=1) for part in range(2))
+    with traced_for(platform):
+        looped = jax.jit(lambda x, first: over_time(step, first, lambda carry: carry, x, (x, x), times))(x, first)
+    chex.assert_trees_all_equal(looped, (carry, stacked))

@@ -273,6 +273,7 @@ def test_a_static_current_in_bfloat16_has_the_gradient_summed_in_float32():
     lean = current(lambda h: repeat_over_time(h, T, jnp.bfloat16))
     plain = current(lambda h: jnp.broadcast_to(h, (B, T, 5)).astype(jnp.bfloat16))
     assert lean(h) == plain(h)
+    assert repeat_over_time(h.astype(jnp.bfloat16), T).dtype == jnp.bfloat16  # as it is, if no dtype is named
 
     @jax.jit
     def gradients_and_tangents(h):
