@@ -67,7 +67,7 @@ def make_parser(
 
 def make_dataset_parser(doc: str | None, **sizes: Any) -> argparse.ArgumentParser:
     """A parser of a study on the config of a data set: ``DATASET``, ``--data-dir``, ``--out`` and sizes."""
-    parser = make_parser(doc, None, True, **sizes)
+    parser = make_parser(doc, data_dir=True, **sizes)
     parser.add_argument("dataset", choices=configs.NAMES, metavar="DATASET")
     return parser
 

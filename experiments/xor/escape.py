@@ -164,7 +164,7 @@ def run_group(group: str, setting: Setting, options: argparse.Namespace) -> Cont
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "xor/escape", False, **SIZES)
+    parser = study.make_parser(__doc__, "xor/escape", **SIZES)
     options = parser.parse_args(arguments)
     earlier = study.read(parser, study.RESULTS / "xor" / "tuned" / "tuned.json", "python -m experiments.xor.tuned")
     content: Content = {name: getattr(options, name) for name in SIZES}

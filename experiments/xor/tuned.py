@@ -181,7 +181,7 @@ def report(content: Content, out: pathlib.Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "xor/tuned", False, **SIZES)
+    parser = study.make_parser(__doc__, "xor/tuned", **SIZES)
     parser.add_argument("--secondary", nargs="*", choices=list(CONDITIONS), default=list(CONDITIONS), metavar="NAME")
     options = parser.parse_args(arguments)
     sizes = {name: getattr(options, name) for name in SIZES}

@@ -265,7 +265,9 @@ def test_a_graph_is_its_operations_one_after_the_other(x64):
     network = graph.GraphNetwork(graph=graph.Graph("x", x.shape[2:], nodes), spike=triangle())
     spikes = jax.jit(lambda x: network.apply(graph.variables(network.graph), x)[0])(x)
     names = ("NHWC", "HWIO", "NHWC")
-    h = jax.lax.conv_general_dilated(x.reshape(-1, 6, 7, 2), kernel, (1, 1), "SAME", dimension_numbers=names)
+    h = jax.lax.conv_general_dilated(
+        x.reshape(-1, 6, 7, 2), jnp.asarray(kernel), (1, 1), "SAME", dimension_numbers=names
+    )
     h = (h + bias.reshape(1, 1, 1, 4)).reshape(2, 5, 6, 7, 4)
     np.testing.assert_array_equal(spikes, neurons.lif(h, decay=0.5)[0])
 
