@@ -104,37 +104,9 @@ Does CSBP change test accuracy with all labels?
 {over if seeds > 1 else "One pair of runs"}, {content["test_count"]} test examples. At step 0 the chaos term's gradient
 has {share["min"]:.0%} to {share["max"]:.0%} of the task gradient's norm.
 
-{times(content)}{origin}
+{origin}
 Made by `{content["command"]}`; `accuracy.json` holds the results of each seed, the versions and the machine.
 """
-
-
-def times(content: Content) -> str:
-    """A paragraph on the time of both arms, if their steps were also timed in turn (``experiments.arm_times``)."""
-    if "arm_times" not in content:
-        return ""
-    steps, seconds = content["arm_times"], content["median_seconds"]
-    csbp, bp = (steps["milliseconds"]["cpu"][arm] for arm in ("csbp", "bp"))
-    ratios = {clock: "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**ratio) for clock, ratio in steps["ratio"].items()}
-    return f"""A run of CSBP took {seconds["csbp"]:,.0f} s and one of plain backpropagation {seconds["bp"]:,.0f} s
-(median), {seconds["csbp"] / seconds["bp"]:.2f} times as long. {conclusion_on_time(content)}
-Timed in turn ({steps["blocks"]} pairs of blocks of {steps["steps_of_a_block"]} steps, at a load average of
-{steps["load_average"]:.0f}), a step of CSBP takes {csbp:.0f} ms of CPU time and one of plain backpropagation
-{bp:.0f} ms. Their ratio is {ratios["cpu"]}, by the wall clock {ratios["wall"]} (95 % intervals).
-Made by `{steps["command"]}`.
-
-"""
-
-
-def conclusion_on_time(content: Content) -> str:
-    """One sentence on the difference between the arms' times."""
-    runs, ratio = content["median_seconds"], content["arm_times"]["ratio"]["cpu"]
-    if ratio["low"] < runs["csbp"] / runs["bp"] < ratio["high"]:
-        return "Their steps differ as much."
-    return (
-        "Their steps do not differ as much, which leaves the machine:\n"
-        "the runs were made one after the other on a shared machine, whose load was not recorded."
-    )
 
 
 def train_arms(arms: Mapping[str, Config], seeds: int, data_dir: str) -> dict[str, list[Content]]:
@@ -189,13 +161,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with study.one_line_errors(parser):
         options, fields, csbp = study.parse_dataset(parser, MODULE, arguments)
         out = options.out or study.PRESETS / options.dataset
-        stored = earlier(parser, out / "accuracy.json", options, fields)
+        earlier(parser, out / "accuracy.json", options, fields)
         results = train_arms({"csbp": csbp, "bp": plain(csbp)}, options.seeds, options.data_dir)
     content: dict[str, Any] = {"dataset": options.dataset, "fields": fields, "seeds": options.seeds} | summary(results)
     content |= provenance(MODULE, options, fields)
     content["test_count"] = results["csbp"][0]["last"]["test_count"]
-    if "arm_times" in stored:
-        content["arm_times"] = stored["arm_times"]
     write(out, content, page(content))
     print(table(content))
 
