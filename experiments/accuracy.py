@@ -132,16 +132,12 @@ def provenance(module: str, options: argparse.Namespace, fields: Sequence[str]) 
 
 def earlier(
     parser: argparse.ArgumentParser, file: pathlib.Path, options: argparse.Namespace, fields: Sequence[str]
-) -> Content:
-    """The results of an earlier call, which are to be replaced; empty before the first.
-
-    Exits with usage and one line if they are of other options or of more seeds.
-    """
+) -> None:
+    """Exit with usage and one line if results that are to be replaced are of other options or more seeds."""
     stored: Content = json.loads(file.read_text()) if file.exists() else {}
     same = stored.get("dataset") == options.dataset and stored.get("fields", []) == fields
     if stored and not (same and stored["seeds"] <= options.seeds):
         parser.error(f"{file}: made with other options or more seeds; give another --out")
-    return stored
 
 
 def write(out: pathlib.Path, content: Content, text: str, page: str = "accuracy.md") -> None:

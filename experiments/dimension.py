@@ -6,6 +6,7 @@ Writes ``dimension.json`` after each draw, ``table.md`` and the figure ``dimensi
 """
 
 import functools
+import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -20,12 +21,12 @@ from scipy import stats
 
 from csbp_jax import chaos, configs, data, dynamics, neurons
 from csbp_jax.reporting.plots import PALETTE, panels
-from csbp_jax.reporting.statistics import student
 from experiments import study
+from experiments.statistics import mean_text
 from experiments.study import Content
 
 MODULE = "python -m experiments.dimension"
-CLASSES, EXAMPLES, HIDDEN, STEPS_OF_TIME, DECAY = 4, 5, 8, 4, 0.002
+CLASSES, EXAMPLES, HIDDEN, PARAMETERS, STEPS_OF_TIME, DECAY = 4, 5, 8, 172, 4, 0.002
 RATES = (0.5, 2.0, 4.0)
 STRENGTHS = (0.0, *np.geomspace(0.1, 10, 7).round(4).tolist())
 """Rate times z."""
@@ -121,11 +122,10 @@ def measure(net: str, seed: int, arrays: dict[str, Any]) -> list[Content]:
     conditions = [(rate, strength) for rate in RATES for strength in STRENGTHS]
     starts = [start(seed, *condition, *arrays["train"]) for condition in conditions]
     states, _ = run(net, jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts), TRANSIENT)
-    size = sum(leaf[0].size for leaf in jax.tree.leaves(states[0]))
     leaves = (jax.tree.map(lambda _: True, states[0]), (False, False), False, False)
-    measured = dynamics.lyapunov_many(STEP[net], states, [None] * COUNTED, n=size, dynamical_leaves=leaves)
+    measured = dynamics.lyapunov_many(STEP[net], states, [None] * COUNTED, n=PARAMETERS, dynamical_leaves=leaves)
     values = {name: np.asarray(v).mean(axis=1) for name, v in run(net, states, COUNTED, arrays["test"])[1].items()}
-    largest = np.full((len(conditions), size), -np.inf)
+    largest = np.full((len(conditions), PARAMETERS), -np.inf)
     for _ in range(COUNTED // EVERY):
         states, _ = run(net, states, EVERY)
         largest = np.maximum(largest, singular_values(net, states))
@@ -180,9 +180,7 @@ def correlation_table(content: Content) -> str:
         for net in NETS:
             chosen = runs.loc[mask]
             values = correlations(chosen[chosen["net"] == net], **columns)
-            mean, low, high = student(values) if values else (np.nan, None, None)
-            interval = f" [{low:+.2f}, {high:+.2f}]" if low is not None else ""
-            cells.append(f"{mean:+.2f}{interval}, {len(values)} draws" if values else "no draw")
+            cells.append(f"{mean_text(values, '+.2f')}, {len(values)} draws" if values else "no draw")
         rows.append([name, *cells])
     return study.table(["correlation of", *NETS], rows)
 
@@ -200,11 +198,15 @@ def draw(content: Content, out: pathlib.Path) -> None:
     runs = frame_of(content["runs"])
     figure, axes = panels(2, 4.2, 3.4, sharey=True)
     for ax, net in zip(axes, NETS, strict=True):
-        for i, (label, strong) in enumerate({"without the term": False, "with the term": True}.items()):
-            points = runs[(runs["net"] == net) & ((runs["strength"] > 0) == strong)]
-            for learned, fill in ((True, PALETTE[i]), (False, "none")):
-                of = points[(points["train_accuracy"] >= LEARNED) == learned]
-                ax.scatter(of["dimension"], of["gap"], s=16, color=PALETTE[i], facecolor=fill, label=label * learned)
+        for strong, learned in itertools.product((False, True), repeat=2):
+            here = (
+                (runs["net"] == net)
+                & ((runs["strength"] > 0) == strong)
+                & ((runs["train_accuracy"] >= LEARNED) == learned)
+            )
+            label = ("with the term" if strong else "without the term") * learned
+            style: Content = {"color": PALETTE[strong], "facecolor": PALETTE[strong] if learned else "none", "label": label}
+            ax.scatter(runs["dimension"][here], runs["gap"][here], s=16, **style)
         ax.set(xlabel="Kaplan-Yorke dimension", title=net)
     axes[0].set_ylabel("test minus training loss")
     axes[0].legend(fontsize="small")

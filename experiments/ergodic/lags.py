@@ -96,7 +96,7 @@ def page(content: Content) -> str:
     """The table: a row a system, with the share of series that pass at each lag."""
     rows = []
     for name, of in content["systems"].items():
-        lag, count = passes_from(of), len(of["random_like"]["1"])
+        count, lag = len(of["random_like"]["1"]), passes_from(of)
         enough = [f"lag {n}" for n, share in zip(LAGS, shares(of), strict=True) if share >= LEAST]
         word = f"lag {lag}" if lag else f"at {', '.join(enough)} alone" if enough else "does not"
         rows.append(

@@ -134,8 +134,7 @@ def cbp_strength(fields: dict[str, Any], _: Any) -> dict[str, Any]:
 
 def sigma(fields: dict[str, Any], _: Any) -> dict[str, Any]:
     """The fields for an extrinsic force, whose size lies at the place of z0 in its range."""
-    share = np.log(fields["z0"] / STRENGTHS[0]) / np.log(STRENGTHS[1] / STRENGTHS[0])
-    return fields | {"z0": float(SIGMAS[0] * (SIGMAS[1] / SIGMAS[0]) ** share)}
+    return fields | {"z0": float(np.exp(np.interp(np.log(fields["z0"]), np.log(STRENGTHS), np.log(SIGMAS))))}
 
 
 def arms(names: Iterable[str]) -> dict[str, Arm]:

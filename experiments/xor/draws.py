@@ -107,6 +107,7 @@ def word(interval: Content) -> str:
     return "trains worse" if interval["high"] < 0 else verdict(interval).removeprefix("CSBP ")
 
 
+FORCES_HEAD = ("extrinsic forces", "over settings (points)", "over draws (points)", "")
 EXTRINSIC_TEXT = """
 Forces in place of the term, by their [plan](extrinsic_plan.md): expected best share of 24 tries over settings, and
 shares at the chosen settings over draws.
@@ -133,7 +134,6 @@ def page(content: Content) -> str:
         [name, percent_text(of["best"], "+"), percent_text(of["tests"], "+"), word(of["best"])]
         for name, of in content.get("extrinsic", {}).items()
     ]
-    of_forces = study.table(["extrinsic forces", "over settings (points)", "over draws (points)", ""], forces)
     primary = [*analysis["all"]["best of"].values()][-1][others[0]]
     return f"""# XOR over draws of settings: the tables
 
@@ -149,7 +149,7 @@ Shares at the chosen settings on {content["starts"]} fresh starts (%); 95 % inte
 {study.table(["draw", *heads], tests)}
 
 Verdict of the plan, over settings: **{verdict(primary)}**.
-{EXTRINSIC_TEXT + of_forces + chr(10) if forces else ""}"""
+{EXTRINSIC_TEXT + study.table(FORCES_HEAD, forces) + chr(10) if forces else ""}"""
 
 
 def draw(draws: Content, out: pathlib.Path) -> None:
