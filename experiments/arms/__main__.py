@@ -1,6 +1,6 @@
 """Run the plan of docs/results/arms/plan.md: arms that are tuned in each of twelve draws of settings.
 
-    python -m experiments.arms [TASK ...] [--arms term MPGD logistic noise] [--draws 12] [--data-dir data]
+    python -m experiments.arms [TASK ...] [--arms term MPGD logistic noise] [--draws N] [--data-dir data]
     python -m experiments.arms --page     the page, from the runs that are committed, as many as there are
 
 TASK is a name of experiments/arms/tasks.py, all by default; its data must have been prepared (make data). Finished runs
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__, "arms", data_dir=True)
     parser.add_argument("tasks", nargs="*", metavar="TASK")
     parser.add_argument("--arms", nargs="+", choices=KINDS, default=["term"])
-    parser.add_argument("--draws", type=int, default=page.DRAWS)
+    parser.add_argument("--draws", type=int)
     parser.add_argument("--page", action="store_true")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.tasks if name not in TASKS]:
@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     with study.one_line_errors(parser):
         for name in options.tasks or TASKS:
-            run(name, options.arms, options.draws, options.data_dir, options.out)
+            run(name, options.arms, options.draws or TASKS[name].draws, options.data_dir, options.out)
 
 
 if __name__ == "__main__":

@@ -84,15 +84,15 @@ def analysis(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[tuple[str, st
         (name, *pair): row[pair]
         for name, row in of_tasks.items()
         for pair in PRIMARY
-        if pair in row and row[pair]["pairs"] >= DRAWS
+        if pair in row and row[pair]["pairs"] >= TASKS[name].draws
     }
     corrected = holm({of: row["p"] for of, row in primary.items()})
     for of, row in primary.items():
         row["p_holm"] = corrected[of]
         row["verdict"] = verdict(paired(row["draws"], margin=MARGIN), corrected[of])
-    for of_task in of_tasks.values():
+    for name, of_task in of_tasks.items():
         for pair, row in of_task.items():
-            if pair not in PRIMARY or row["pairs"] < DRAWS:
+            if pair not in PRIMARY or row["pairs"] < TASKS[name].draws:
                 row["verdict"] = ""
     return of_tasks
 
@@ -160,7 +160,9 @@ def primary_table(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any]
         done = complete(tables[name], set(TERMS))["draw"].nunique()
         share = f"{plain['seed_share']:.0%}" if plain else ""
         words = ", ".join(of["verdict"] for of in (plain, drift) if of and of["verdict"])
-        rows.append([name, f"{done} of {DRAWS}", interval(plain), share, old(name, "plain"), interval(drift), words])
+        rows.append(
+            [name, f"{done} of {TASKS[name].draws}", interval(plain), share, old(name, "plain"), interval(drift), words]
+        )
     head = ["task", "draws", "CSBP - plain", "of it seeds", "settings drawn once", "CSBP - drift", "verdicts"]
     return study.table(head, rows)
 
@@ -174,11 +176,11 @@ def answer(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any]) -> st
         of_words.setdefault(words.get(row["verdict"], ""), []).append(f"{name} ({interval(row)})")
     undecided, begun = of_words.pop("", []), [name for name in tables if name not in done]
     counts = {name: complete(tables[name], set(TERMS))["draw"].nunique() for name in begun}
-    draws = [f"{name} ({count} of {DRAWS} draws)" for name, count in counts.items()]
+    draws = [f"{name} ({count} of {TASKS[name].draws} draws)" for name, count in counts.items()]
     clauses = " and ".join(f"{word} on {', '.join(names)}" for word, names in of_words.items())
     parts = {
         f"**Against plain backpropagation that is tuned as much, CSBP is {clauses}.**": clauses,
-        f"**Not decided** after {DRAWS} draws: {', '.join(undecided)}.": undecided,
+        f"**Not decided** after all draws: {', '.join(undecided)}.": undecided,
         f"**No verdict yet** on {'; '.join(draws)}.": draws,
         f"Not begun: {'; '.join(name for name in TASKS if name not in tables)}.": set(TASKS) - set(tables),
     }
@@ -252,7 +254,7 @@ def text(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any], log: li
     return f"""# Few labels, with the draw of settings counted as chance
 
 The paper: CSBP "improves the generalization performance". Does it with few labels, if every arm is tuned in each of
-{DRAWS} independent draws of settings?
+{min(task.draws for task in TASKS.values())} to {DRAWS} independent draws of settings?
 
 {wrapped[0]}
 

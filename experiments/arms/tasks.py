@@ -33,7 +33,7 @@ class Task(NamedTuple):
     """A data set, and how it is used.
 
     load: ``load(data_dir) -> {split: (x, y)}``. shape: of an input at a time step. labels: training examples of each
-    class, of which a share ``wrong`` gets the label of another. seeds: test seeds of a draw.
+    class, of which a share ``wrong`` gets the label of another. seeds: test seeds of a draw. draws: of settings.
     """
 
     load: Callable[[pathlib.Path], Arrays]
@@ -45,6 +45,7 @@ class Task(NamedTuple):
     batch_size: int = 20
     epochs: int = 30
     seeds: int = 48
+    draws: int = 12
     cut: tuple[float, float] | None = None
 
     @property
@@ -177,7 +178,7 @@ TASKS = {
     ),
     "digits as events": Task(digits_events, (8, 8, 2), 10, decay=0.5),
     "digits, wrong labels": Task(digits, (8, 8, 1), 4, wrong=0.2),
-    "spoken digits": Task(spoken, (64,), 10, decay=0.9**4),
-    "spike times": Task(spike_times, (UNITS,), 10, decay=0.9),
+    "spoken digits": Task(spoken, (64,), 10, decay=0.9**4, draws=8),
+    "spike times": Task(spike_times, (UNITS,), 10, decay=0.9, draws=8),
 }
 """In the order in which they are run; their names are those of the old numbers (``experiments.forest.FEW``)."""
