@@ -159,8 +159,8 @@ def beside_drift(results: Mapping[str, Any]) -> str:
     for name, of_task in results.items():
         if verdict_of := of_task.get(PRIMARY[1], {}).get("verdict"):
             of_words.setdefault(words.get(verdict_of, verdict_of), list[str]()).append(name)
-    clauses = [f"{word} on {', '.join(names)}" for word, names in of_words.items()]
-    return f"CSBP beside the drift, its pull without its chaos: {'; '.join(clauses)}." if clauses else ""
+    clauses = (f"is {word} on {'; '.join(names)}" for word, names in of_words.items())
+    return " ".join(f"Beside the drift, its pull without its chaos, CSBP {clause}." for clause in clauses)
 
 
 def corrected(row: Mapping[str, Any]) -> str:
@@ -280,7 +280,8 @@ def text(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any], log: li
         f"and in {low[1]:.0%} or {high[1]:.0%} over twelve draws (5 % is right)."
     )
     limits = "Not covered: deep networks, all labels, several taps, more than 16 tries, strengths above 0.2 flips."
-    parts = (" ".join(filter(None, (answer(tables, results), beside_drift(results), limits))), f"{controls_sentence(results)} {known}".strip())
+    answers = (answer(tables, results), beside_drift(results), limits)
+    parts = (" ".join(filter(None, answers)), f"{controls_sentence(results)} {known}".strip())
     wrapped = [textwrap.fill(part, 118, break_on_hyphens=False) for part in parts]
     return f"""# Few labels, with the draw of settings counted as chance
 
