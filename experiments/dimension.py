@@ -160,7 +160,8 @@ def frame_of(runs: Sequence[Content]) -> pd.DataFrame:
 
 def page(content: Content) -> str:
     """The tables: correlations, and medians over draws of each condition."""
-    return correlation_table(content) + "\n\n" + condition_table(content)
+    medians = "Medians over the draws, each column by itself:"
+    return "\n\n".join([correlation_table(content), medians, condition_table(content)])
 
 
 def correlation_table(content: Content) -> str:
