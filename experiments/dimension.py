@@ -160,7 +160,8 @@ def frame_of(runs: Sequence[Content]) -> pd.DataFrame:
 
 def page(content: Content) -> str:
     """The tables: correlations, and medians over draws of each condition."""
-    return correlation_table(content) + "\n\n" + condition_table(content)
+    medians = "Medians over the draws, each column by itself:"
+    return "\n\n".join([correlation_table(content), medians, condition_table(content)])
 
 
 def correlation_table(content: Content) -> str:
@@ -205,7 +206,11 @@ def draw(content: Content, out: pathlib.Path) -> None:
                 & ((runs["train_accuracy"] >= LEARNED) == learned)
             )
             label = ("with the term" if strong else "without the term") * learned
-            style: Content = {"color": PALETTE[strong], "facecolor": PALETTE[strong] if learned else "none", "label": label}
+            style: Content = {
+                "color": PALETTE[strong],
+                "facecolor": PALETTE[strong] if learned else "none",
+                "label": label,
+            }
             ax.scatter(runs["dimension"][here], runs["gap"][here], s=16, **style)
         ax.set(xlabel="Kaplan-Yorke dimension", title=net)
     axes[0].set_ylabel("test minus training loss")

@@ -70,7 +70,7 @@ def groups() -> dict[str, list[Row]]:
     return {
         "The paper's regime: deep, all labels": [Row("CNN7 with TEBN, CIFAR-10: not yet tested")],
         "Spiking XOR": [
-            over_draws("best of 24 tries, over 8 draws"),
+            over_draws("best of 24 tries, settings of 8 draws"),
             recorded("stuck points that are left", "xor/escape", escape, "CSBP", "plain backpropagation", "drift"),
         ],
         "Few labels": [few(label) for label in FEW],
@@ -110,9 +110,15 @@ def recorded(label: str, study: str, measure: str, arm: str, *others: str) -> Ro
     names = ["mean" if name == "difference" else name for name in family["numbers"]]
     rows = {tuple(row[:2]): dict(zip(names, row[2:], strict=True)) for row in family["rows"]}
     scale = 1 if "(points)" in measure else 100
-    of_others = [Interval(*(scale * rows[arm, other][end] for end in Interval._fields)) for other in others]
+    of_others = [Interval(*(scale * end for end in ends(rows[arm, other]))) for other in others]
     plain, drift, *_ = [*of_others, None]  # the last may be missing
     return Row(label, plain, drift)
+
+
+def ends(numbers: dict[str, float]) -> tuple[float, float, float]:
+    """Return a mean and its 95 % interval; where ``half`` holds that, ``low`` and ``high`` are a test of equality's."""
+    mean, half = numbers["mean"], numbers.get("half")
+    return (mean, numbers["low"], numbers["high"]) if half is None else (mean, mean - half, mean + half)
 
 
 @functools.cache

@@ -108,11 +108,17 @@ def test_verdicts_are_students_over_draws_corrected_over_all_tasks():
     assert better["p"] == pytest.approx(stats.ttest_1samp(means["CSBP"] - means["plain"], 0).pvalue)
     assert (better["verdict"], undecided["verdict"], early["verdict"]) == ("better", "not decided", "")
     assert found["digits"]["MPGD", "plain"]["verdict"] == ""
+    assert page.corrected({"p": 0.0105, "p_holm": 0.11}) == ", p 0.011, after Holm's correction 0.11"
+    assert page.corrected({"p": 0.001, "p_holm": 0.01}) == page.corrected({"p": 0.2, "p_holm": 1.0}) == ""
+    assert len(page.decided_table(tables, found).splitlines()) == 2 + 4, "of the complete tasks alone"
     text = page.text(tables, found, [{"cpu_seconds": 3600, "commit": "0" * 40}])
     assert (
         f"CSBP is higher on digits ({page.interval(better)}).** **Not decided** after all draws: N-MNIST ("
         in text.replace("\n", " ")
     )
+    of_words = page.beside_drift(found)
+    assert "CSBP is equal within 0.5 points on digits. " in of_words and of_words.endswith("not decided on N-MNIST.")
+    assert page.beside_drift({}) == ""
     assert "spike times (7 of 8 draws)" in text.replace("\n", " ") and "60 minutes of a core" in text
     assert "| digits | MPGD - plain | " in page.controls_table(found)
     assert page.controls_sentence(found) == ""
@@ -151,6 +157,7 @@ def test_the_committed_page_is_that_of_the_committed_rows():
     assert page.primary_table(tables, found) in text
     assert " ".join(page.answer(tables, found).split()) in " ".join(text.split())
     assert page.controls_table(found) in table and page.strengths_table(tables, units) in table
+    assert page.decided_table(tables, found) in table
     for rows in tables.values():
         sizes = rows.groupby(["arm", "draw", "role"]).size().unstack()
         assert (sizes["tune"] == arms.TRIES * len(arms.TUNING_SEEDS)).all() and sizes["test"].nunique() == 1

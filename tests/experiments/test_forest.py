@@ -13,8 +13,8 @@ ROWS = {row.label: (row.plain, row.drift) for rows in forest.groups().values() f
 
 
 @pytest.mark.parametrize("label, column, page", [
-    ("best of 24 tries, over 8 draws", 0, "README.md"),
-    ("best of 24 tries, over 8 draws", 1, "README.md"),
+    ("best of 24 tries, settings of 8 draws", 0, "README.md"),
+    ("best of 24 tries, settings of 8 draws", 1, "README.md"),
     ("nine methods, digits as events", 0, "plug_in/README.md"),
     ("nine methods, CIFAR-10, 8x8", 0, "plug_in/README.md"),
     ("nine methods, digits as events", 1, "plug_in/README.md"),
@@ -25,6 +25,12 @@ def test_a_row_has_the_interval_of_its_page(label, column, page):
     mean, low, high = interval
     text = f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
     assert any(form in (RESULTS / page).read_text() for form in (text, text.replace("+", "")))
+
+
+def test_intervals_are_of_95_percent_where_the_record_has_those_of_equality_too():
+    """xor/escape/table.md has +39.2 +- 3.1 and -0.9 +- 1.3 beside 90 % intervals."""
+    for interval, (mean, half) in zip(ROWS["stuck points that are left"], ((39.2, 3.1), (-0.9, 1.3)), strict=True):
+        assert [interval.low, interval.high] == pytest.approx([mean - half, mean + half], abs=0.1)
 
 
 def test_the_regime_of_the_paper_comes_first_and_is_empty_until_it_is_tested():
