@@ -211,7 +211,7 @@ def draw(content: Content, out: pathlib.Path) -> None:
                 "facecolor": PALETTE[strong] if learned else "none",
                 "label": label,
             }
-            ax.scatter(runs["dimension"][here], runs["gap"][here], s=16, **style)
+            ax.scatter(runs["dimension"][rows], runs["gap"][rows], s=16, **style)
         ax.set(xlabel="Kaplan-Yorke dimension", title=net)
     axes[0].set_ylabel("test minus training loss")
     axes[0].legend(fontsize="small")
