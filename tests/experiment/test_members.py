@@ -195,8 +195,9 @@ def test_a_stop_is_honoured_before_an_epoch_and_before_an_evaluation(resident):
     config, splits = prepared()
     runs = compile_members([config], splits)
     runs.resident = runs.resident if resident else None
+    states: Any = None  # not reached
     with contextlib.closing(members._Batches(runs, [0], {0: splits["train"]})) as batches:
-        for work in (lambda: batches.train(None, 0), lambda: runs.evaluate(None, [0], "test")):
+        for work in (lambda: batches.train(states, 0), lambda: runs.evaluate(states, [0], "test")):
             with preemption.on_signals() as stop, stop.deferred():
                 stop.request(42)
                 with pytest.raises(preemption.Stopped):

@@ -259,13 +259,14 @@ def test_dropout_of_plif_networks_is_drawn_per_example_and_the_same_at_all_time_
 
 def test_a_graph_is_its_operations_one_after_the_other(x64):
     draw, one = np.random.default_rng(0).normal, np.array(1.0)
-    kernel, bias, x = draw(size=(3, 3, 2, 4)), draw(size=4), jnp.asarray(draw(size=(2, 5, 6, 7, 2)))
+    kernel, bias, x = draw(size=(3, 3, 2, 4)), draw(size=4), draw(size=(2, 5, 6, 7, 2))
     synapse = graph.Synapse(kernel, bias, padding=((1, 1), (1, 1)))
     nodes = graph.Node("conv", ("x",), synapse), graph.Node("lif", ("conv",), graph.Spiking(one / 2, one, one, "hard"))
     network = graph.GraphNetwork(graph=graph.Graph("x", x.shape[2:], nodes), spike=triangle())
     spikes = jax.jit(lambda x: network.apply(graph.variables(network.graph), x)[0])(x)
     names = ("NHWC", "HWIO", "NHWC")
-    h = jax.lax.conv_general_dilated(x.reshape(-1, 6, 7, 2), kernel, (1, 1), "SAME", dimension_numbers=names)
+    images, weights = jnp.asarray(x.reshape(-1, 6, 7, 2)), jnp.asarray(kernel)
+    h = jax.lax.conv_general_dilated(images, weights, (1, 1), "SAME", dimension_numbers=names)
     h = (h + bias.reshape(1, 1, 1, 4)).reshape(2, 5, 6, 7, 4)
     np.testing.assert_array_equal(spikes, neurons.lif(h, decay=0.5)[0])
 
