@@ -200,7 +200,7 @@ def draw(content: Content, out: pathlib.Path) -> None:
     figure, axes = panels(2, 4.2, 3.4, sharey=True)
     for ax, net in zip(axes, NETS, strict=True):
         for strong, learned in itertools.product((False, True), repeat=2):
-            here = (
+            rows = (
                 (runs["net"] == net)
                 & ((runs["strength"] > 0) == strong)
                 & ((runs["train_accuracy"] >= LEARNED) == learned)

@@ -9,7 +9,7 @@ import pytest
 
 from csbp_jax import learner
 from csbp_jax.config import Chaos, Loss, replaced
-from csbp_jax.learner import measures, objective
+from csbp_jax.learner import accumulation, measures, objective
 from tests.support.small_net import CONFIG, batch, first_state, gradients, recipe
 
 
@@ -37,6 +37,14 @@ def test_without_a_term_the_task_has_the_whole_gradient(x64):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), both["task"], whole)
     assert optax.tree.norm(both["task"]) > 0 and optax.tree.norm(both["chaos"]) == 0
     chex.assert_trees_all_equal_shapes(both["chaos"], state.params)
+
+
+def test_what_microbatches_give_is_averaged():
+    def mean_of(state, rows):
+        return rows["x"].mean(), state.batch_stats
+
+    mean, _ = accumulation.accumulate_gradients(mean_of, first_state(recipe()), batch(), 4)
+    np.testing.assert_allclose(mean, batch()["x"].mean(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,8 @@ def test_a_mutant_of_the_chaos_term_is_caught_by_the_test_of_its_minimum(mutated
     assert failed.read_text().startswith(test) if code else not failed.exists()
 
 
-def test_the_record_counts_what_its_rows_say():
+def test_the_record_counts_what_its_rows_say_and_contributors_read_it():
     record = json.loads(mutants.RECORD.read_text())
     assert record["shares"] == mutants.shares(record["mutants"])
+    told = f"The fast tests catch {record['shares']['all']['share']} % of [{len(record['mutants'])} seeded faults]"
+    assert told in (mutants.ROOT / "CONTRIBUTING.md").read_text()
