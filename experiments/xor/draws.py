@@ -85,7 +85,7 @@ def analyse(draws: Content) -> Content:
 
 
 def extrinsic(draws: Content) -> Content:
-    """``{"ARM minus OTHER": {best, tests}}`` of extrinsic_plan.md and of :data:`NOT_PLANNED`, of those that have run."""
+    """``{"ARM minus OTHER": {best, tests}}`` of extrinsic_plan.md and :data:`NOT_PLANNED`, of those that have run."""
     result: Content = {}
     for pair in (*((name, "plain backpropagation") for name in EXTRINSIC), ("CSBP", "MPGD"), *NOT_PLANNED):
         if all(name in of_draw for of_draw in draws.values() for name in pair):
@@ -110,8 +110,8 @@ def word(interval: Content) -> str:
 
 EXTRINSIC_TEXT = """
 Forces in place of the term, by their [plan](extrinsic_plan.md): expected best share of 24 tries over settings, and
-shares at the chosen settings over draws. The plan's words, of the first number, are not corrected; the last two rows are
-not of the plan, and have none.
+shares at the chosen settings over draws. The plan's words, of the first number, are not corrected; the last two rows
+are not of the plan, and have none.
 
 """
 
