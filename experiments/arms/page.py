@@ -155,10 +155,11 @@ def old(name: str, other: str) -> str:
 
 def beside_drift(results: Mapping[str, Any]) -> str:
     """The verdicts of CSBP and the drift on complete tasks."""
-    words, of_words = {"equal": f"equal within {MARGIN:g} points", "better": "above", "worse": "below"}, {}
+    words = {"equal": f"equal within {MARGIN:g} points", "better": "above", "worse": "below"}
+    of_words: dict[str, list[str]] = {}
     for name, of_task in results.items():
         if verdict_of := of_task.get(PRIMARY[1], {}).get("verdict"):
-            of_words.setdefault(words.get(verdict_of, verdict_of), list[str]()).append(name)
+            of_words.setdefault(words.get(verdict_of, verdict_of), []).append(name)
     clauses = (f"is {word} on {'; '.join(names)}" for word, names in of_words.items())
     return " ".join(f"Beside the drift, its pull without its chaos, CSBP {clause}." for clause in clauses)
 
