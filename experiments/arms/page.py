@@ -178,11 +178,16 @@ def primary_table(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any]
         done = complete(tables[name], set(TERMS))["draw"].nunique()
         share = f"{plain['seed_share']:.0%}" if plain else ""
         words = ", ".join(of["verdict"] for of in (plain, drift) if of and of["verdict"])
-        rows.append(
-            [name, f"{done} of {TASKS[name].draws}", interval(plain), share, old(name, "plain"), interval(drift), words]
-        )
-    head = ["task", "draws", "CSBP - plain", "of it seeds", "settings drawn once", "CSBP - drift", "verdicts"]
+        count, once = f"{done} of {TASKS[name].draws}", old(name, "plain")
+        rows.append([name, count, offs(tables[name], "CSBP"), interval(plain), share, once, interval(drift), words])
+    head = ["task", "draws", "off", "CSBP - plain", "of it seeds", "settings drawn once", "CSBP - drift", "verdicts"]
     return study.table(head, rows)
+
+
+def offs(rows: pd.DataFrame, arm: str) -> str:
+    """In how many of its draws an arm has chosen "off"."""
+    tests = rows[(rows["role"] == "test") & (rows["arm"] == arm)].drop_duplicates("draw")
+    return f"{(tests['chaos.z0'] == 0).sum()} of {len(tests)}"
 
 
 def answer(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any]) -> str:
@@ -246,7 +251,7 @@ def strengths_table(tables: Mapping[str, pd.DataFrame], units: Mapping[str, Any]
     for (name, table), arm in itertools.product(tables.items(), ("CSBP", "drift")):
         tests = table[(table["role"] == "test") & (table["arm"] == arm)].drop_duplicates("draw")
         on = tests[tests["chaos.z0"] > 0]
-        cells = [f"{(tests['chaos.z0'] == 0).sum()} of {len(tests)}"]
+        cells = [offs(table, arm)]
         columns = (on["chaos.z0"], strengths(on, units[name], "flips"), strengths(on, units[name], "ratio"))
         for values in columns:
             cells.append(" to ".join(f"{v:.2g}" for v in np.quantile(values, (0.25, 0.5, 0.75))) if len(on) else "")
@@ -299,8 +304,9 @@ The paper: CSBP "improves the generalization performance". Does it with few labe
 
 Test accuracy after the last epoch in points: means and 95 % intervals of Student's t over draws; verdicts are of the
 first and the second difference, by p after Holm's correction over all complete tasks; intervals are not corrected. All
-tasks have the same draws of settings, so that their differences are not independent. "Of it seeds": share of the
-variance of a draw's mean that more seeds would remove. "Settings drawn once": the [old
+tasks have the same draws of settings, so that their differences are not independent. "Off": draws in which tuning left
+CSBP's term off; where another arm does so at the same rate and width, their difference is 0. "Of it seeds": share of
+the variance of a draw's mean that more seeds would remove. "Settings drawn once": the [old
 number](../few_labels/README.md), with its interval over seeds.
 
 {wrapped[1]}
