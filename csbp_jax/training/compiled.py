@@ -212,7 +212,8 @@ class CompiledRun:
         """
         config, first = self.config, np.zeros(1, int)
         example = self.buckets.padded(data.example_batch(self.source), first, first)
-        batch = {k: jax.ShapeDtypeStruct((config.batch_size, *v.shape[1:]), v.dtype) for k, v in example.items()}
+        types = {k: jax.dtypes.canonicalize_dtype(v.dtype) for k, v in example.items()}
+        batch = {k: jax.ShapeDtypeStruct((config.batch_size, *v.shape[1:]), types[k]) for k, v in example.items()}
         mask = jax.ShapeDtypeStruct((config.batch_size,), bool)
 
         def logits(state: State, batch: Batch) -> jax.Array:

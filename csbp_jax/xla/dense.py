@@ -18,8 +18,8 @@ def product(x: jax.Array, kernel: jax.Array, dimensions: lax.DotDimensionNumbers
     On a CPU, a kernel to few features is turned first, and so its gradient last: ``(y_bar^T x)^T``. Left alone, XLA
     computes it as ``x^T y_bar``, which reads x by columns and takes eight times as long to 10 features.
     """
-    features = kernel.shape[1]
-    if features > min(_FEW, math.prod(x.shape[:-1])):
+    rows, features = math.prod(x.shape[:-1]), kernel.shape[1]
+    if not isinstance(rows, int) or features > min(_FEW, rows):  # exported programs take any batch
         return lax.dot_general(x, kernel, dimensions, **options)
     plain = functools.partial(lax.dot_general, dimension_numbers=dimensions, **options)
     return by_platform(x, kernel, cpu=functools.partial(_turned, **options), default=plain)

@@ -393,7 +393,7 @@ def test_intervals_over_starts_and_over_sequences_are_of_their_means():
     assert exponents_study.intervals(runs, [1.0, 2.0, 6.0]) == statistics.mean_text([1.0, 2.0, 6.0])
 
 
-def test_results_of_other_options_or_more_seeds_are_not_replaced_and_times_are_kept(tmp_path, monkeypatch, capsys):
+def test_results_of_other_options_or_more_seeds_are_not_replaced(tmp_path, monkeypatch, capsys):
     run = {"test_accuracy": 0.9, "test_count": 10}
     result = {"last": run, "chosen": run, "seconds": 1.0, "gradient_norms": {"chaos": 1.0, "task": 2.0}}
     for module in (accuracy, precision):
@@ -414,9 +414,7 @@ def test_results_of_other_options_or_more_seeds_are_not_replaced_and_times_are_k
     stored = (study.PRESETS / "mnist" / "accuracy.json").read_text()
     file.write_text(stored)
     accuracy.main(["mnist", "--seeds", "3", "--out", str(tmp_path)])
-    content = json.loads(file.read_text())
-    assert content["seeds"] == 3 and content["arm_times"] == json.loads(stored)["arm_times"]
-    assert "Timed in turn" in (tmp_path / "accuracy.md").read_text()
+    assert json.loads(file.read_text())["seeds"] == 3
 
 
 def test_the_page_of_bfloat16_names_the_device():
