@@ -45,9 +45,22 @@ from csbp_jax import chaos, ranges
 from csbp_jax.config import ConfigError
 
 __all__ = [
-    *("TERMS", "drift", "linear"),
-    *("Forced", "Forcing", "ar1", "gaussian", "logistic", "mpgd", "replay"),
-    *("Tensors", "annealed", "phase_randomised", "rms", "shuffled", "tensor_rms"),
+    "TERMS",
+    "Forced",
+    "Forcing",
+    "Tensors",
+    "annealed",
+    "ar1",
+    "drift",
+    "gaussian",
+    "linear",
+    "logistic",
+    "mpgd",
+    "phase_randomised",
+    "replay",
+    "rms",
+    "shuffled",
+    "tensor_rms",
 ]
 
 Tensors = Any

@@ -21,8 +21,17 @@ from csbp_jax import ranges
 from csbp_jax.xla.lengths import mean_over_time, valid
 
 __all__ = [
-    *("Loss", "Pointwise", "build", "rate_cross_entropy", "rate_error", "rate_mse", "tet"),
-    *("at_every_step", "membrane_error", "rates_outside", "smoothed"),
+    "Loss",
+    "Pointwise",
+    "at_every_step",
+    "build",
+    "membrane_error",
+    "rate_cross_entropy",
+    "rate_error",
+    "rate_mse",
+    "rates_outside",
+    "smoothed",
+    "tet",
 ]
 
 Pointwise = Callable[[jax.Array, jax.Array], jax.Array]

@@ -53,7 +53,7 @@ class Work:
         numbers = known.select_dtypes(["number", "bool"]).drop(columns=[*COLUMNS, *fields], errors="ignore")
         count = 0
         for setting, values in described.items():
-            same = [_equal(known[name], values.get(name)) for name in fields]
+            same = [np.full(len(known), True), *(_equal(known[name], values.get(name)) for name in fields)]
             rows = numbers.set_axis(known["seed"])[np.all(same, axis=0)]
             rows = rows[~rows.index.duplicated()]
             block = self.store.missing(Block(setting, tuple(map(int, rows.index))))

@@ -292,7 +292,7 @@ def text(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any], log: li
     return f"""# Few labels, with the draw of settings counted as chance
 
 The paper: CSBP "improves the generalization performance". Does it with few labels, if every arm is tuned in each of
-{min(task.draws for task in TASKS.values())} to {DRAWS} independent draws of settings?
+{min(task.draws for task in TASKS.values())} or {DRAWS} independent draws of settings?
 
 {wrapped[0]}
 

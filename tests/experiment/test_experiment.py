@@ -260,6 +260,14 @@ def test_known_runs_of_other_fields_are_trained(tmp_path):
     assert trained == {("y", 1.0), ("x", 2), ("", 1.0)}
 
 
+def test_known_runs_of_a_single_setting_need_no_column_of_fields(tmp_path):
+    known = run(Experiment(Hill(), {"a": {"height": 1.0}}, seeds=range(2)), tmp_path / "before").frame
+    system = Hill()
+    table = run(Experiment(system, {"a": {"height": 1.0}}, seeds=range(3)), tmp_path / "after", known=known)
+    assert "height" not in known and len(table.frame) == 3
+    assert {seed for _, _, seeds in system.trained for seed in seeds} == {2}
+
+
 def test_curves_are_a_table_of_their_own(tmp_path):
     run(Experiment(Hill(), {"a": {"height": 1.0}, "b": {"height": 2.0}}, seeds=range(2)), tmp_path / "e")
     curves = pandas.read_csv(tmp_path / "e" / "epochs.csv")

@@ -82,5 +82,5 @@ def test_a_mutant_of_the_chaos_term_is_caught_by_the_test_of_its_minimum(mutated
 def test_the_record_counts_what_its_rows_say_and_contributors_read_it():
     record = json.loads(mutants.RECORD.read_text())
     assert record["shares"] == mutants.shares(record["mutants"])
-    told = f"The fast tests catch {record['shares']['all']['share']} % of [{len(record['mutants'])} seeded faults]"
-    assert told in (mutants.ROOT / "CONTRIBUTING.md").read_text()
+    sentence = f"The fast tests catch {record['shares']['all']['share']} % of [{len(record['mutants'])} faults]"
+    assert sentence in (mutants.ROOT / "CONTRIBUTING.md").read_text()
