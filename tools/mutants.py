@@ -1,9 +1,9 @@
 """Measure which share of seeded faults the fast tests catch: ``python -m tools.mutants`` (options: ``--help``).
 
 A mutant (``tools/mutator.py``) is caught if one of the tests of its room fails: of ``models``, those in
-``tests/models``; of ``chaos.py``, those in each ``test_chaos.py``. Only tests that execute its statement are run. An
-error on import, a crash and time without end are caught as well. A mutant that this tool's limits end is undecided, and
-does not count.
+``tests/models``; of ``chaos.py``, those in each ``test_chaos.py``; and those that ``ROOMS`` names beside it. Only tests
+that execute its statement are run. An error on import, a crash and time without end are caught as well. A mutant that
+this tool's limits end is undecided, and does not count.
 
 The record has a row for each mutant, written as it ends, so that a later call goes on. ``--against RECORD`` tries the
 mutants of an earlier record whose statements still exist, and draws others in place of the rest. Compiled programs, and
@@ -31,10 +31,19 @@ from tools import mutator
 ROOT = pathlib.Path(__file__).parent.parent
 WORK = ROOT / ".bench" / "mutants"
 RECORD = ROOT / "tests" / "data" / "mutants.json"
-ROOMS = (
-    *("chaos.py", "losses.py", "controls.py", "xla", "neurons", "learner", "models"),
-    *("training/checkpoint", "runtime/seals.py", "experiment"),
-)
+REFUSED, LENGTHS = "test_impossible_arguments.py", "test_lengths.py"
+ROOMS = {
+    "chaos.py": [REFUSED],
+    "losses.py": [REFUSED, LENGTHS, "training/test_targets.py"],
+    "controls.py": [REFUSED],
+    "xla": [LENGTHS, "test_chaos.py"],
+    "neurons": [LENGTHS],
+    "learner": [LENGTHS, "training/test_optimizers.py", "training/test_remedies.py"],
+    "models": [LENGTHS, "export/test_nir_import.py"],
+    "training/checkpoint": ["training/test_loop.py"],
+    "runtime/seals.py": ["training/test_seals.py"],
+    "experiment": ["cli/test_sweep.py"],
+}
 # Imported before the forks; not the package nor its tests, which are to come from the mutated tree.
 PRELOADED = ("flax.linen", "optax", "orbax.checkpoint", "scipy.stats", "matplotlib.pyplot", "rich", "tyro", "pytest")
 
@@ -103,6 +112,7 @@ def tests_of(room, tree):
     """Return ``{test: {"cpu", "lines", "starts"}}`` of a room's fast tests that pass, from one run without a mutant."""
     path = tree / "csbp_jax" / room
     paths = [tree / "tests" / room] if path.is_dir() else sorted((tree / "tests").rglob(f"test_{path.name}"))
+    paths += [tree / "tests" / test for test in ROOMS[room] if tree / "tests" / test not in paths]
     sources = {p: sorted(p.rglob("*.py")) if p.is_dir() else [p] for p in (path, *paths)}
     text = b"".join(file.read_bytes() for p in sources for file in sources[p])
     record = WORK / f"{hashlib.sha256(text).hexdigest()}.json"
