@@ -34,11 +34,11 @@ RECORD = ROOT / "tests" / "data" / "mutants.json"
 REFUSED, LENGTHS = "test_impossible_arguments.py", "test_lengths.py"
 ROOMS = {
     "chaos.py": [REFUSED],
-    "losses.py": [REFUSED, LENGTHS, "training/test_targets.py"],
+    "losses.py": [REFUSED, LENGTHS, "learner"],
     "controls.py": [REFUSED],
-    "xla": [LENGTHS, "test_chaos.py"],
+    "xla": [LENGTHS, "neurons"],
     "neurons": [LENGTHS],
-    "learner": [LENGTHS, "training/test_optimizers.py", "training/test_remedies.py"],
+    "learner": [LENGTHS, "test_controls.py", "training/test_optimizers.py"],
     "models": [LENGTHS, "export/test_nir_import.py"],
     "training/checkpoint": ["training/test_loop.py"],
     "runtime/seals.py": ["training/test_seals.py"],

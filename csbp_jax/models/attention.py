@@ -34,7 +34,7 @@ def self_attention(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.
       heads: number of equal groups of channels.
 
     Returns:
-      Sums of coincidences, ``[B, T, H, W, C]``: whole numbers, float32 or wider.
+      Sums of coincidences, ``[B, T, H W, C]``: whole numbers, float32 or wider.
     """
     wide = jnp.promote_types(q.dtype, jnp.float32)
     q, k, v = (x.reshape(*x.shape[:2], -1, heads, x.shape[-1] // heads) for x in (q, k, v))

@@ -13,7 +13,7 @@ import pytest
 
 import csbp_jax
 from csbp_jax import RunTable, configs, data
-from csbp_jax.config import ConfigError, Optimizer, replaced
+from csbp_jax.config import ConfigError, Diverged, Optimizer, replaced
 from csbp_jax.experiment import Experiment, Training, members
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
@@ -244,6 +244,14 @@ def test_changed_data_or_devices_are_refused(tmp_path):
         experiment(0.5).run(tmp_path / "e", console=console())
     with pytest.raises(ConfigError, match="devices a batch: 1 in finished runs, 2 now, which rounds otherwise"):
         experiment(1, devices=2).run(tmp_path / "e", console=console())
+
+
+def test_a_member_whose_loss_stays_above_its_limit_has_diverged_as_the_run_alone(tmp_path):
+    base, rate = DENSE.replace(epochs=4, loss_limit=1.5), {"optimizer.lr": 30.0}
+    frame = Experiment(base, {"calm": {}, "fast": rate}, seeds=(0,)).run(tmp_path / "e", console=console()).frame
+    assert list(frame["diverged"]) == [False, True]
+    with pytest.raises(Diverged, match=r"the task loss was above .* \(loss_limit 1.5\)"):
+        alone(base, tmp_path, rate, 0)
 
 
 def test_a_member_that_diverges_leaves_the_others_bit_identical(tmp_path):

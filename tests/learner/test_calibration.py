@@ -139,6 +139,17 @@ def test_sparse_inputs_get_half_of_the_rate_that_they_can_have_and_no_input_leav
     np.testing.assert_array_equal(silent.params["fc1"]["dense"]["kernel"], start.params["fc1"]["dense"]["kernel"])
 
 
+def test_rates_are_measured_without_dropout():
+    class Dropping(Dense):
+        def body(self, x, train, run):
+            return super().body(nn.Dropout(0.5, deterministic=not train)(x), train, run)
+
+    plain, x = small_net.recipe(small()), small_net.batch(size=64)["x"]
+    recipe = dataclasses.replace(plain, model=Dropping(features=(64, 48), classes=3, time_steps=2, norm="none"))
+    start = small_net.init(plain, jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, calibrate(recipe, start, x).params, calibrate(plain, start, x).params)
+
+
 def test_a_layer_that_is_called_twice_is_refused():
     class Twice(Dense):
         def body(self, x, train, run):

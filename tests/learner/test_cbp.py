@@ -8,6 +8,14 @@ from csbp_jax import chaos
 from csbp_jax.learner import cbp
 
 
+def test_target_and_scale_are_those_of_the_paper_unless_others_are_given(x64):
+    h = np.linspace(-30, 30, 12).reshape(4, 3)
+    expected = 0.65 - (1 / (1 + np.exp(-h / 10))).mean(0)
+    np.testing.assert_allclose(cbp.shortfall(h), expected, rtol=1e-12)
+    updates, _ = cbp.kick(2.0).update({"a": jnp.zeros(3)}, cbp.kick(2.0).init({}), outputs={"a": h})
+    np.testing.assert_allclose(updates["a"], 2 * expected, rtol=1e-12)
+
+
 def test_kicks_are_the_formula_on_all_arrays_of_the_named_layers_and_follow_the_schedule(x64):
     generator = np.random.default_rng(0)
     params = {name: {"kernel": jnp.asarray(generator.normal(size=(3, 3, 2, 4))), "bias": jnp.zeros(4)} for name in "ab"}
