@@ -29,7 +29,7 @@ override UNKNOWN := $(filter-out $(VARIABLES),$(foreach v,$(.VARIABLES),$(if $(f
 $(if $(UNKNOWN),$(error $(UNKNOWN): make has no such variable; it has $(VARIABLES); other options of the program go into ARGS: make train ARGS="--epochs 1 --seed 3"))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train sweep demo test test-slow test-trackers bench bench-data device h100 tpu parity accuracy lint docs wheel lock clean
+.PHONY: help setup data train sweep demo test test-ci test-slow test-trackers bench bench-data device h100 tpu parity accuracy lint docs wheel lock clean
 
 help:  ## Show this list
 	@echo "csbp_jax: chaotic spiking backpropagation in JAX"
@@ -65,7 +65,10 @@ demo: setup  ## Draw the one-neuron experiment of the paper
 	@$(RUN) -m experiments.one_neuron
 
 test: setup  ## Run the fast tests
-	@$(RUN) -m pytest -q -n 2 --durations=10
+	@$(RUN) -m pytest -q -n auto --maxprocesses 8 --durations=10
+
+test-ci: setup  ## Run the tests that `make test` leaves to CI: whole studies, code of pages, the record of refusals
+	@$(RUN) -m pytest -q -n auto --maxprocesses 8 -m ci --durations=10
 
 test-slow: setup  ## Run the slow tests
 	@XLA_FLAGS="$$XLA_FLAGS" $(RUN) -m pytest -q -n 2 -m slow --durations=10

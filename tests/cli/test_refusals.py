@@ -15,6 +15,7 @@ from tools import refusals
 RECORD = refusals.load()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("quarter", range(4))
 def test_refusals_are_as_recorded(quarter, tmp_path):
     """All rows for which nothing is trained but the runs that they read."""

@@ -52,6 +52,7 @@ def test_the_fingerprint_of_images_changes_with_their_records(tmp_path):
     assert len(seen) == 2
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("what", ["data", "folder", "frames", "events"])
 def test_refusals_are_as_recorded(what, tmp_path):
     record = refusals.load()

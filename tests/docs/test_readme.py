@@ -12,7 +12,9 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+@pytest.mark.parametrize(
+    "block", [pytest.param(block, marks=pytest.mark.ci) if "Experiment" in block else block for block in BLOCKS]
+)
 def test_python_of_the_readme_runs(block, tmp_path, monkeypatch, no_figures):
     """On one device, as most of its readers have."""
     monkeypatch.chdir(tmp_path)

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "series.md"
 
 
+@pytest.mark.ci
 def test_the_python_of_the_page_runs(tmp_path, monkeypatch, no_figures):
     rng, rows = np.random.default_rng(0), []
     for recording in range(60):

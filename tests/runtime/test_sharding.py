@@ -112,7 +112,7 @@ def twenty_steps(config):
             for layout in ("data", "zero1", "fsdp")
             for devices in (8, IN_SLICES)
         ],
-        ("data", 8, SEQUENCES),
+        pytest.param("data", 8, SEQUENCES, marks=pytest.mark.ci),
         pytest.param("fsdp", 8, SEQUENCES, marks=pytest.mark.slow),
     ],
 )
