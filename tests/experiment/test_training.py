@@ -222,10 +222,13 @@ def test_own_parts_that_members_share_cannot_read_what_differs(tmp_path):
         ({"a": {}, "b": {"data.name": "mnist"}}, "mnist"),
         ({"a": {"batch_size": 4096}}, "batch_size: 4096 is not possible"),
         ({"a": {"draw.wrong": 0.5}}, "draw.wrong: the experiment has no draw"),
+        ({"a": {"layout": "fsdp"}}, "layout: fsdp is not possible in an experiment, whose devices hold members"),
+        ({"a": {"weights": "digits"}}, "weights: digits is not possible in an experiment, whose members start"),
+        ({"devices": {}}, "--data-parallel: 3 does not divide the 8 devices"),
     ],
 )
 def test_impossible_fields_are_refused_before_anything_is_written(tmp_path, arms, message):
-    base = Training(DENSE, data_dir=tmp_path / "none")
+    base = Training(DENSE, data_dir=tmp_path / "none", data_parallel=3 if "devices" in arms else 1)
     with pytest.raises(ConfigError, match=message):
         Experiment(base, arms, seeds=(0,)).run(tmp_path / "e", console=console())
     assert not list(tmp_path.iterdir())

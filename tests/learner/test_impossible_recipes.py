@@ -2,14 +2,18 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
 
 from csbp_jax import learner
 from csbp_jax.config import Chaos, ConfigError, Optimizer, check, replaced
-from csbp_jax.learner import cbp, optimizer
-from tests.support.small_net import CONFIG, first_state, recipe
+from csbp_jax.learner import cbp, objective, optimizer
+from csbp_jax.models import layers
+from csbp_jax.models.basic import Dense
+from csbp_jax.models.taps import Aux
+from tests.support.small_net import CONFIG, batch, first_state, recipe
 
 NO_TERM = dataclasses.replace(CONFIG, chaos=Chaos())
 SUBSTEPS = replaced(replaced(CONFIG, "chaos.substeps", 10), "optimizer.accumulate", 2)
@@ -24,7 +28,41 @@ def make(config):
     return learner.make(recipe().model, recipe().tx, recipe().loss, config)
 
 
+class Bare(nn.Module):
+    """A network that tells nothing of its layers."""
+
+    @nn.compact
+    def __call__(self, x, train=False, **options):
+        return nn.Dense(3, name="readout")(x), Aux()
+
+
+class NoSynapse(Dense):
+    """A spiking layer whose input is no layer's output."""
+
+    def body(self, x, train, run):
+        return nn.Dense(3, name="readout")(run(layers.Spike(2, name="fc1_spike"), x))
+
+
+def calibrated(model):
+    config = replaced(replaced(NO_TERM, "model.norm", "none"), "model.init_rate", 0.2)
+    of_model = dataclasses.replace(recipe(config), model=model)
+    state = learner.init(of_model, jax.random.key(0))
+    return learner.calibrate(of_model, state, batch()["x"])
+
+
+def loss_of_bare(field):
+    of_bare = dataclasses.replace(recipe(replaced(NO_TERM, field, 0.5)), model=Bare())
+    return objective.value_and_grad(of_bare, learner.init(of_bare, jax.random.key(0)), batch())
+
+
 CASES = [
+    (lambda: calibrated(Bare()), "model.init_rate: 0.2, but the network gave no rates; set it to None"),
+    (
+        lambda: calibrated(NoSynapse(classes=3, time_steps=2)),
+        "model.init_rate: .* its spiking layer fc1_spike has no synapse of its own",
+    ),
+    (lambda: loss_of_bare("loss.firing"), "loss.firing: 0.5, but the network gave no rates; set it to 0"),
+    (lambda: loss_of_bare("loss.membrane"), "loss.membrane: 0.5, but the network gave no membrane terms; set it to 0"),
     (lambda: init({"betta": 0.9}), "hparams: .*unknown betta"),
     (lambda: init({"z0": {"fc1.norm": 1.0}}), ".*z0 names fc1.norm, but the taps are fc1.norm, fc2.membrane"),
     (lambda: init({"forcing": lambda step: 0.1}), "hparams: forcing is a function; give it to the force"),
