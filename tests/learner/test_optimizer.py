@@ -149,6 +149,36 @@ def test_a_gradient_moves_adam_by_the_rate_and_scale_of_its_heavy_ball(count):
     assert float(without - moved) / 1e-3 == pytest.approx(float(ball["rate"] * ball["scale"][0]), rel=0.15)
 
 
+def test_sgd_is_the_heavy_ball_of_its_momentum_at_the_rate():
+    config = Optimizer(name="sgd", momentum=0.7, schedule="constant")
+    state = optimizer.build(config, 1, 1).init(jnp.ones(1))
+    assert optimizer.heavy_ball(config, state) == {"rate": 1.0, "momentum": 0.7, "scale": None}
+
+
+def test_a_state_goes_on_from_another_count_of_its_schedule_alone():
+    config = Optimizer(name="adam", schedule="cosine")
+    state = optimizer.build(config, 4, 10).init(jnp.ones(1))
+    moved = optimizer.with_steps_taken(state, 7)
+    assert int(optimizer.steps_taken(moved, jnp.int32(0))) == 7
+    assert int(optax.tree.get(moved, "ScaleByAdamState").count) == 0
+
+
+def test_second_moments_are_left_out_of_a_mask_and_nothing_else_is():
+    state = optimizer.build(Optimizer(name="adam"), 1, 1).init({"a": jnp.ones(2)})
+    every = jax.tree.map(lambda _: True, state)
+    mask = optax.tree.get(optimizer.without_second_moments(every), "ScaleByAdamState")
+    assert (mask.mu, mask.nu) == ({"a": True}, {"a": False})
+    plain = jax.tree.map(lambda _: True, optimizer.build(Optimizer(name="sgd"), 1, 1).init({"a": jnp.ones(2)}))
+    assert optimizer.without_second_moments(plain) is plain
+
+
+def test_gradients_are_gathered_before_they_reach_the_optimiser():
+    tx = optimizer.with_gathered_gradients(optax.trace(0.9), lambda gradient: jax.tree.map(lambda g: 2 * g, gradient))
+    updates, state = tx.update({"a": jnp.ones(2)}, tx.init({"a": jnp.ones(2)}), value=0.0)
+    np.testing.assert_array_equal(updates["a"], 2.0)
+    np.testing.assert_array_equal(state.trace["a"], 2.0)
+
+
 @pytest.mark.parametrize(
     "field", [{"layer_decay": 0.5}, {"sam_radius": 0.05}, *({"name": n} for n in ("lion", "muon", "schedule_free"))]
 )

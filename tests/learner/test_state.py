@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from csbp_jax import learner
+from csbp_jax import controls, learner
 from csbp_jax.config import Optimizer
 from tests.support import small_net
 from tests.support.small_net import TAPS, first_state, recipe
@@ -56,3 +57,13 @@ def test_moments_are_dynamical_and_an_optimisers_constants_are_not(name):
     moments = {"sgd": 1, "lion": 1, "muon": 2, "adam": 2, "schedule_free": 2}[name]
     once = [state.params[layer]["dense"]["kernel"].shape for layer in ("fc1", "fc2")] if name == "muon" else []
     assert sorted(shapes + once) == sorted(moments * params)
+
+
+def test_what_comes_from_outside_is_not_dynamical(x64):
+    """Statistics that training never reads, counters, keys, hyperparameters, and the noise that a force carries."""
+    tx = optax.chain(controls.ar1(0.9, jnp.ones(4)), optax.trace(0.9))
+    forced = dataclasses.replace(recipe(), tx=tx)
+    marked = learner.dynamical_leaves(jax.eval_shape(lambda: learner.init(forced, jax.random.key(0))))
+    noise, momentum = marked.opt_state
+    assert jax.tree.all(marked.params) and jax.tree.all(momentum) and jax.tree.leaves(noise)
+    assert not any(jax.tree.leaves((noise, marked.batch_stats, marked.step, marked.key, marked.hparams)))
