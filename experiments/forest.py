@@ -152,7 +152,7 @@ def draw(rows_of: dict[str, list[Row]], out: pathlib.Path) -> None:
         label.set(fontsize=9, fontweight="bold" if line.label in rows_of else "normal")
     axes[0].set_ylim(len(lines) - 0.4, -0.6)
     counted, fixed = (axes[0].plot([], [], "o-", color=c, mfc=m)[0] for c, m in ((BLUE, BLUE), (GREY, "white")))
-    labels = ["over draws of settings", "over seeds, at the settings that were chosen"]
+    labels = ["over draws of settings (XOR: over settings)", "over seeds, folds or starts, at chosen settings"]
     figure.legend([counted, fixed], labels, loc="outside upper center", ncols=2, fontsize=9)
     plots.save(figure, out, CAPTION)
 

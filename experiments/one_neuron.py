@@ -213,8 +213,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     page = [
         "# One neuron",
         "Is the training of a single neuron chaotic with the term, and does it settle as z is annealed?",
-        "**Yes: the weight wanders without a period for hundreds of steps and comes to rest.** It is not an advantage "
-        "on this task, since plain descent comes to rest sooner.",
+        "**Yes: the weight wanders without a period for hundreds of steps and comes to rest, where the term alone "
+        "would.** "
+        f"It is not an advantage on this task: plain descent, at a rate of {BP_LR:g} for {LR:g}, comes to rest "
+        "sooner, elsewhere.",
         "![weight over steps and over fixed z](one_neuron.png)",
         *sentences,
         "The start is at the edge of a jump, so the path and the step at which it ends depend on H(0) and on changes "
