@@ -537,6 +537,15 @@ def test_a_cache_of_other_arrays_is_discarded(directory, folder, tmp_path):
     np.testing.assert_array_equal(load("mnist", tmp_path)["train"].x, expected)
 
 
+def test_a_cache_stays_with_records_that_were_copied_without_their_times(directory, tmp_path, monkeypatch):
+    """As from a bucket to a disk that is attached read only: each host of a pod would read all records at each start."""
+    expected = load("mnist", tmp_path)["train"].x
+    for file in directory.iterdir():
+        os.utime(file, (1, 1))
+    monkeypatch.setattr(records, "_decode_all", None)
+    np.testing.assert_array_equal(load("mnist", tmp_path)["train"].x, expected)
+
+
 def test_a_cache_is_discarded_with_its_records(folder, tmp_path):
     """Another data set is copied over a prepared one, with the same number of images and the same file sizes."""
     (tmp_path / "raw").mkdir()

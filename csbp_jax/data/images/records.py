@@ -2,7 +2,9 @@
 
 import contextlib
 import functools
+import hashlib
 import json
+import os
 import pathlib
 import re
 from collections.abc import Sequence
@@ -237,9 +239,20 @@ def _load(directory: pathlib.Path, split: str, fingerprint: NDArray[np.str_], sh
 
 
 def _fingerprint(directory: pathlib.Path) -> NDArray[np.str_]:
-    """Encode names, sizes and times of the files of a directory, except of its caches."""
-    names = sorted(file for file in directory.iterdir() if not file.name.startswith("csbp_"))
-    return np.array(json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in names]))
+    """Return a digest of names, sizes and both ends of the files of a directory, except of its caches.
+
+    Not of their times: a copy from a bucket has others, and a disk that is read only could not keep a new cache.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(file for file in directory.iterdir() if file.is_file() and not file.name.startswith("csbp_")):
+        with open(file, "rb") as content:
+            first, size = content.read(_END), content.seek(0, os.SEEK_END)
+            content.seek(max(size - _END, 0))
+            digest.update(repr((file.name, size, first, content.read())).encode())
+    return np.array(digest.hexdigest())
+
+
+_END = 4096  # bytes
 
 
 def _read_cache(path: pathlib.Path) -> dict[str, NDArray[Any]]:
