@@ -284,6 +284,15 @@ def test_a_loop_over_time_is_the_loop_of_python(platform, times):
     for t in times[1:]:
         rows[t] = carry = step(x[:, t], t, carry)
     stacked = tuple(np.stack([rows[t][part] for t in sorted(rows)], axis=1) for part in range(2))
+    traced: list[None] = []
+
+    def counted(row, t, carry):
+        traced.append(None)
+        return step(row, t, carry)
+
     with traced_for(platform):
-        looped = jax.jit(lambda x, first: over_time(step, first, lambda carry: carry, x, (x, x), times))(x, first)
+        looped = jax.jit(lambda x, first: over_time(counted, first, lambda carry: carry, x, (x, x), times))(x, first)
     chex.assert_trees_all_equal(looped, (carry, stacked))
+    after_first = len(times) - 1
+    in_passes = {"cpu": 1, "gpu": after_first % 16 + 16}[platform]  # what fills no pass, and one pass
+    assert len(traced) == (after_first if after_first < 4 else in_passes)
