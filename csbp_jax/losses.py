@@ -169,8 +169,7 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Compute the cross-entropy over the last axis; integer labels lack that axis, probabilities have it."""
     integers = jnp.issubdtype(labels.dtype, jnp.integer)
     loss = optax.softmax_cross_entropy_with_integer_labels if integers else optax.softmax_cross_entropy
-    values: jax.Array = loss(logits, labels)
-    return values
+    return loss(logits, labels)
 
 
 def _mean_of(error: Pointwise) -> Pointwise:
@@ -195,8 +194,7 @@ def smoothed(labels: jax.Array, classes: int, share: ArrayLike) -> jax.Array:
         return labels
     are_probabilities = jnp.issubdtype(labels.dtype, jnp.floating)
     probabilities = labels if are_probabilities else jax.nn.one_hot(labels, classes)
-    soft: jax.Array = optax.smooth_labels(probabilities, share)
-    return soft
+    return optax.smooth_labels(probabilities, share)
 
 
 def rate_cross_entropy(

@@ -173,8 +173,7 @@ def _in_words(hint: Any) -> str:
 
 def to_json(config: Any) -> dict[str, Any]:
     """Convert to nested plain types, which are equal after a round trip through JSON."""
-    content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return content
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_json(content: Any, kind: type[Section]) -> Section:

@@ -62,5 +62,4 @@ def load(name: str) -> Config:
         if "/" in name and not os.path.exists(name):
             raise ConfigError(f"{name}: there is no such run, nor a preset of this name (csbp_jax list presets)")
         raise ConfigError(f"DATASET: there is no config {name!r}; {suggestion(name, NAMES)} (csbp_jax list)")
-    config: Config = importlib.import_module(f"csbp_jax.configs.{RENAMED.get(name, name)}").config
-    return config
+    return importlib.import_module(f"csbp_jax.configs.{RENAMED.get(name, name)}").config

@@ -71,8 +71,7 @@ def load(config: Config, data_dir: str | pathlib.Path = "data") -> dict[str, Dat
     name = config.data.name
     if name not in _LOADERS:
         raise ConfigError(f"data.name: there is no data set {name!r}; {suggestion(name, _LOADERS)}")
-    sources: dict[str, DataSource] = _module(_LOADERS[name]).load(config, pathlib.Path(data_dir))
-    return sources
+    return _module(_LOADERS[name]).load(config, pathlib.Path(data_dir))
 
 
 def fingerprint(config: Config, data_dir: str | pathlib.Path = "data") -> str:

@@ -98,5 +98,4 @@ def _read_array(file: IO[bytes], size: int, label: str) -> NDArray[Any]:
     if stated > size - file.tell():
         raise ValueError(f"its header states {stated:,} bytes of data, but {size - file.tell():,} follow")
     file.seek(0)
-    array: NDArray[Any] = np.lib.format.read_array(file)  # pickles are refused by default
-    return array
+    return np.lib.format.read_array(file)  # pickles are refused by default

@@ -62,8 +62,7 @@ class Buckets(NamedTuple):
             of_bucket = np.flatnonzero(self.bucket_of[order] == bucket)
             positions.append(of_bucket[: len(of_bucket) // batch_size * batch_size].reshape(-1, batch_size))
         filled = np.concatenate(positions)
-        batches: NDArray[np.int64] = order[filled[np.argsort(filled[:, -1])]]
-        return batches
+        return order[filled[np.argsort(filled[:, -1])]]
 
     def evaluated(self, batch_size: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the records of each batch of evaluation, ``[steps, B]``, and where each counts for the first time."""

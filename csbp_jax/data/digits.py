@@ -59,8 +59,7 @@ def arrays() -> dict[str, NDArray[Any]]:
 def splits() -> dict[str, list[int]]:
     """Read the numbers of the digits of each split."""
     text = resources.files("csbp_jax.data").joinpath("digits_split.json").read_text()
-    content: dict[str, list[int]] = json.loads(text)
-    return content
+    return json.loads(text)
 
 
 def from_picture(picture: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -34,8 +34,7 @@ def rise(history: ArrayLike, every: int = 1) -> NDArray[Any]:
     """
     local = np.asarray(history)
     course = every * np.concatenate([np.zeros_like(local[:1]), np.cumsum(local, axis=0)])
-    largest: NDArray[Any] = np.max(course - np.minimum.accumulate(course, axis=0), axis=0)
-    return largest
+    return np.max(course - np.minimum.accumulate(course, axis=0), axis=0)
 
 
 def annealed_rises(

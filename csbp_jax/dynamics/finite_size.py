@@ -204,8 +204,7 @@ def separation(
         states = step_all(step, states, batch)
         if done % every == 0:
             distances.append(_distances(readouts, states)[0])
-    by_name: dict[str, jax.Array] = jax.tree.map(lambda *values: jnp.stack(values), *distances)
-    return by_name
+    return jax.tree.map(lambda *values: jnp.stack(values), *distances)
 
 
 def _start(state: PyTree, deltas: jax.Array, dynamical_leaves: PyTree, seed: int) -> tuple[Mask, Nearby, jax.Array]:
@@ -245,8 +244,7 @@ def _log_distances(distances: dict[str, jax.Array], smallest: dict[str, jax.Arra
     def log_distance(distance: jax.Array, least: jax.Array) -> jax.Array:
         return jnp.where(distance > 0, log(jnp.maximum(distance, least)), jnp.nan)
 
-    logs: dict[str, jax.Array] = jax.tree.map(log_distance, distances, smallest)
-    return logs
+    return jax.tree.map(log_distance, distances, smallest)
 
 
 @functools.partial(jax.jit, static_argnames=("readouts", "mask"))
@@ -293,5 +291,4 @@ def _rescale(mask: Mask, nearby: Nearby, deltas: jax.Array) -> tuple[Nearby, jax
 
 @functools.partial(jax.jit, static_argnames="mask")
 def _rescale_many(mask: Mask, nearby: Nearby, deltas: jax.Array) -> tuple[Nearby, jax.Array]:
-    rescaled: tuple[Nearby, jax.Array] = jax.vmap(lambda runs: _rescale(mask, runs, deltas))(nearby)
-    return rescaled
+    return jax.vmap(lambda runs: _rescale(mask, runs, deltas))(nearby)

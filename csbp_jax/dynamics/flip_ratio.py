@@ -76,16 +76,14 @@ def _largest(product: Callable[[NDArray[Any]], NDArray[Any]], x: jax.Array) -> f
 
     if x.size <= _DENSE:
         matrix = np.stack([product(row) for row in np.eye(x.size)], axis=1)
-        dense: np.floating[Any] = np.linalg.eigvals(matrix).real.max()
-        return dense
+        return np.linalg.eigvals(matrix).real.max()
     start = np.random.default_rng(0).standard_normal(x.size)
     # Only the null matrix maps a random vector to 0, and ARPACK rejects a start that is mapped to 0.
     if not product(start).any():
         return 0.0
     operator = LinearOperator((x.size, x.size), product, dtype=x.dtype)
     values: NDArray[Any] = eigs(operator, 1, which="LR", v0=start, tol=TOLERANCE, return_eigenvectors=False).real
-    largest: np.floating[Any] = values.max()
-    return largest
+    return values.max()
 
 
 @functools.partial(jax.jit, static_argnames="gradient")

@@ -126,8 +126,7 @@ def mean_square_displacement(series: Series, frequency: float) -> Series:
     products = scipy.fft.ifft(spectrum * np.conj(of_starts))[1 : cut + 1].real
     squares = np.concatenate([[0.0], np.cumsum(np.abs(walk) ** 2)])
     n = np.arange(1, cut + 1)
-    displacement: Series = (squares[starts + n] - squares[n] + squares[starts] - 2 * products) / starts
-    return displacement
+    return (squares[starts + n] - squares[n] + squares[starts] - 2 * products) / starts
 
 
 def permutation_entropy(series: ArrayLike, order: int = 4, lag: int = 1) -> float:

@@ -115,8 +115,7 @@ def log(x: jax.Array) -> jax.Array:
 def rounding(vector: jax.Array) -> jax.Array:
     """Compute the distance of two vectors near ``vector`` below which their difference is rounding."""
     # Ignored: JAX declares no types for finfo.
-    smallest: jax.Array = jnp.finfo(vector.dtype).eps * jnp.linalg.norm(vector)  # type: ignore[no-untyped-call]
-    return smallest
+    return jnp.finfo(vector.dtype).eps * jnp.linalg.norm(vector)  # type: ignore[no-untyped-call]
 
 
 def summary(growth: Sequence[ArrayLike], every: int = 1) -> Statistics:

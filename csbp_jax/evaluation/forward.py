@@ -29,8 +29,7 @@ def spread(rows: NDArray[np.int64], count: int | None) -> NDArray[np.int64]:
     """Return ``count`` of the rows at even distances, or all of them if there are no more."""
     if count is None or count >= len(rows):
         return rows
-    chosen: NDArray[np.int64] = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
-    return chosen
+    return rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
 
 
 def apply_batched(
@@ -91,8 +90,7 @@ def apply_all(run: RestoredRun, events: bool, measure: Measure) -> Callable[[dat
         def joined(*parts: jax.Array) -> NDArray[Any]:
             longest = max(max(part.shape[1:2], default=0) for part in parts)
             mode: Literal["constant", "edge"] = "constant" if parts[0].dtype == bool else "edge"
-            of_all: NDArray[Any] = np.concatenate([pad(np.asarray(part), longest, mode) for part in parts])[rows]
-            return of_all
+            return np.concatenate([pad(np.asarray(part), longest, mode) for part in parts])[rows]
 
         return jax.tree.map(joined, *batches)
 

@@ -71,8 +71,7 @@ def _sum(counts: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 
 def _total(parts: jax.Array) -> NDArray[np.int64]:
-    total: NDArray[np.int64] = np.asarray(parts, np.int64) @ np.array([256, 1])
-    return total
+    return np.asarray(parts, np.int64) @ np.array([256, 1])
 
 
 def count_synops(

@@ -91,8 +91,7 @@ class Members:
             return jax.lax.scan(of_rows, state, order)
 
         def evaluation(state: State, keys: jax.Array, blocks: Batch) -> dict[str, jax.Array]:
-            sums: dict[str, jax.Array] = jax.lax.map(lambda block: run.pure_eval_step(state, *block), (keys, blocks))
-            return sums
+            return jax.lax.map(lambda block: run.pure_eval_step(state, *block), (keys, blocks))
 
         self.init = jax.jit(self._over_members(run.pure_init, (0, 0)), compiler_options=quick_options())
         self.step, self.epoch = (
@@ -345,8 +344,7 @@ def _tested(
 
 def _where(running: jax.Array, new: State, old: State) -> State:
     """Return the new state of a member that is running, else the old one."""
-    chosen: State = jax.tree.map(lambda n, o: jnp.where(running, n, o), new, old)
-    return chosen
+    return jax.tree.map(lambda n, o: jnp.where(running, n, o), new, old)
 
 
 def update_selection(
@@ -355,8 +353,7 @@ def update_selection(
     """Return a member's selection after an epoch: its weights, if they validated better."""
     better = selection.is_better(accuracy, loss, selected["accuracy"], selected["loss"])
     new = {"weights": weights, "accuracy": accuracy, "loss": loss, "epoch": epoch}
-    updated: dict[str, Any] = jax.tree.map(lambda n, o: jnp.where(better, n, o), new, selected)
-    return updated
+    return jax.tree.map(lambda n, o: jnp.where(better, n, o), new, selected)
 
 
 def _no_selection(states: State) -> dict[str, Any]:

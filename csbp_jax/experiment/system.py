@@ -228,10 +228,7 @@ class Training:
         group, model = of_fields.compile_group(config, self.own), config.model
         fields = (group,) if self.own.data else (config.data, model.time_steps, model.classes)
         traced = (*build.TRACED, *of_fields.traceable(config, self.own))
-        loaded: tuple[Splits, str] = self._last(
-            "data", fields, lambda: build.load_data(config, self.own, self.data_dir, traced)
-        )
-        return loaded
+        return self._last("data", fields, lambda: build.load_data(config, self.own, self.data_dir, traced))
 
     def _last(self, kind: str, key: Hashable, make: Callable[[], Any]) -> Any:
         """Return what was made last of a kind if the key is the same: neither data nor programs of two groups stay."""
@@ -263,8 +260,7 @@ class Adapted:
         if dataclasses.is_dataclass(kind):
             fields = {field.name: getattr(self.base, field.name) for field in dataclasses.fields(kind)}
         content = {"system": f"{kind.__module__}.{kind.__qualname__}", **fields, "seed": 0, **MARK}
-        stored: dict[str, Any] = json.loads(json.dumps(content, default=str))
-        return stored
+        return json.loads(json.dumps(content, default=str))
 
     def canonical(self, fields: Fields) -> dict[str, Any]:
         """Return the fields with plain values."""

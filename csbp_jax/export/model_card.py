@@ -84,14 +84,13 @@ def _metadata(run: RestoredRun, result: dict[str, Any], name: str, data: str, cl
             )
             for measure in measures.names(measured)
         ]
-    metadata: str = client.ModelCardData(
+    return client.ModelCardData(
         library_name="csbp_jax",
         tags=["csbp_jax", "jax", "flax", "spiking-neural-network"],
         pipeline_tag=task,
         model_name=name,
         eval_results=evaluations or None,
     ).to_yaml()
-    return metadata
 
 
 def _training(run: RestoredRun) -> str:

@@ -73,8 +73,7 @@ def measure(run: TrainingMap, batches: Sequence[Batch], plan: Plan = Plan(), see
     with hardware.float64():
         fixed = _of_fixed(run, run.start(seed, True), batches, plan)
         annealed = _of_annealed(run, run.start(seed, False), batches, plan.steps)
-        plain: dict[str, Any] = jax.tree.map(lambda array: np.asarray(array).tolist(), fixed | annealed)
-        return plain
+        return jax.tree.map(lambda array: np.asarray(array).tolist(), fixed | annealed)
 
 
 def _of_fixed(run: TrainingMap, start: State, batches: Sequence[Batch], plan: Plan) -> dict[str, Any]:
@@ -130,5 +129,4 @@ def _of_annealed(run: TrainingMap, start: State, batches: Sequence[Batch], steps
 
 
 def _parameter_norm(state: State) -> jax.Array:
-    norm: jax.Array = jnp.linalg.norm(ravel_pytree(state.params)[0])
-    return norm
+    return jnp.linalg.norm(ravel_pytree(state.params)[0])

@@ -38,8 +38,7 @@ def _in_full(function: _Function) -> _Function:
 
     By default GPUs and TPUs round them, by more than the small differences that instruments follow.
     """
-    full: _Function = jax.default_matmul_precision("highest")(function)
-    return full
+    return jax.default_matmul_precision("highest")(function)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

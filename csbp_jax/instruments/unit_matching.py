@@ -153,8 +153,7 @@ def _is_per_unit(path: Any, leaf: NDArray[Any]) -> bool:
 
 def _kernel(variables: Any, layer: str) -> NDArray[Any]:
     params = variables["params"][layer]
-    kernel: NDArray[Any] = params[_synapse(params)]["kernel"]
-    return kernel
+    return params[_synapse(params)]["kernel"]
 
 
 def _agreement(ours: Any, other: Any) -> float:

@@ -121,8 +121,7 @@ def layer_names(network: Any, input_shape: tuple[int, ...]) -> tuple[str, ...]:
 def _tap_names(network: Any, input_shape: tuple[int, ...]) -> tuple[str, ...]:
     x = jax.ShapeDtypeStruct((1, 1, *input_shape), jnp.float32)
     _, aux = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, False)[0], x)
-    names: tuple[str, ...] = getattr(aux, "names", ())
-    return names
+    return getattr(aux, "names", ())
 
 
 def build(config: configuration.Model, custom_neuron: neurons.Neuron | nn.Module | None = None) -> Network:

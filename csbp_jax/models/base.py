@@ -84,8 +84,7 @@ class Network(nn.Module):
         auxes: list[Aux] = []
 
         def call(layer: nn.Module, x: jax.Array) -> tuple[jax.Array, Aux]:
-            result: tuple[jax.Array, Aux] = layer(x, train, layer_neuron, probe)
-            return result
+            return layer(x, train, layer_neuron, probe)
 
         policy = None if self.remat else memory.SAVED
         # What is kept is decided when a gradient is traced, not when it is lowered. Not in evaluation: what method

@@ -143,8 +143,7 @@ class GraphNetwork(Network):
                 return run(_Spiking(neuron, operation.feedback, name=name), x)
             case Integrator(decay, gain):
                 integrator = _scaled(LIF(decay, spike=self.spike, reset="none"), gain)
-                membranes: jax.Array = integrator.trace(x)[2]
-                return membranes
+                return integrator.trace(x)[2]
             case Pool(window, stride, sums):
                 total: jax.Array = nn.pooling.pool(x, 0.0, lax.add, window, stride, "VALID")
                 return total if sums else total / (window[0] * window[1])

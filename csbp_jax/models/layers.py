@@ -208,8 +208,7 @@ class DropPath(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Drop branches of ``x [B, ...]`` in training."""
         drop = nn.Dropout(self.rate, broadcast_dims=tuple(range(1, x.ndim)), deterministic=not train)
-        branch: jax.Array = drop(x)
-        return branch
+        return drop(x)
 
 
 def drop_path_rates(rate: float, blocks: int) -> tuple[float, ...]:
@@ -228,8 +227,7 @@ def bind_neuron(neuron: Neuron | nn.Module, channels: int) -> Neuron:
     """Return the neuron, or, for a module, the neuron that this layer's own copy of the module returns."""
     if not isinstance(neuron, nn.Module):
         return neuron
-    bound: Neuron = neuron.copy(name="neuron")(channels)
-    return bound
+    return neuron.copy(name="neuron")(channels)
 
 
 def scale_threshold(neuron: Any, factor: float) -> Any:
@@ -258,8 +256,7 @@ def pool(x: jax.Array) -> jax.Array:
       ConfigError: height or width is below 2.
     """
     _check_poolable(x)
-    pooled: jax.Array = nn.avg_pool(x, (2, 2), (2, 2))
-    return pooled
+    return nn.avg_pool(x, (2, 2), (2, 2))
 
 
 def max_pool(x: jax.Array, size: int = 2, stride: int = 2, pad: int = 0) -> jax.Array:

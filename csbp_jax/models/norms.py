@@ -150,8 +150,7 @@ def over_time(
         padded: jax.Array = norm(jnp.pad(h, ((0, 0), (0, more), *((0, 0),) * (h.ndim - 2))), train, lengths=lengths)
         return padded[:, :T]
     same_at_all = h.shape[1] == 1 and type(norm) is BatchNorm
-    normalised: jax.Array = norm(h, train, time_steps) if same_at_all else norm(repeat_over_time(h, time_steps), train)
-    return normalised
+    return norm(h, train, time_steps) if same_at_all else norm(repeat_over_time(h, time_steps), train)
 
 
 def _normalise(

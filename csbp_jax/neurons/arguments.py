@@ -50,8 +50,7 @@ def states(neuron: str, kind: type[State], state: State | None, shape: tuple[int
     if state is not None and not isinstance(state, kind):
         raise TypeError(f"{neuron}: state is a {type(state).__name__}, but must be the {kind.__name__} of another call")
     named = zip(kind._fields, values, strict=True)
-    arrays: State = kind(*(jnp.broadcast_to(expand(neuron, name, value, shape, dtype), shape) for name, value in named))
-    return arrays
+    return kind(*(jnp.broadcast_to(expand(neuron, name, value, shape, dtype), shape) for name, value in named))
 
 
 def one_of(neuron: str, name: str, value: str, allowed: Any) -> None:

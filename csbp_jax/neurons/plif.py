@@ -34,8 +34,7 @@ class Scaled:
     @property
     def threshold(self) -> ArrayLike:
         """Threshold of the inner neuron, 1 if it has none."""
-        threshold: ArrayLike = getattr(self.neuron, "threshold", 1.0)
-        return threshold
+        return getattr(self.neuron, "threshold", 1.0)
 
     @property
     def trace(self) -> Trace:

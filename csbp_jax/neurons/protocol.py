@@ -53,8 +53,6 @@ def membrane_of(state: State) -> jax.Array | None:
     1.0
     """
     if hasattr(state, "shape"):
-        array: jax.Array = state
-        return array
+        return state
     fields: Any = state if isinstance(state, Mapping) else {"membrane": getattr(state, "membrane", None)}
-    membrane: jax.Array | None = fields.get("membrane")
-    return membrane
+    return fields.get("membrane")

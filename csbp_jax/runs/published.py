@@ -94,10 +94,9 @@ def read_variables(folder: pathlib.Path, shapes: dict[str, Any]) -> dict[str, An
                         f"{file}: {name} is {described.get_dtype()} {shape}, but the network in {CONFIG} needs "
                         f"F32 {leaf.shape}"
                     )
-            variables: dict[str, Any] = tree_map_with_path(
+            return tree_map_with_path(
                 lambda path, leaf: jnp.asarray(opened.get_tensor(_name(path)), leaf.dtype), shapes
             )
-            return variables
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"{file}: cannot be read ({one_line(error)}); fetch it again") from None
 

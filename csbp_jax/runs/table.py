@@ -284,8 +284,7 @@ class RunTable(Shown):
 
     def to_csv(self, file: str | pathlib.Path | None = None) -> str | None:
         """Write a row for each run to a file, or return it as text."""
-        text: str | None = self.frame.to_csv(file, index=False)
-        return text
+        return self.frame.to_csv(file, index=False)
 
     def heading(self) -> str:
         """Return how many runs, arms and seeds the table has."""

@@ -145,8 +145,7 @@ def float64() -> contextlib.AbstractContextManager[None]:
     if jax.default_backend() == "tpu":
         raise ConfigError("JAX_PLATFORMS: TPUs have no float64, which this needs; set it to cpu")
     home: Any = jax if hasattr(jax, "enable_x64") else jax.experimental  # where JAX 0.7 has it
-    context: contextlib.AbstractContextManager[None] = home.enable_x64(True)
-    return context
+    return home.enable_x64(True)
 
 
 def peak_flops() -> float | None:

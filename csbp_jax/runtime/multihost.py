@@ -102,8 +102,7 @@ def broadcast_from_host0(function: Callable[[], Result]) -> Result:
     received = multihost_utils.broadcast_one_to_all(np.frombuffer(message or bytes(size), np.uint8))
     content = json.loads(np.asarray(received).tobytes())
     if "result" in content:
-        result: Result = content["result"]
-        return result
+        return content["result"]
     raise _raised_by_all(error or (CheckpointError if content["checkpoint"] else ConfigError)(content["error"]))
 
 
@@ -133,8 +132,7 @@ def all_succeed(function: Callable[[], Result]) -> Result:
         lowest = next(process for process, text in enumerate(texts) if text)
         kind = CheckpointError if texts[lowest][0] == "1" else ConfigError
         raise _raised_by_all(error or kind(f"{texts[lowest][1:]} (in process {lowest})"))
-    checked: Result = result
-    return checked
+    return result
 
 
 def host0_first(function: Callable[[], Result]) -> Result:

@@ -23,8 +23,7 @@ def counts_of_program(device: "jax.Device", program: Any) -> dict[str, float]:
         from jaxlib._jax import hlo_module_cost_analysis
     except ImportError:
         return {}
-    counts: dict[str, float] = hlo_module_cost_analysis(device.client, program.as_hlo_module())
-    return counts
+    return hlo_module_cost_analysis(device.client, program.as_hlo_module())
 
 
 def found_processes() -> int:

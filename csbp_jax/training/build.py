@@ -147,8 +147,7 @@ def _frame_shape(config: Config, source: DataSource) -> tuple[int, ...]:
     record = data.example_batch(source)
     # The transform may change height and width; it reads from the config whether the input has them.
     prepare, _ = transform.make(replaced(config, "model.input_shape", record["x"].shape[2:]), source.events)
-    shape: tuple[int, ...] = jax.eval_shape(prepare, jax.random.key(0), record)["x"].shape[2:]
-    return shape
+    return jax.eval_shape(prepare, jax.random.key(0), record)["x"].shape[2:]
 
 
 def build_recipe(config: Config, own: Own, steps_per_epoch: int, hparams: dict[str, Any] | None = None) -> Recipe:

@@ -126,8 +126,7 @@ class CompiledRun:
 
     def init(self, key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
         """Return the initial state, laid out over the mesh."""
-        state: State = self._init(key, learner.hyperparameters(self.config, self.steps_per_epoch) | (hparams or {}))
-        return state
+        return self._init(key, learner.hyperparameters(self.config, self.steps_per_epoch) | (hparams or {}))
 
     @_shared
     def _init(self) -> jax.stages.Wrapped:
@@ -147,8 +146,7 @@ class CompiledRun:
     def state_shapes(self) -> State:
         """Shapes, dtypes and shardings of a state, as a checkpoint is read into."""
         hparams = learner.hyperparameters(self.config, self.steps_per_epoch)
-        shapes: State = self._init.trace(jax.random.key(0), hparams).out_info
-        return shapes
+        return self._init.trace(jax.random.key(0), hparams).out_info
 
     @_shared
     def gradient_norms(self) -> Callable[[State, Batch], dict[str, jax.Array]]:
@@ -197,8 +195,7 @@ class CompiledRun:
 
     def shard_batch(self, batch: Mapping[str, np.ndarray]) -> Batch:
         """Split a batch on the host over the mesh."""
-        sharded: Batch = sharding.shard_batch(batch, self.mesh)
-        return sharded
+        return sharding.shard_batch(batch, self.mesh)
 
     def replicate(self, array: jax.Array) -> jax.Array:
         """Copy the whole array to each device, so that any process can read it."""
@@ -305,8 +302,7 @@ class CompiledRun:
         if self.prepare_unmixed is None:
             return self.prepare(key, batch)
         mixing = state.step < (self.config.epochs - self.config.data.mix_off_epochs) * self.steps_per_epoch
-        prepared: Batch = jax.lax.cond(mixing, self.prepare, self.prepare_unmixed, key, batch)
-        return prepared
+        return jax.lax.cond(mixing, self.prepare, self.prepare_unmixed, key, batch)
 
 
 def compile_run(

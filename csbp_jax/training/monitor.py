@@ -154,8 +154,7 @@ class TrainingMonitor:
     def progress(self) -> dict[str, Any]:
         """Return the monitor's part of a checkpoint; as :func:`empty_progress` returns it."""
         content = {"epochs": self.epochs, "count": self.count, "sums": self.sums}
-        arrays: dict[str, Any] = jax.tree.map(np.asarray, content)
-        return arrays
+        return jax.tree.map(np.asarray, content)
 
     @property
     def seconds(self) -> float:

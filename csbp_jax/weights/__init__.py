@@ -131,8 +131,7 @@ def apply(plan: Plan, config: configuration.Model, show: Callable[[str], None] |
         values = _flax_layout(array, channels.get(module)) if last in CONNECTIONS else array
         return jnp.asarray(values.reshape(shape.shape), dtype)
 
-    variables: Variables = tree_map_with_path(leaf, shapes)
-    return variables
+    return tree_map_with_path(leaf, shapes)
 
 
 def _in_order(table: UserTable, config: configuration.Model) -> UserTable:

@@ -153,13 +153,12 @@ def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     if mesh is None:
         return both(x)
 
-    means: tuple[jax.Array, jax.Array] = jax.shard_map(
+    return jax.shard_map(
         lambda x: tuple(lax.pmean(jnp.stack(both(x)), mesh.axis_names)),
         mesh=mesh,
         in_specs=PartitionSpec(mesh.axis_names),
         out_specs=(PartitionSpec(), PartitionSpec()),
     )(x)
-    return means
 
 
 # --- two passes ---------------------------------------------------------------------------------------------------

@@ -21,8 +21,7 @@ _TIME_SPACE_BATCH_CHANNELS = Layout((1, 2, 3, 0, 4))
 
 def save(h: jax.Array) -> jax.Array:
     """Mark the output of a synapse, without its bias, or a mean of a norm: ``SAVED`` keeps it. Return it unchanged."""
-    marked: jax.Array = checkpoint_name(h, "saved")
-    return marked
+    return checkpoint_name(h, "saved")
 
 
 def unfused(x: jax.Array) -> jax.Array:
@@ -75,8 +74,7 @@ def time_outermost(x: jax.Array) -> jax.Array:
     fix = jax.shard_map(
         lambda x: with_layout_constraint(x, _TIME_SPACE_BATCH_CHANNELS), mesh=mesh, in_specs=rows, out_specs=rows
     )
-    laid_out: jax.Array = by_platform(x, tpu=fix, default=lambda x: x)
-    return laid_out
+    return by_platform(x, tpu=fix, default=lambda x: x)
 
 
 def mesh_of_slices(x: jax.Array) -> AbstractMesh | None:

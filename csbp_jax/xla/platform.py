@@ -25,5 +25,4 @@ def by_platform(*operands: Any, default: Callable[..., Result], **forms: Callabl
         return forms.get(traced_for.value, default)(*operands)
     if "gpu" in forms:
         forms["cuda"] = forms["rocm"] = forms.pop("gpu")
-    result: Result = lax.platform_dependent(*operands, default=default, **forms)
-    return result
+    return lax.platform_dependent(*operands, default=default, **forms)

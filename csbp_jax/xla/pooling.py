@@ -24,8 +24,7 @@ def max_pool(x: jax.Array, size: int, stride: int, pad: int) -> jax.Array:
     def plain(x: jax.Array) -> jax.Array:  # XLA's own, forward and backward, moves fewer bytes on a TPU
         pads = ((0, 0), (0, 0), (pad, pad), (pad, pad), (0, 0))
         sizes = (1, 1, size, size, 1), (1, 1, stride, stride, 1)
-        largest: jax.Array = lax.reduce_window(x, -jnp.inf, lax.max, *sizes, pads)
-        return largest
+        return lax.reduce_window(x, -jnp.inf, lax.max, *sizes, pads)
 
     return by_platform(
         x,

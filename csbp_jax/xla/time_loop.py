@@ -43,8 +43,7 @@ ELSEWHERE = Form(4, 1)  # on CPUs, and where the platform is unknown
 
 def at(sequence: jax.Array, t: ArrayLike) -> jax.Array:
     """Return row t of ``[B, T, ...]``."""
-    row: jax.Array = lax.dynamic_index_in_dim(sequence, t, axis=1, keepdims=False)
-    return row
+    return lax.dynamic_index_in_dim(sequence, t, axis=1, keepdims=False)
 
 
 def over_time(

@@ -538,7 +538,7 @@ def test_a_cache_of_other_arrays_is_discarded(directory, folder, tmp_path):
 
 
 def test_a_cache_stays_with_records_that_were_copied_without_their_times(directory, tmp_path, monkeypatch):
-    """As from a bucket to a disk that is attached read only: each host of a pod would read all records at each start."""
+    """As from a bucket to a disk that is read only: each host of a pod would read all records at each start."""
     expected = load("mnist", tmp_path)["train"].x
     for file in directory.iterdir():
         os.utime(file, (1, 1))

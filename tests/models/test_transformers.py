@@ -77,7 +77,7 @@ def test_attention_sums_values_by_coincidences_of_queries_and_keys_in_each_head(
     Q, K, V = (x.reshape(2, 3, 8, 6).astype(float) for x in (q, k, v))
     for head in (slice(0, 3), slice(3, 6)):
         expected[..., head] = Q[..., head] @ np.swapaxes(K[..., head], 2, 3) @ V[..., head]
-    np.testing.assert_array_equal(attention.self_attention(*map(jnp.asarray, (q, k, v)), 2), expected)
+    np.testing.assert_array_equal(attention.self_attention(jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), 2), expected)
 
 
 @pytest.mark.parametrize(

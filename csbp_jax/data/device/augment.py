@@ -71,15 +71,13 @@ def warped(x: jax.Array, source: Callable[[jax.Array, jax.Array], tuple[jax.Arra
     rows = jnp.floor(down + centre[0] + 0.5).astype(jnp.int32)
     columns = jnp.floor(right + centre[1] + 0.5).astype(jnp.int32)
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    moved: jax.Array = x.at[:, rows, columns].get(mode="clip") * inside[None, :, :, None]
-    return moved
+    return x.at[:, rows, columns].get(mode="clip") * inside[None, :, :, None]
 
 
 def nda(key: jax.Array, x: jax.Array) -> jax.Array:
     """Apply one of roll, rotate and shear: NDA as its authors train CIFAR10-DVS (Li et al. 2022, arXiv:2203.06145)."""
     choice_key, key = jax.random.split(key)
-    moved: jax.Array = jax.lax.switch(jax.random.randint(choice_key, (), 0, 3), (roll, rotate, shear), key, x)
-    return moved
+    return jax.lax.switch(jax.random.randint(choice_key, (), 0, 3), (roll, rotate, shear), key, x)
 
 
 def cutout(key: jax.Array, x: jax.Array) -> jax.Array:
@@ -152,8 +150,7 @@ def thinned(key: jax.Array, x: jax.Array, probability: jax.Array) -> jax.Array:
         stays = jax.random.uniform(jax.random.fold_in(key, event), x.shape) < probability
         return counts + stays * jnp.clip(x - event, 0, 1)
 
-    counts: jax.Array = jax.lax.fori_loop(0, jnp.ceil(x.max()).astype(jnp.int32), add, jnp.zeros_like(x))
-    return counts
+    return jax.lax.fori_loop(0, jnp.ceil(x.max()).astype(jnp.int32), add, jnp.zeros_like(x))
 
 
 def batch_crop_flip(key: jax.Array, x: jax.Array) -> jax.Array:

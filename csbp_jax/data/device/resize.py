@@ -24,8 +24,7 @@ def antialias(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def _linear(x: jax.Array, size: tuple[int, int], antialias: bool) -> jax.Array:
-    resized: jax.Array = jax.image.resize(x, (*x.shape[:2], *size, x.shape[-1]), "linear", antialias=antialias)
-    return resized
+    return jax.image.resize(x, (*x.shape[:2], *size, x.shape[-1]), "linear", antialias=antialias)
 
 
 METHODS: dict[str, Callable[[jax.Array, tuple[int, int]], jax.Array]] = {

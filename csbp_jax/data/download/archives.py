@@ -55,8 +55,7 @@ class _Member(tarfile.TarInfo):
     def _proc_member(self, tarfile_: tarfile.TarFile) -> Self:
         # The method that tarfile offers to subclasses for this; some of its versions do not call frombuf.
         _check_size(self)
-        member: Self = super()._proc_member(tarfile_)  # type: ignore[misc]  # typeshed lacks it
-        return member
+        return super()._proc_member(tarfile_)  # type: ignore[misc]  # typeshed lacks it
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:

@@ -58,8 +58,7 @@ def path(t: float) -> FloatArray:
     """Return the digit's position at t microseconds: (down, right) of its centre from the sensor's, in pixels."""
     saccade = min(int(t // SACCADE), 2)
     u = t / SACCADE - saccade
-    position: FloatArray = _CORNERS[saccade] + (3 - 2 * u) * u * u * (_CORNERS[saccade + 1] - _CORNERS[saccade])
-    return position
+    return _CORNERS[saccade] + (3 - 2 * u) * u * u * (_CORNERS[saccade + 1] - _CORNERS[saccade])
 
 
 def _signal_events(levels: FloatArray) -> list[NDArray[Any]]:

@@ -64,8 +64,7 @@ def spikes(sound: NDArray[Any]) -> Events:
 def centre_frequencies() -> NDArray[np.float64]:
     """Return the channels' centre frequencies in Hz, ascending."""
     low, high = (21.4 * np.log10(1 + 0.00437 * frequency) for frequency in (_LOWEST, _HIGHEST))
-    frequencies: NDArray[np.float64] = (10 ** (np.linspace(low, high, CHANNELS) / 21.4) - 1) / 0.00437
-    return frequencies
+    return (10 ** (np.linspace(low, high, CHANNELS) / 21.4) - 1) / 0.00437
 
 
 @functools.cache

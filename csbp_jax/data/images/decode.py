@@ -106,8 +106,7 @@ def by_simplejpeg(data: bytes) -> Pixels:
     """Decode a JPEG to pixels ``[H, W, 3]`` by simplejpeg. Raises ValueError."""
     height, width, *_ = simplejpeg.decode_jpeg_header(data)
     _check_pixels(height, width)
-    pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")
-    return pixels
+    return simplejpeg.decode_jpeg(data, "RGB")
 
 
 def by_pillow(data: bytes) -> Pixels:

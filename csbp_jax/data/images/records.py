@@ -198,8 +198,7 @@ def read(source: Any, rows: Sequence[int]) -> list[dict[str, Any]]:
       ConfigError: damaged (names directory, split and records), or a user's file cannot be read (names the file).
     """
     try:
-        content: list[dict[str, Any]] = source.__getitems__(rows)
-        return content
+        return source.__getitems__(rows)
     except ConfigError:  # of a file in a user's folder, which its message names
         raise
     except (RuntimeError, ValueError) as error:

@@ -91,8 +91,7 @@ def fingerprint(config: Config, data_dir: pathlib.Path) -> str:
 
 def class_names(config: Config, data_dir: pathlib.Path) -> list[str]:
     """Return the names of the classes in the order of their labels."""
-    names: list[str] = records.info(_directory(config, data_dir)).features["label"].names
-    return names
+    return records.info(_directory(config, data_dir)).features["label"].names
 
 
 def _directory(config: Config, data_dir: pathlib.Path) -> pathlib.Path:

@@ -133,5 +133,4 @@ def _shift(level: int) -> Bits:
 
 
 def _apply(operator: Bits, state: Bits) -> Bits:
-    shifted: Bits = np.bitwise_xor.reduce([operator[k][(state >> np.uint32(8 * k)) & 255] for k in range(4)])
-    return shifted
+    return np.bitwise_xor.reduce([operator[k][(state >> np.uint32(8 * k)) & 255] for k in range(4)])

@@ -111,8 +111,7 @@ def _watch(paths: list[pathlib.Path]) -> Series:
 
 def _averaged(x: Array, every: int) -> Array:
     """Return the mean of each ``every`` steps in a row; steps left over at the end are dropped."""
-    means: Array = x[: len(x) // every * every].reshape(-1, every, x.shape[1]).mean(axis=1)
-    return means
+    return x[: len(x) // every * every].reshape(-1, every, x.shape[1]).mean(axis=1)
 
 
 def _weather(paths: list[pathlib.Path]) -> Series:

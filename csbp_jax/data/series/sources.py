@@ -131,5 +131,4 @@ def _standardised(values: Array, train: Array) -> Array:
     """Standardise the last axis of values ``[N, ..., F]``."""
     axes = tuple(range(values.ndim - 1))
     mean, deviation = values[train].mean(axis=axes), values[train].std(axis=axes)
-    scaled: Array = (values - mean) / np.where(deviation > 0, deviation, 1)
-    return scaled
+    return (values - mean) / np.where(deviation > 0, deviation, 1)

@@ -41,8 +41,7 @@ def write_manifest(folder: epath.PathLike, metadata: dict[str, Any]) -> None:
 
 def metadata(folder: epath.PathLike) -> dict[str, Any]:
     """Return the ``metadata`` passed to :func:`write_manifest`."""
-    content: dict[str, Any] = _read(epath.Path(folder))["about"]
-    return content
+    return _read(epath.Path(folder))["about"]
 
 
 def _read(folder: epath.Path) -> Any:
