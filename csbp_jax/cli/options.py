@@ -84,7 +84,7 @@ def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tup
 
 def _base(command: str, name: str) -> tuple[Config, Own]:
     """Return the config of a preset, of a file of the user's own, or of a run that is to go on, and own parts."""
-    if plugin_file.is_plugin_file(name):
+    if name.endswith(".py"):
         return plugin_file.load_file(os.path.expanduser(name))
     folder = named_run(name) if command == "train" else None
     if folder is None:
@@ -310,7 +310,7 @@ def from_environment(command: str, environment: Mapping[str, str]) -> list[str]:
       ConfigError: an unknown data set, an open quotation mark, or another value of FRESH.
     """
     dataset, fresh, args = (environment.get(f"CSBP_{key}", "") for key in ("DATASET", "FRESH", "ARGS"))
-    if not plugin_file.is_plugin_file(dataset):
+    if not dataset.endswith(".py"):
         configs.load(dataset)
     if fresh not in ("", "0", "1"):
         raise ConfigError(f"FRESH: {fresh!r} is not possible; allowed are 1 and 0")

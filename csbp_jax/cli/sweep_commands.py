@@ -73,15 +73,14 @@ def sweep(argv: Sequence[str]) -> None:
     from csbp_jax.experiment import Training
 
     base = Training(config, own, options.data_dir, options.data_parallel)
-    if options.name is None:
+    if (name := options.name) is None:
         stem = plugin_run_name(config, own).rpartition("-")[0]
         content = json.dumps(to_json(config) | {"grid": grid}, sort_keys=True).encode() + own.code
-        options = dataclasses.replace(options, name=f"{stem}-sweep-{hashlib.sha256(content).hexdigest()[:8]}")
-    assert options.name is not None
-    run_dir.check_name(options.name)
+        name = f"{stem}-sweep-{hashlib.sha256(content).hexdigest()[:8]}"
+    run_dir.check_name(name)
     experiment = of_grid(base, grid)
     pairs = controls(base, experiment, control) if control else None
-    folder = pathlib.Path(options.sweeps) / options.name
+    folder = pathlib.Path(options.sweeps) / name
     table = experiment.run(folder, shard=shard or (0, 1), chunk=options.chunk, fresh=options.fresh)
     if shard is None:
         from csbp_jax.evaluation import compare

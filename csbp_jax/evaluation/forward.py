@@ -27,8 +27,7 @@ MAX_PADDED = 1000
 
 def spread(rows: NDArray[np.int64], count: int | None) -> NDArray[np.int64]:
     """Return ``count`` of the rows at even distances, or all of them if there are no more."""
-    if count is None or count >= len(rows):
-        return rows
+    count = len(rows) if count is None else min(count, len(rows))
     return rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
 
 

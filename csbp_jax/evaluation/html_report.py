@@ -17,7 +17,7 @@ from csbp_jax.evaluation import compare
 from csbp_jax.evaluation.compare import Table
 from csbp_jax.evaluation.outputs import check_file, output_folder
 from csbp_jax.reporting import measures, plots, plots_training
-from csbp_jax.reporting.format import option_text
+from csbp_jax.reporting.format import value_text
 from csbp_jax.runs.reading import TABLE
 from csbp_jax.runs.run import EPOCHS, Run
 from csbp_jax.runs.table import RunTable
@@ -199,6 +199,6 @@ def _tested(label: str, columns: Sequence[str], epoch: dict[str, Any]) -> list[A
 def _details(content: dict[str, Any], fields: dict[str, Any]) -> list[Table]:
     versions = content.get("versions", {}) | {"python": content.get("python", "")}
     return [
-        ("Config", ["field", "value"], [(name, option_text(value)) for name, value in fields.items()]),
+        ("Config", ["field", "value"], [(name, value_text(value, " ")) for name, value in fields.items()]),
         ("Versions", ["package", "version"], list(versions.items())),
     ]

@@ -113,8 +113,9 @@ def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], run: 
     file.parent.mkdir(exist_ok=True)
     with files.locked(file.with_suffix(".lock"), on_wait=refuse):
         state: dict[str, Any] = {"id": "", "step": -1, "kinds": []}
+        is_state = functools.partial(run_json.fits, form={"id": str, "step": int, "kinds": list})
         if file.exists():
-            state = run_json.read_json(file, _is_state, "delete it, and the run is tracked as a new one")
+            state = run_json.read_json(file, is_state, "delete it, and the run is tracked as a new one")
         open_run = _mlflow if to == "mlflow" else _wandb
         with open_run(to, run, project, state["id"]) as tracked:
             addresses[folder] = tracked.address
@@ -129,13 +130,6 @@ def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], run: 
                     kinds = [*(kinds if last == step else []), *(row["kind"] for row in chunk if row["step"] == last)]
                     step = last
                     seals.write_json(file, {"id": tracked.id, "step": step, "kinds": kinds})
-
-
-def _is_state(content: dict[str, Any]) -> bool:
-    match content:
-        case {"id": str(), "step": int(), "kinds": list()}:
-            return True
-    return False
 
 
 def _package(to: Tracker) -> Any:

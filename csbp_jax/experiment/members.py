@@ -342,9 +342,9 @@ def _tested(
     }
 
 
-def _where(running: jax.Array, new: State, old: State) -> State:
-    """Return the new state of a member that is running, else the old one."""
-    return jax.tree.map(lambda n, o: jnp.where(running, n, o), new, old)
+def _where(condition: jax.Array, new: Any, old: Any) -> Any:
+    """Return the new arrays of a member where the condition holds, else the old ones."""
+    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
 
 
 def update_selection(
@@ -352,8 +352,7 @@ def update_selection(
 ) -> dict[str, Any]:
     """Return a member's selection after an epoch: its weights, if they validated better."""
     better = selection.is_better(accuracy, loss, selected["accuracy"], selected["loss"])
-    new = {"weights": weights, "accuracy": accuracy, "loss": loss, "epoch": epoch}
-    return jax.tree.map(lambda n, o: jnp.where(better, n, o), new, selected)
+    return _where(better, {"weights": weights, "accuracy": accuracy, "loss": loss, "epoch": epoch}, selected)
 
 
 def _no_selection(states: State) -> dict[str, Any]:

@@ -11,11 +11,6 @@ def value_text(value: Any, separator: str = " / ") -> str:
     return separator.join(map(str, value)) if isinstance(value, tuple | list) else str(value) or "''"
 
 
-def option_text(value: Any) -> str:
-    """Format the value of a config field as it is typed on the command line."""
-    return value_text(value, " ")
-
-
 def fields_text(fields: Mapping[str, Any]) -> str:
     """Format fields of a config as ``chaos.z0 3.0, optimizer.lr 0.05``."""
     return ", ".join(f"{name} {value_text(value)}" for name, value in fields.items())

@@ -30,11 +30,6 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _FLOATING = {"F32", "F64"}
 
 
-def is_published(folder: pathlib.Path) -> bool:
-    """Return whether a folder has a file of weights."""
-    return (folder / WEIGHTS).is_file()
-
-
 def published_weights(run: str, content: dict[str, Any], weights_of: WeightsOf) -> tuple[WeightsOf, int]:
     """Return which weights a published network has, and their epoch.
 

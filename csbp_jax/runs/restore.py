@@ -129,7 +129,7 @@ def restore(
     folder, output_folder = _locate(run)
     content = run_json.read_run(folder, "whose runs save no weights; train the setting (csbp_jax train)")
     config = run_json.parse_config(folder / "config.json", content["config"])
-    is_published = published.is_published(folder)
+    is_published = (folder / published.WEIGHTS).is_file()
     if is_published:
         weights_of, epoch = published.published_weights(str(run), content, weights_of)
     elif weights_of == "ema" and not config.optimizer.ema:

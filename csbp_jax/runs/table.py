@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from csbp_jax.reporting import measures, plots, plots_runs
-from csbp_jax.reporting.format import fields_text, option_text, percent
+from csbp_jax.reporting.format import fields_text, percent, value_text
 from csbp_jax.reporting.statistics import Interval, Test, student, student_of_shares
 from csbp_jax.runs import reading
 from csbp_jax.runs.contrast import Contrast, Over, contrast
@@ -307,7 +307,7 @@ class RunTable(Shown):
         columns = [name for name in COLUMNS[:-1] if name == "arm" or settings[name].nunique() > 1]
         cells = settings[columns].astype(str)
         if self.folder or "run" not in self.frame:  # arms of runs that were read have the names of their fields
-            cells[list(self.fields)] = settings[list(self.fields)].map(option_text)
+            cells[list(self.fields)] = settings[list(self.fields)].map(lambda value: value_text(value, " "))
             of_fields = [fields_text(dict(row)) for _, row in settings[list(self.fields)].iterrows()]
             cells = cells.drop(columns="arm") if self.fields and list(settings["arm"]) == of_fields else cells
         cells["n"] = settings["n"].astype(str)

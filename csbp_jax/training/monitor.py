@@ -153,8 +153,7 @@ class TrainingMonitor:
 
     def progress(self) -> dict[str, Any]:
         """Return the monitor's part of a checkpoint; as :func:`empty_progress` returns it."""
-        content = {"epochs": self.epochs, "count": self.count, "sums": self.sums}
-        return jax.tree.map(np.asarray, content)
+        return jax.tree.map(np.asarray, {"epochs": self.epochs, "count": self.count, "sums": self.sums})
 
     @property
     def seconds(self) -> float:
@@ -163,12 +162,15 @@ class TrainingMonitor:
 
     def _row(self, kind: str, metrics: dict[str, Any]) -> dict[str, Any]:
         elapsed = time.perf_counter() - self._interval_start
-        row: dict[str, Any] = {"kind": kind, "step": self.step, "epoch": -(-self.step // self.steps_per_epoch)}
-        row |= {
+        row: dict[str, Any] = {
+            "kind": kind,
+            "step": self.step,
+            "epoch": -(-self.step // self.steps_per_epoch),
             "seconds": self.seconds,
             "examples_per_second": self._steps_in_interval * self.config.batch_size / elapsed,
+            "waiting": self._waited / elapsed,
+            **hardware.memory_stats(),
         }
-        row |= {"waiting": self._waited / elapsed} | hardware.memory_stats()
         if self._seconds_per_step_at_peak:
             row["utilisation"] = self._seconds_per_step_at_peak * self._steps_in_interval / elapsed
         return row | metrics

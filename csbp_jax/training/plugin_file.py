@@ -5,24 +5,19 @@ the functions of :class:`csbp_jax.training.plugins.Own`.
 """
 
 import difflib
+import hashlib
 import os
 import pathlib
 import sys
 import traceback
 import types
-from types import FrameType
 from typing import Any
 
 from csbp_jax.config import Config, ConfigError, Diverged
 from csbp_jax.runtime import files
-from csbp_jax.training.plugins import COPY, PLUGINS, Own, in_parentheses, sha256
+from csbp_jax.training.plugins import COPY, PLUGINS, Own, in_parentheses
 
 _MODULE = "csbp_jax_own_"
-
-
-def is_plugin_file(word: str) -> bool:
-    """Return whether a word on the command line is a plugin file, and not the name of a config."""
-    return word.endswith(".py")
 
 
 def load_file(file: str | pathlib.Path) -> tuple[Config, Own]:
@@ -62,7 +57,7 @@ def reload(folder: pathlib.Path, metadata: dict[str, Any], trust: bool, own: Own
             "for commands read own parts only from a run that was made from their file (docs/own.md)"
         )
     code = files.read_bytes(copy)
-    if sha256(code) != metadata["sha256"]:
+    if hashlib.sha256(code).hexdigest() != metadata["sha256"]:
         raise ConfigError(f"{copy}: is not the file that the run began with, its sha256 differs; put that one back")
     if not trust:
         raise ConfigError(
@@ -77,7 +72,8 @@ def error_line(error: BaseException) -> str | None:
 
     With CSBP_TRACEBACK=1 in the environment, the whole traceback is printed as well.
     """
-    frames = plugin_frames(error)
+    every = traceback.walk_tb(error.__traceback__)
+    frames = [(frame, line) for frame, line in every if frame.f_globals.get("__name__", "").startswith(_MODULE)]
     if isinstance(error, ConfigError | Diverged) or not (frames or isinstance(error, SyntaxError)):
         return None
     if os.environ.get("CSBP_TRACEBACK") == "1":
@@ -92,12 +88,6 @@ def error_line(error: BaseException) -> str | None:
     return f"{code.co_filename}:{line}:{where} {type(error).__name__}: {message}"
 
 
-def plugin_frames(error: BaseException) -> list[tuple[FrameType, int]]:
-    """List the frames of an error's traceback that are in a plugin file, with their lines, the innermost last."""
-    frames = traceback.walk_tb(error.__traceback__)
-    return [(frame, line) for frame, line in frames if frame.f_globals.get("__name__", "").startswith(_MODULE)]
-
-
 def defined_in_plugin(thing: object) -> bool:
     """Return whether a function or class was defined in a plugin file, which no other process can import."""
     return str(getattr(thing, "__module__", "")).startswith(_MODULE)
@@ -105,7 +95,7 @@ def defined_in_plugin(thing: object) -> bool:
 
 def _run(code: bytes, filename: str, file: str) -> tuple[Config, Own]:
     """Run the content of a plugin file; ``file`` is its ``__file__``, ``filename`` its name in messages."""
-    module = types.ModuleType(f"{_MODULE}{sha256(code)[:16]}")
+    module = types.ModuleType(f"{_MODULE}{hashlib.sha256(code).hexdigest()[:16]}")
     module.__file__ = file
     sys.modules[module.__name__] = module  # dataclasses look up their module
     try:
@@ -122,10 +112,10 @@ def _run(code: bytes, filename: str, file: str) -> tuple[Config, Own]:
         if near and name not in PLUGINS and getattr(value, "__module__", "") == module.__name__:
             raise ConfigError(f"{filename}: {name} is not used; perhaps you meant {near[0]} (docs/own.md)")
     plugins = {name: getattr(module, name, None) for name in PLUGINS}
+    # Modules come from lines such as: from csbp_jax import data
+    plugins = {name: value for name, value in plugins.items() if not isinstance(value, types.ModuleType)}
     for name, value in plugins.items():
-        if isinstance(value, type(sys)):  # from csbp_jax import data
-            plugins[name] = None
-        elif value is not None and not callable(value):
+        if value is not None and not callable(value):
             raise ConfigError(
                 f"{filename}: {name} is a {type(value).__name__}; write it as a function, see docs/own.md"
             )

@@ -73,7 +73,9 @@ class Own:
         """Return what ``config.json`` stores."""
         if not self.plugins:
             return {}
-        file = {"file": os.path.abspath(self.file), "sha256": sha256(self.code)} if self.code else {}
+        file = (
+            {"file": os.path.abspath(self.file), "sha256": hashlib.sha256(self.code).hexdigest()} if self.code else {}
+        )
         return {"parts": list(self.plugins), **file}
 
 
@@ -96,8 +98,3 @@ def plugin_run_name(config: Config, own: Own) -> str:
 def in_parentheses(names: Sequence[str]) -> str:
     """Format names as `` (data, loss)``, or as nothing."""
     return f" ({', '.join(names)})" if names else ""
-
-
-def sha256(code: bytes) -> str:
-    """Return the hash of a file's content."""
-    return hashlib.sha256(code).hexdigest()

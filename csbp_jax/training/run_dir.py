@@ -166,7 +166,7 @@ def _check_or_write_config(
                 f"{run}: its data have changed since it began; put them back (your own files with their times, as cp "
                 "-p does), or start from scratch with FRESH=1 (--fresh)"
             )
-        if differing := run_json.own_differences(stored, own):
+        if differing := run_json.differences(stored.get("own", {}) | {"file": ""}, own | {"file": ""}, "own"):
             raise ConfigError(
                 f"NAME: run {run.name!r} has other code of your own; differing are {'; '.join(differing)}. Put the "
                 f"file back ({run / COPY} is a copy), give another NAME (--name), or start from scratch with FRESH=1 "

@@ -150,11 +150,6 @@ def config_differences(stored: dict[str, Any], current: dict[str, Any], but: Col
     return differences(before, now)
 
 
-def own_differences(content: dict[str, Any], own: dict[str, Any]) -> list[str]:
-    """List the differences of the user's own code from that of a ``config.json``, wherever its file is."""
-    return differences(content.get("own", {}) | {"file": ""}, own | {"file": ""}, "own")
-
-
 def differences(stored: Any, current: Any, prefix: str = "") -> list[str]:
     """List the fields in which two JSON values differ, with both values."""
     if isinstance(stored, dict) and isinstance(current, dict):

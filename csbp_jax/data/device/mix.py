@@ -33,7 +33,7 @@ def cutmix(key: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.A
 
     inside = jax.vmap(rectangle)(jax.random.split(key, len(x)))
     proportion = 1 - inside.mean((1, 2), dtype=y.dtype)
-    return jnp.where(inside[:, None, :, :, None], _partner(x), x), _blend(y, proportion)
+    return jnp.where(inside[:, None, :, :, None], jnp.roll(x, 1, axis=0), x), _blend(y, proportion)
 
 
 def probabilities(y: jax.Array, classes: int) -> jax.Array:
@@ -43,8 +43,4 @@ def probabilities(y: jax.Array, classes: int) -> jax.Array:
 
 def _blend(values: jax.Array, proportion: jax.Array) -> jax.Array:
     proportion = proportion.reshape(-1, *[1] * (values.ndim - 1))
-    return proportion * values + (1 - proportion) * _partner(values)
-
-
-def _partner(values: jax.Array) -> jax.Array:
-    return jnp.roll(values, 1, axis=0)
+    return proportion * values + (1 - proportion) * jnp.roll(values, 1, axis=0)

@@ -1,5 +1,6 @@
 """Resizing of frames ``[B, T, H, W, C]`` to another height and width, on the device."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -13,22 +14,16 @@ def nearest(x: jax.Array, size: tuple[int, int]) -> jax.Array:
     return x
 
 
-def bilinear(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Interpolate between the four nearest pixels, at any scale: PyTorch's "bilinear" with aligned centres."""
-    return _linear(x, size, antialias=False)
+def linear(x: jax.Array, size: tuple[int, int], antialias: bool) -> jax.Array:
+    """Interpolate between the four nearest pixels, at any scale: PyTorch's "bilinear" with aligned centres.
 
-
-def antialias(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Interpolate by a triangle as wide as a new pixel, if that is larger: PIL's "bilinear", used by TET."""
-    return _linear(x, size, antialias=True)
-
-
-def _linear(x: jax.Array, size: tuple[int, int], antialias: bool) -> jax.Array:
+    antialias: by a triangle as wide as a new pixel, if that is larger: PIL's "bilinear", used by TET.
+    """
     return jax.image.resize(x, (*x.shape[:2], *size, x.shape[-1]), "linear", antialias=antialias)
 
 
 METHODS: dict[str, Callable[[jax.Array, tuple[int, int]], jax.Array]] = {
     "nearest": nearest,
-    "bilinear": bilinear,
-    "antialias": antialias,
+    "bilinear": functools.partial(linear, antialias=False),
+    "antialias": functools.partial(linear, antialias=True),
 }

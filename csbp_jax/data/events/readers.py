@@ -131,8 +131,7 @@ def validate(events: Events, name: object) -> Events:
 def sort_by_time(events: Events) -> Events:
     """Sort events by time; events with equal timestamps keep their order."""
     order = np.argsort(events.t, kind="stable")
-    x, y, t, p, sensor = events
-    return Events(x[order], y[order], t[order], p[order], sensor)
+    return events._replace(**{field: getattr(events, field)[order] for field in "xytp"})
 
 
 def _check_count(path: pathlib.Path, count: int) -> None:

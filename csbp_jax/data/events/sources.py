@@ -168,11 +168,12 @@ def _split_sources(target: pathlib.Path, content: dict[str, Any], data: Data) ->
     """Split all recordings and then drop those left out, so that they do not move others between splits."""
     entries = content["parts"]
     labels = {name: np.array(entry["labels"]) for name, entry in entries.items()}
-    if data.name == "fsdd":
-        rest, test = spoken_digits.split_off_test(entries["all"]["ids"], data.test_speaker)
-        members = {"train": ("all", rest), "test": ("all", test)}
-    elif "all" in entries:
-        rest, test = split_off_test(data.name, labels["all"], data.split)
+    if "all" in entries:
+        rest, test = (
+            spoken_digits.split_off_test(entries["all"]["ids"], data.test_speaker)
+            if data.name == "fsdd"
+            else split_off_test(data.name, labels["all"], data.split)
+        )
         members = {"train": ("all", rest), "test": ("all", test)}
     else:
         members = {name: (name, np.arange(len(y))) for name, y in labels.items()}

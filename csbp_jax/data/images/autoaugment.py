@@ -96,11 +96,11 @@ def autoaugment(x: Images, u: Uniforms, fill: NDArray[Any]) -> Images:
       fill: ``[C]``, the colour of pixels from outside the image.
     """
 
-    def operations(row: Uniforms) -> Iterator[tuple[str, float, int]]:
+    def operations(row: Uniforms) -> Iterator[tuple[str, float, float]]:
         pair = _POLICY[int(uniform_integers(row[0], len(_POLICY)))]
         for (name, probability, level), chance, sign in zip(pair, row[1::2], row[2::2], strict=True):
             if chance < probability:
-                yield name, level, _sign(sign)
+                yield name, level, sign
 
     return _applied(x, u, operations, fill)
 
@@ -116,21 +116,17 @@ def randaugment(x: Images, u: Uniforms, magnitude: int, fill: NDArray[Any]) -> I
     """
     level = 9 * magnitude / _MOST_MAGNITUDE
 
-    def operations(row: Uniforms) -> Iterator[tuple[str, float, int]]:
+    def operations(row: Uniforms) -> Iterator[tuple[str, float, float]]:
         for choice, sign in row.reshape(-1, OPERATION_UNIFORMS):
             name = _RANDAUGMENT[int(uniform_integers(choice, len(_RANDAUGMENT)))]
             if name != "identity":
-                yield name, level, _sign(sign)
+                yield name, level, sign
 
     return _applied(x, u, operations, fill)
 
 
-def _sign(u: np.floating) -> int:
-    return 1 if u < 0.5 else -1
-
-
 def _applied(
-    x: Images, u: Uniforms, operations: Callable[[Uniforms], Iterator[tuple[str, float, int]]], fill: NDArray[Any]
+    x: Images, u: Uniforms, operations: Callable[[Uniforms], Iterator[tuple[str, float, float]]], fill: NDArray[Any]
 ) -> Images:
     """Apply to each image the operations (name, level, sign) of its row of uniforms."""
     augmented = np.empty_like(x)
@@ -139,6 +135,6 @@ def _applied(
         image = Image.fromarray(pixels[..., 0] if grey else pixels)
         colour = int(fill[0]) if grey else tuple(map(int, fill))
         for name, level, sign in operations(u[i]):
-            image = _OPERATIONS[name](image, level, sign, colour)
+            image = _OPERATIONS[name](image, level, 1 if sign < 0.5 else -1, colour)
         augmented[i] = np.asarray(image).reshape(pixels.shape)
     return augmented

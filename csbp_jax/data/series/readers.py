@@ -103,15 +103,11 @@ def _watch(paths: list[pathlib.Path]) -> Series:
         np.lib.format.read_array_header_1_0(file)
         fields = _ArraysAlone(file).load().item()
         person, label = np.asarray(fields["subject"], int), np.asarray(fields["y"], int)
-        x = [_averaged(np.asarray(recording, np.float64), 10) for recording in fields["X"]]
+        # The mean of each ten steps in a row; those left over at the end are dropped.
+        x = [np.asarray(r, float)[: len(r) // 10 * 10].reshape(-1, 10, len(r[0])).mean(axis=1) for r in fields["X"]]
         if not len(x) == len(person) == len(label) or {len(steps[0]) for steps in x} != {6}:
             raise ValueError("it holds no recordings of six channels, each of a person and an exercise")
         return Series(x, label, np.digitize(person, (8, 9)), [str(name) for name in fields["y_labels"]])
-
-
-def _averaged(x: Array, every: int) -> Array:
-    """Return the mean of each ``every`` steps in a row; steps left over at the end are dropped."""
-    return x[: len(x) // every * every].reshape(-1, every, x.shape[1]).mean(axis=1)
 
 
 def _weather(paths: list[pathlib.Path]) -> Series:

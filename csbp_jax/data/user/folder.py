@@ -83,10 +83,7 @@ def list_files(config: Config, skipped: dict[str, str] | None = None) -> tuple[S
     Raises:
       ConfigError: the folder does not exist, lacks a folder for each class, or holds a file that cannot be used.
     """
-    if config.data.bad == "fail":
-        skipped = None
-    elif skipped is None:
-        skipped = {}
+    skipped = None if config.data.bad == "fail" else {} if skipped is None else skipped
     root = pathlib.Path(config.data.dir)
     if root == pathlib.Path():
         raise ConfigError(

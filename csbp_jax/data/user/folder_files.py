@@ -56,11 +56,9 @@ class _EncodedFiles:
     def __init__(self, paths: Sequence[pathlib.Path]):
         self.paths = paths
 
-    def __getitem__(self, i: int) -> dict[str, bytes]:
-        return {"image": files.read_bytes(self.paths[i], files.LARGE), "file_name": os.fsencode(self.paths[i])}
-
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
-        return [self[i] for i in indices]
+        paths = [self.paths[i] for i in indices]
+        return [{"image": files.read_bytes(path, files.LARGE), "file_name": os.fsencode(path)} for path in paths]
 
 
 def load_frames(config: Config, folder: pathlib.Path, splits: Splits, classes: int) -> dict[str, "ArrayFileSource"]:

@@ -13,7 +13,7 @@ from csbp_jax.evaluation.evaluate import data_changed
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.evaluation.robustness import battery, comparison
 from csbp_jax.evaluation.robustness.comparison import Difference, Scores
-from csbp_jax.evaluation.robustness.measure import Measured, Outcome, Plan, Programs, Subject, measure, programs_of
+from csbp_jax.evaluation.robustness.measure import Measured, Plan, Programs, Subject, measure, programs_of
 from csbp_jax.reporting import plots_robustness, terminal
 from csbp_jax.reporting.format import percent
 from csbp_jax.reporting.terminal import Console, make_console
@@ -136,10 +136,6 @@ def unpacked(text: str, count: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=count).astype(bool)
 
 
-def _severities(name: str) -> tuple[float, ...]:
-    return battery.PERTURBATIONS[name].severities if name in battery.PERTURBATIONS else ()
-
-
 def _content(
     runs: Sequence[RestoredRun], measured: Sequence[Measured], scores: dict[str, Scores], plan: Plan
 ) -> dict[str, Any]:
@@ -148,9 +144,10 @@ def _content(
         by_severity = scores[str(run.folder)]
         perturbations = {
             name: {
-                "severities": list(_severities(name)),
+                "severities": list(battery.PERTURBATIONS[name].severities) if name in battery.PERTURBATIONS else [],
                 "accuracy": by_severity[name].mean(axis=1).tolist(),
-                **_outcome_json(outcome),
+                "variants": list(outcome.variants),
+                "correct": [[packed(row) for row in by_variant] for by_variant in outcome.correct],
             }
             for name, outcome in outcomes.items()
         }
@@ -170,13 +167,6 @@ def _content(
             }
         )
     return {"plan": plan._asdict() | {"names": list(plan.names)}, "runs": described}
-
-
-def _outcome_json(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "variants": list(outcome.variants),
-        "correct": [[packed(row) for row in by_variant] for by_variant in outcome.correct],
-    }
 
 
 def _difference_json(difference: Difference) -> dict[str, Any]:

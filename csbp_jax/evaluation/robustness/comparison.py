@@ -38,8 +38,8 @@ def scores(measured: Measured) -> Scores:
 
 def _combined(name: str, outcome: Outcome) -> NDArray[np.float64]:
     if name in battery.PERTURBATIONS and battery.PERTURBATIONS[name].kind == "attack":
-        return np.asarray(outcome.correct.all(axis=1), np.float64)
-    return np.asarray(outcome.correct.mean(axis=1), np.float64)
+        return outcome.correct.all(axis=1).astype(float)
+    return outcome.correct.mean(axis=1)
 
 
 def from_clean(outcomes: Mapping[str, Outcome], name: str) -> NDArray[np.float64]:

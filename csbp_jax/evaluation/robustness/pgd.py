@@ -59,7 +59,7 @@ def attack(
     def step(carry: _Carry, _: None) -> tuple[_Carry, None]:
         x, best, fooled = carry
         gradient, wrong = jax.grad(loss, has_aux=True)(x)
-        best = jnp.where(_like(fooled, x), best, x)
+        best = jnp.where(fooled.reshape(-1, *(1,) * (x.ndim - 1)), best, x)
         return (jnp.clip(x + 2.5 * eps / steps * jnp.sign(gradient), low, high), best, fooled | wrong), None
 
     u = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -1, 1))(keys)
@@ -67,11 +67,6 @@ def attack(
     # Each turn evaluates an iterate before it moves on, so one more than steps.
     (_, best, fooled), _ = jax.lax.scan(step, (start, start, jnp.zeros(len(x), bool)), length=steps + 1)
     return best, fooled
-
-
-def _like(flags: jax.Array, x: jax.Array) -> jax.Array:
-    """Give flags ``[B]`` the rank of x."""
-    return flags.reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def chosen(weights: jax.Array) -> Surrogate:
