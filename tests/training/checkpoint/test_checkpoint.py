@@ -315,3 +315,23 @@ def test_an_error_of_closing_does_not_replace_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(ocp.StandardCheckpointer, "close", fail)
     with pytest.raises(CheckpointError, match="first"), checkpoint.open_folder(tmp_path / "c"):
         raise CheckpointError("first")
+
+
+def test_a_place_that_is_lost_while_a_save_is_written_completes_no_checkpoint(tmp_path):
+    """The second check of a save: another process may have begun the run anew in the meantime."""
+    folder, checked = tmp_path / "checkpoints", list[int]()
+
+    def check():
+        checked.append(len(checked))
+        if len(checked) == 4:
+            raise CheckpointError("lost")
+
+    with (
+        pytest.raises(CheckpointError, match="lost"),
+        checkpoint.open_folder(folder, lambda line: None, check=check) as checkpoints,
+    ):
+        checkpoints.save(1, TREE)
+        assert checkpoints.newest_step() == 1
+        checkpoints.save(2, TREE)
+        assert checkpoints.newest_step() == 1
+    assert checked == [0, 1, 2, 3] and list(layout.complete(layout.epath.Path(folder))) == [1]
