@@ -413,7 +413,7 @@ def test_the_plugins_of_the_page_are_those_that_run(page, tmp_path):
     model: Any = recipe.model
     term: Any = recipe.term
     tx, loss = recipe.tx, recipe.loss
-    assert type(model).__name__ == "Skip" and model.neuron.__name__ == "integrate_and_fire"
+    assert type(model).__name__ == "Skip" and model.neuron.__name__ == "leaky"
 
     @jax.jit
     def forward(variables, x):
