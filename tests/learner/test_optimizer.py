@@ -91,6 +91,14 @@ def test_muon_orthogonalises_hidden_kernels_and_leaves_the_rest_to_adam():
     chex.assert_trees_all_close(jax.tree.map(jnp.sign, update), jax.tree.map(jnp.sign, adamw))
 
 
+def test_muon_takes_the_inputs_of_a_convolution_as_the_rows_of_one_matrix():
+    gradient = {"conv2": {"kernel": jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 4, 8)), jnp.float32)}}
+    matrix = jax.tree.map(lambda kernel: kernel.reshape(36, 8), gradient)
+    muon = Optimizer(name="muon", schedule="constant")
+    of_kernel, of_matrix = (updates(muon, g, g)["conv2"]["kernel"] for g in (gradient, matrix))
+    np.testing.assert_allclose(of_kernel.reshape(36, 8), of_matrix, rtol=1e-4, atol=1e-6)
+
+
 def test_weight_decay_is_part_of_the_gradient_for_sgd_and_decoupled_for_adamw():
     params, gradient = {"w": jnp.array(2.0)}, {"w": jnp.array(1.0)}
     sgd = optimizer.build(Optimizer(name="sgd", weight_decay=0.1, schedule="constant"), 1, 1)

@@ -26,6 +26,7 @@ def test_smoothing_is_the_loss_on_the_formulas_labels(name):
         expected = plain(logits, jnp.asarray(0.7 * rows + 0.3 / 5, jnp.float32))
         np.testing.assert_allclose(loss, expected, rtol=1e-5)
         assert abs(expected - plain(logits, targets)) > 1e-3
+        assert losses.smoothed(targets, 5, 0.0) is targets
 
 
 def test_labels_are_smoothed_in_training_and_not_in_evaluation(x64):

@@ -270,6 +270,8 @@ def test_a_graph_is_its_operations_one_after_the_other(x64):
     )
     h = (h + bias.reshape(1, 1, 1, 4)).reshape(2, 5, 6, 7, 4)
     np.testing.assert_array_equal(spikes, neurons.lif(h, decay=0.5)[0])
+    with pytest.raises(ConfigError, match=r"x: has shape \(2, 5, 7, 6, 2\), but must be \[B, T, 6, 7, 2\]"):
+        network.apply(graph.variables(network.graph), jnp.swapaxes(x, 2, 3))
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
