@@ -1,7 +1,6 @@
 """Systems that an experiment trains: the training of a config, or one of the user's own."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -196,7 +195,9 @@ class Training:
         drawn = dict(splits) | {"train": records[seeds[0]]}
         resolved = [resolve(config, drawn, self.data_parallel) for config in configs]
         varying = self._varying[group]
-        members = self._last("members", group, lambda: Members(resolved[0], drawn, self._mesh, self.own, varying))
+        members = self._last(
+            "members", group, lambda: Members(resolved[0], drawn, member_mesh(self.data_parallel), self.own, varying)
+        )
 
         def save(weights: Any, epochs: NDArray[Any]) -> None:
             for number, folder in enumerate(folders):
@@ -235,10 +236,6 @@ class Training:
         if self._made.get(kind, (None,))[0] != key:
             self._made[kind] = (key, make())
         return self._made[kind][1]
-
-    @functools.cached_property
-    def _mesh(self) -> jax.sharding.Mesh:
-        return member_mesh(self.data_parallel)
 
 
 def _options(fields: Fields) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from csbp_jax.config import Config, ConfigError, Diverged
 from csbp_jax.learner import Batch, State
 from csbp_jax.reporting import plots_training, terminal
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.runtime import hardware, multihost, profiling, seals
+from csbp_jax.runtime import files, hardware, multihost, profiling, seals
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.training import metrics_log, selection
 from csbp_jax.training.build import Splits
-from csbp_jax.training.checkpoint import checkpoint, location
+from csbp_jax.training.checkpoint import checkpoint
 from csbp_jax.training.compiled import CompiledRun, initial_state
 from csbp_jax.training.metrics_log import Row
 from csbp_jax.training.monitor import Outputs, TrainingMonitor, empty_progress
@@ -141,7 +141,7 @@ def start(job: Job, stack: contextlib.ExitStack) -> tuple[Session, Tools]:
     beside = [] if job.store == str(job.folder / "checkpoints") else [job.folder / "config.json", job.log_file]
     store = stack.enter_context(checkpoint.open_folder(job.store, job.show, beside, job.identity, job.check_in_place))
     if beside:
-        multihost.broadcast_from_host0(lambda: location.record_location(job.folder, job.store))
+        multihost.broadcast_from_host0(lambda: files.write_text(job.folder / "checkpoints", f"{job.store}\n"))
 
     restored = store.restore(Session.fresh(run.state_shapes, job.metrics))
     session: Session = _fresh(job) if restored is None else restored

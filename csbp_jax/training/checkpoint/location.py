@@ -72,11 +72,6 @@ def checkpoint_dir(
     return requested
 
 
-def record_location(run: pathlib.Path, folder: epath.PathLike) -> None:
-    """Write the location of a run's checkpoints to its directory."""
-    files.write_text(run / "checkpoints", f"{folder}\n")
-
-
 def config_beside(folder: epath.Path) -> dict[str, Any] | None:
     """Read the copy of ``config.json`` in the newest checkpoint that has one; None if there is none.
 

@@ -119,7 +119,7 @@ def test_another_machine_resumes_from_the_checkpoints_alone(elsewhere_run, tmp_p
 
 def test_an_edit_of_the_config_stays_and_resumes_with_and_without_the_option(elsewhere_run, tmp_path):
     there, mine = copy(elsewhere_run, tmp_path), shutil.copytree(elsewhere_run[0] / "runs", tmp_path / "runs")
-    location.record_location(mine / "r", there / "r")
+    (mine / "r" / "checkpoints").write_text(f"{there / 'r'}\n")
     content = run_json.read_config(mine / "r")
     content["config"]["eval_batch_size"] = 90
     (mine / "r" / "config.json").write_text(json.dumps(content))
@@ -132,7 +132,7 @@ def test_an_edit_of_the_config_stays_and_resumes_with_and_without_the_option(els
 
 def test_metrics_come_from_the_checkpoint_if_a_machine_has_fewer_rows(elsewhere_run, tmp_path):
     there, mine = copy(elsewhere_run, tmp_path), shutil.copytree(elsewhere_run[0] / "runs", tmp_path / "runs")
-    location.record_location(mine / "r", there / "r")
+    (mine / "r" / "checkpoints").write_text(f"{there / 'r'}\n")
     (mine / "r" / "result.json").unlink()
     (mine / "r" / "metrics.jsonl").write_text("")
     again, _ = run(SMALL, mine, name="r")
