@@ -153,16 +153,16 @@ def restore(
             raise ConfigError(f"{folder}: its weights are not finite ({name}); take other weights, or train again")
     classes = content.get("classes", [])
     return RestoredRun(
-        output_folder,
-        config,
-        _apply_of(recipe.model),
-        variables,
-        weights_of,
-        epoch,
-        content.get("data", ""),
-        classes if len(classes) == config.model.classes else [],
-        own,
-        recipe.model.neuron if isinstance(recipe.model, Network) else None,
+        folder=output_folder,
+        config=config,
+        apply=_apply_of(recipe.model),
+        variables=variables,
+        weights_of=weights_of,
+        epoch=epoch,
+        data=content.get("data", ""),
+        classes=classes if len(classes) == config.model.classes else [],
+        own=own,
+        neuron=recipe.model.neuron if isinstance(recipe.model, Network) else None,
     )
 
 

@@ -112,8 +112,9 @@ def _opened(
             elsewhere = location.config_beside(store) if checkpoints else None
             if fresh and elsewhere:
                 raise ConfigError(f"--fresh: {store} has checkpoints; move them away, or give another NAME (--name)")
-            content = (to_json(config), name, fresh, console, fingerprint, classes, own, elsewhere)
-            folder = stack.enter_context(run_dir.open_run(root, *content, editable=run_json.EDITABLE))
+            begun: dict[str, Any] = {"data": fingerprint, "classes": classes, "own": own, "elsewhere": elsewhere}
+            opened = run_dir.open_run(root, to_json(config), name, fresh, console, **begun, editable=run_json.EDITABLE)
+            folder = stack.enter_context(opened)
             result = run_json.read_result(folder) if _is_finished(folder, str(store), config, console) else None
             identity = run_json.identity(_with_new_values(folder, config, console))
             return str(folder), {"store": str(store), "identity": identity}, result
