@@ -105,7 +105,7 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
     head = ["CSBP minus, points", *OTHERS.values()]
     table = study.table(head, cells) + "\n\n" if cells else ""
     limits = "It does not cover recordings of events, CIFAR-100, ImageNet, full width, more time steps or 200 epochs."
-    return f"""# Does CSBP train deep networks better?
+    return f"""# Does CSBP train a small deep network better?
 
 The paper: CSBP "improves the generalization performance on both neuromorphic datasets and large-scale static
 datasets". Here: CNN7 with TEBN at a quarter of its width, all labels of CIFAR-10's pictures at 16x16, T = 2, SGD, 30

@@ -81,8 +81,11 @@ class Contrast(Shown):
         yield self._verdict(row)
         left_out = f" (left out as diverged or without a partner: {row['left_out']})" if row["left_out"] else ""
         yield f"{row['pairs']} {self.over}{'s' if row['pairs'] != 1 else ''}{left_out}"
+        if row["pairs"] < 3:  # whose spread tells nothing of how many would do
+            return
         if row["verdict"] == "not decided" and not math.isnan(row["to_decide"]):
-            yield f"about {row['to_decide']:.0f} pairs would decide {self._amount(row['effect'])}"
+            pairs = "pairs" if self.over == "seed" else f"{self.over}s"
+            yield f"about {row['to_decide']:.0f} {pairs} would decide {self._amount(row['effect'])}"
         if not math.isnan(row["seed_share"]):
             yield f"{row['seed_share']:.0%} of the variance is seeds"
 

@@ -62,6 +62,21 @@ def test_the_answer_comes_first_in_a_sentence():
     assert "about 39 pairs would decide 1 point" in repr(THREE.contrast("CSBP", "plain"))
 
 
+@pytest.mark.parametrize("draws", [2, 4])
+def test_of_draws_it_says_how_many_would_decide_once_three_show_a_spread(draws):
+    accuracies = zip(CSBP[:draws], PLAIN, strict=False)
+    rows = [
+        row(arm, seed, value + 0.01 * seed, draw=draw)
+        for draw, pair in enumerate(accuracies)
+        for arm, value in zip(("CSBP", "plain"), pair, strict=True)
+        for seed in range(2)
+    ]
+    text = repr(table(rows).contrast("CSBP", "plain", over="draw", margin=1))
+    assert f"not decided, {draws} draws" in text
+    assert ("draws would decide 1 point" in text and "of the variance is seeds" in text) == (draws > 2)
+    assert "pairs would" not in text
+
+
 def test_more_pairs_are_needed_for_a_smaller_effect_and_more_comparisons():
     def needed(others, **options):
         return THREE.contrast("CSBP", others, **options)["plain"]["to_decide"]
