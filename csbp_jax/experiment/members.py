@@ -1,6 +1,7 @@
 """K runs at once: their states are one pytree with a leading axis of members, their steps one compiled function."""
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -94,13 +95,12 @@ class Members:
             return jax.lax.map(lambda block: run.pure_eval_step(state, *block), (keys, blocks))
 
         self.init = jax.jit(self._over_members(run.pure_init, (0, 0)), compiler_options=quick_options())
-        self.step, self.epoch = (
-            jax.jit(self._over_members(function, axes), donate_argnums=0, compiler_options=compiler_options())
-            for function, axes in ((step, (0, 0, None)), (epoch, (0, 0, None)))
-        )
-        self.eval_step, self.evaluation = (
-            jax.jit(self._over_members(function, (0, 0, None))) for function in (run.pure_eval_step, evaluation)
-        )
+        # States are trained in place; data are the same for all members, and stay.
+        trained = functools.partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
+        self.step = trained(self._over_members(step, (0, 0, None)))
+        self.epoch = trained(self._over_members(epoch, (0, 0, None)))
+        self.eval_step = jax.jit(self._over_members(run.pure_eval_step, (0, 0, None)))
+        self.evaluation = jax.jit(self._over_members(evaluation, (0, 0, None)))
         self.update_selection = jax.jit(self._over_members(update_selection, (0, 0, 0, 0, None)), donate_argnums=1)
         self.freeze = jax.jit(self._over_members(_where, (0, 0, 0)))
         self.resident = self._resident() if scans(config, own) else None

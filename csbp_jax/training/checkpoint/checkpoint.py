@@ -120,6 +120,7 @@ class Checkpoints:
         self._await_pending()
         self._problem, begun = f"{self.folder}: the checkpoint of step {step} cannot be written", False
         try:
+            # Used as a decorator: what fails in one process becomes the one-line error that all of them raise.
             multihost.all_succeed(_checkpoint_errors(self._problem)(before))
             new = _checkpoint_errors(self._problem)(lambda: str(layout.new(self.folder, step)))
             path = epath.Path(multihost.broadcast_from_host0(new))
