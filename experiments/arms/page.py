@@ -160,8 +160,8 @@ def beside_drift(results: Mapping[str, Any]) -> str:
     for name, of_task in results.items():
         row = of_task.get(PRIMARY[1], {})
         if verdict_of := row.get("verdict"):
-            alike, draws = same_run(row), len(row["draws"])
-            mostly = f" (in {alike} of {draws} draws the same run)" if 2 * alike > draws else ""
+            same, draws = same_run(row), len(row["draws"])
+            mostly = f" (in {same} of {draws} draws the same run)" if 2 * same > draws else ""
             of_words.setdefault(words.get(verdict_of, verdict_of), []).append(name + mostly)
     clauses = (f"is {word} on {'; '.join(names)}" for word, names in of_words.items())
     return " ".join(f"Beside the drift, its pull without its chaos, CSBP {clause}." for clause in clauses)
@@ -187,9 +187,9 @@ def primary_table(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any]
         share = f"{plain['seed_share']:.0%}" if plain else ""
         words = ", ".join(of["verdict"] for of in (plain, drift) if of and of["verdict"])
         count, once = f"{done} of {TASKS[name].draws}", old(name, "plain")
-        alike = ", ".join(str(same_run(of)) for of in (plain, drift) if of)
+        same = ", ".join(str(same_run(of)) for of in (plain, drift) if of)
         of_plain, of_drift = interval(plain), interval(drift)
-        rows.append([name, count, offs(tables[name], "CSBP"), alike, of_plain, share, once, of_drift, words])
+        rows.append([name, count, offs(tables[name], "CSBP"), same, of_plain, share, once, of_drift, words])
     head = ["task", "draws", "off", "same run", "CSBP - plain", "of it seeds"]
     head += ["settings drawn once", "CSBP - drift", "verdicts"]
     return study.table(head, rows)

@@ -175,10 +175,7 @@ def _read(target: pathlib.Path, parameters: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"{target / 'frames.json'}: has other parameters than its folder's name; {remedy}")
         for split, entry in content["parts"].items():
             array = np.load(target / f"{split}.npy", mmap_mode="r")
-            if (list(array.shape), array.dtype.name, zlib.crc32(array.data)) != (
-                entry["shape"],
-                entry["dtype"],
-                entry["crc32"],
-            ):
+            expected = [entry[name] for name in ("shape", "dtype", "crc32")]
+            if [list(array.shape), array.dtype.name, zlib.crc32(array.data)] != expected:
                 raise ConfigError(f"{target / split}.npy: its content has changed; {remedy}")
     return content

@@ -318,7 +318,7 @@ def test_an_error_of_closing_does_not_replace_the_first(tmp_path, monkeypatch):
 
 
 def test_a_place_that_is_lost_while_a_save_is_written_completes_no_checkpoint(tmp_path):
-    """The second check of a save: another process may have begun the run anew in the meantime."""
+    """Before it is complete, a save checks again: another process may have started the run from scratch."""
     folder, checked = tmp_path / "checkpoints", list[int]()
 
     def check():
