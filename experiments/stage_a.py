@@ -1,16 +1,20 @@
 """Train the runs of docs/results/stage_a/plan.md: CSBP against plain backpropagation, tuned alike, on small pictures.
 
     python -m experiments.stage_a [--worker 0 --workers 1] [--data-dir data] [--out docs/results/stage_a/runs.jsonl]
+    python -m experiments.stage_a --stage B [--channels 0.5]
 
 CIFAR-10 must have been prepared (make data DATASET=cifar10). Each finished run is a row of the file; a run that is
-there is not repeated, so that the command goes on where it ended, also on another machine. Workers share the draws.
+there is not repeated, so that the command goes on where it ended, also on another machine. Workers share the draws of
+stage A, and the seeds of stage B, which needs the rows of A. A run that was stopped goes on after its last epoch.
 """
 
 import argparse
+import functools
 import json
 import pathlib
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,17 +27,19 @@ from csbp_jax.config import Chaos, Config, Data, Model, Neuron, Optimizer
 from csbp_jax.data.device import augment
 from csbp_jax.learner import State, optimizer
 from csbp_jax.runtime.hardware import compiler_options, quick_options
+from csbp_jax.training.checkpoint import checkpoint
 from experiments import study
 
-SIDE, PADDING, BATCH, EVAL_BATCH = 16, 2, 64, 500
-SCREEN, FULL = 10, 30
-"""Epochs of a run that screens a setting, and of all others."""
+BATCH, EVAL_BATCH = 64, 500
+SCREEN, FULL, LARGER = 10, 30, 40
+"""Epochs of a run that screens a setting, of all others of stage A, and of stage B."""
 DRAWS, SETTINGS, OFF, LAST, SEEDS, UNTUNED = 6, 8, 2, 2, 3, 6
 """Draws; settings of a draw; how many of them are without the term; how many are trained in full; test seeds of a
 choice; seeds of an untuned arm."""
+LARGER_SEEDS = 5
 ARMS = {"plain": "chaos", "CSBP": "chaos", "drift": "drift"}
 """Arms, and the term of each; that of plain has no strength."""
-TESTED = ("test", "untuned")
+TESTED = ("test", "untuned", "larger")
 """Roles whose runs are tested after each epoch."""
 TAPS = ("conv1.membrane", "fc1.dense")
 RELEASED_PULL = 15.0 / 4
@@ -64,6 +70,9 @@ class Run(NamedTuple):
     end: float
     epochs: int
     seed: int
+    side: int = 16
+    channels: float = 0.25
+    """Share of the published network's channels."""
 
 
 class Job(NamedTuple):
@@ -99,14 +108,19 @@ def settings(draw: int) -> list[Setting]:
 
 
 def make_config(run: Run) -> Config:
-    """CNN7 with TEBN at a quarter of its width, on 16x16 pictures, with both taps of the released script."""
+    """CNN7 with TEBN, with both taps of the released script."""
     return Config(
         seed=run.seed,
         epochs=run.epochs,
         batch_size=BATCH,
         data=Data(name="cifar10"),
         model=Model(
-            "cnn7", (SIDE, SIDE, 3), time_steps=2, width=0.25, norm="tebn", neuron=Neuron(surrogate_param=run.width)
+            "cnn7",
+            (run.side, run.side, 3),
+            time_steps=2,
+            width=run.channels,
+            norm="tebn",
+            neuron=Neuron(surrogate_param=run.width),
         ),
         chaos=Chaos(
             z0=(run.z0,),
@@ -119,14 +133,16 @@ def make_config(run: Run) -> Config:
     )
 
 
-def load(data_dir: str) -> Splits:
-    """Pictures ``[N, 16, 16, 3]``, means of 2x2 pixels, and labels of 45,000, 5,000 and 10,000 examples."""
+def load(data_dir: str, side: int) -> Splits:
+    """Pictures ``[N, side, side, 3]``, means of pixels, and labels of 45,000, 5,000 and 10,000 examples."""
     splits = data.load(configs.load("cifar10_small"), data_dir)
-    arrays = {name: study.all_records(source) for name, source in splits.items()}
-    return {
-        name: (jnp.asarray(x.reshape(-1, SIDE, 2, SIDE, 2, 3).mean((2, 4)).round().astype(np.uint8)), jnp.asarray(y))
-        for name, (x, y) in arrays.items()
-    }
+    arrays, factor = {name: study.all_records(source) for name, source in splits.items()}, 32 // side
+
+    def small(x: NDArray[np.uint8]) -> jax.Array:
+        means = x.reshape(-1, side, factor, side, factor, 3).mean((2, 4))
+        return jnp.asarray(means.round().astype(np.uint8))
+
+    return {name: (small(x), jnp.asarray(y)) for name, (x, y) in arrays.items()}
 
 
 def normalised(x: jax.Array) -> jax.Array:
@@ -134,9 +150,10 @@ def normalised(x: jax.Array) -> jax.Array:
 
 
 def augmented(state: State, x: jax.Array) -> jax.Array:
-    """Crop and flip pictures ``[B, 1, 16, 16, 3]`` at random."""
+    """Crop and flip pictures ``[B, 1, side, side, 3]`` at random."""
     crop_key, flip_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1))
-    x = augment.per_example(lambda key, x: augment.crop(key, x, PADDING))(crop_key, x)
+    padding = x.shape[2] // 8
+    x = augment.per_example(lambda key, x: augment.crop(key, x, padding))(crop_key, x)
     return augment.per_example(augment.flip)(flip_key, x)
 
 
@@ -182,25 +199,32 @@ def order(seed: int, epoch: int, count: int) -> NDArray[np.int32]:
     return rows.astype(np.int32).reshape(-1, BATCH)
 
 
-def train(run: Run, splits: Splits, tested: bool) -> dict[str, list[float]]:
-    """Train; return mean task loss and accuracy (%) of each epoch, and accuracy and loss of validation (and test)."""
-    x, y = splits["train"]
+def train(run: Run, splits: Splits, tested: bool, folder: pathlib.Path) -> dict[str, list[float]]:
+    """Train; return mean task loss, accuracy (%) and CPU time (s) of each epoch, and those of validation (and test).
+
+    The state is saved after each epoch in ``folder``, from which a run that was stopped goes on.
+    """
+    (x, y), evaluated = splits["train"], ("validation", "test")[: 1 + tested]
     of_run = functions(make_config(run), len(y) // BATCH)
-    state = of_run.init(jax.random.key(run.seed))
-    history: dict[str, list[float]] = {}
-    for epoch in range(run.epochs):
-        metrics = []
-        for rows in order(run.seed, epoch, len(y)):
-            state, values = of_run.step(state, x, y, rows)
-            metrics.append(values)
-        means = jax.tree.map(lambda *values: float(np.mean(values)), *jax.device_get(metrics))
-        row = {"train_loss": means["task_loss"], "train_accuracy": 100 * means["accuracy"], "bad": means["bad_steps"]}
-        for split in ("validation", "test")[: 1 + tested]:
-            sums = evaluate(of_run, state, *splits[split])
-            row |= {f"{split}_loss": sums["loss"] / sums["count"], split: 100 * sums["correct"] / sums["count"]}
-        for name, value in row.items():
-            history.setdefault(name, []).append(float(f"{value:.6g}"))
-    return history
+    names = ["train_loss", "train_accuracy", "bad"]
+    names += [f"{split}{of}" for split in evaluated for of in ("_loss", "")] + ["cpu_seconds"]
+    state, history = of_run.init(jax.random.key(run.seed)), {name: np.zeros(run.epochs) for name in names}
+    with checkpoint.open_folder(folder, identity=run._asdict()) as saves:
+        state, history = saves.restore((state, history)) or (state, history)
+        for epoch in range(int(state.step) // (len(y) // BATCH), run.epochs):
+            start, metrics = time.process_time(), []
+            for rows in order(run.seed, epoch, len(y)):
+                state, values = of_run.step(state, x, y, rows)
+                metrics.append(values)
+            means = jax.tree.map(lambda *values: float(np.mean(values)), *jax.device_get(metrics))
+            row = [means["task_loss"], 100 * means["accuracy"], means["bad_steps"]]
+            for split in evaluated:
+                sums = evaluate(of_run, state, *splits[split])
+                row += [sums["loss"] / sums["count"], 100 * sums["correct"] / sums["count"]]
+            for name, value in zip(names, [*row, time.process_time() - start], strict=True):
+                history[name][epoch] = float(f"{value:.6g}")
+            saves.save(epoch, (state, history))
+    return {name: values.tolist() for name, values in history.items()}
 
 
 def evaluate(of_run: Functions, state: State, x: jax.Array, y: jax.Array) -> dict[str, float]:
@@ -209,13 +233,13 @@ def evaluate(of_run: Functions, state: State, x: jax.Array, y: jax.Array) -> dic
     return {name: float(np.sum([row[name] for row in sums])) for name in sums[0]}
 
 
-def strength(setting: Setting, seed: int, splits: Splits) -> float:
+def strength(setting: Setting, seed: int, splits: Splits, side: int = 16, channels: float = 0.25) -> float:
     """The z0 of both taps at which the chaos term's gradient has ``ratio`` times the task's norm at step 0.
 
     The norms are means over the first eight batches. The drift takes the same z0: it has the same pull at h = 0.
     """
     x, y = splits["train"]
-    unit = Run("chaos", 1.0, setting.lr, setting.weight_decay, setting.width, setting.end, FULL, seed)
+    unit = Run("chaos", 1.0, *setting[:3], setting.end, FULL, seed, side, channels)
     of_run = functions(make_config(unit), len(y) // BATCH)
     state = of_run.init(jax.random.key(seed))
     norms = [jax.device_get(of_run.norms(state, x, y, rows)) for rows in order(seed, 0, len(y))[:8]]
@@ -263,23 +287,53 @@ def untuned_jobs(seed: int) -> Iterator[Job]:
         yield Job("untuned", None, arm, None, Run("chaos", z0, 0.1, 5e-4, 1.0, end, FULL, seed))
 
 
+def best_settings(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[int, Setting]]:
+    """Return the tuning seed and setting of each arm that is best over all draws of stage A, by validation."""
+    best: dict[str, tuple[int, Setting]] = {}
+    for arm in ARMS:
+        of_arm = [row for row in rows if row["role"] == "tune" and row["arm"] == arm]
+        row = max(of_arm, key=lambda row: row["measures"]["validation"][-1])
+        best[arm] = row["run"]["seed"], settings(row["draw"])[row["setting"]]
+    return best
+
+
+def larger_jobs(rows: Sequence[dict[str, Any]], splits: Splits, channels: float, seeds: range) -> Iterator[Job]:
+    """The jobs of stage B: each arm's best setting of stage A, with the strength (a ratio) measured anew."""
+    runs = {}
+    for arm, (seed, setting) in best_settings(rows).items():
+        z0 = strength(setting, seed, splits, 32, channels) if setting.ratio and arm != "plain" else 0.0
+        runs[arm] = Run(ARMS[arm], z0, *setting[:3], setting.end if z0 else 1.0, LARGER, 0, 32, channels)
+    for seed in seeds:
+        for arm, run in runs.items():
+            yield Job("larger", None, arm, None, run._replace(term=run.term if run.z0 else "chaos", seed=seed))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worker", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--out", type=pathlib.Path, default=study.RESULTS / "stage_a" / "runs.jsonl")
+    parser.add_argument("--stage", choices="AB", default="A")
+    parser.add_argument("--channels", type=float, default=0.5, help="of stage B: share of the network's channels")
     options = parser.parse_args()
     written = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     rows = {Run(**row["run"]): row for row in written}
     known = {Job(**{name: row[name] for name in Job._fields} | {"run": Run(**row["run"])}) for row in written}
-    splits = load(options.data_dir)
+    complete = sum(row["role"] == "test" for row in written) == DRAWS * SEEDS * len(ARMS)
+    if options.stage == "B" and not complete:
+        parser.error(f"--stage B: takes its settings from stage A, which is not complete in {options.out}")
+    splits = functools.cache(functools.partial(load, options.data_dir))
 
     def jobs() -> Iterator[Job]:
+        if options.stage == "B":
+            seeds = range(3000 + options.worker, 3000 + LARGER_SEEDS, options.workers)
+            yield from larger_jobs(written, splits(32), options.channels, seeds)
+            return
         for draw in range(options.worker, DRAWS, options.workers):
             of_draw = [job for job in known if job.draw == draw and job.arm == "CSBP"]
             strengths = {job.setting: job.run.z0 for job in of_draw if job.setting is not None}
-            yield from jobs_of_draw(draw, splits, rows, strengths)
+            yield from jobs_of_draw(draw, splits(16), rows, strengths)
         for seed in range(2000 + options.worker, 2000 + UNTUNED, options.workers):
             yield from untuned_jobs(seed)
 
@@ -287,16 +341,19 @@ def main() -> None:
     for job in jobs():
         if job in known:
             continue
-        start = time.process_time()
-        measures = rows[job.run]["measures"] if job.run in rows else train(job.run, splits, job.role in TESTED)
+        seconds, folder = 0.0, study.WORK / "stage_a" / "-".join(map(str, (*job[:4], job.run.seed)))
+        if job.run in rows:
+            measures = rows[job.run]["measures"]
+        else:
+            measures = train(job.run, splits(job.run.side), job.role in TESTED, folder)
+            seconds = sum(measures.pop("cpu_seconds"))
         origin = study.provenance("python -m experiments.stage_a")
         row = job._asdict() | {"run": job.run._asdict(), "measures": measures}
-        row |= {"cpu_seconds": round(time.process_time() - start)} | {
-            name: origin[name] for name in ("commit", "versions", "machine")
-        }
+        row |= {"cpu_seconds": round(seconds)} | {name: origin[name] for name in ("commit", "versions", "machine")}
         rows[job.run] = row
         with options.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
         print(*job[:4], {name: values[-1] for name, values in measures.items()}, row["cpu_seconds"], flush=True)
 
 
