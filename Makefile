@@ -64,14 +64,16 @@ sweep: setup  ## Train every member of a grid (DATASET, GRID, NAME, FRESH, DATA_
 demo: setup  ## Draw the one-neuron experiment of the paper
 	@$(RUN) -m experiments.one_neuron
 
+TEST := $(RUN) -m pytest -q --durations=10 -n
+
 test: setup  ## Run the fast tests
-	@$(RUN) -m pytest -q -n auto --maxprocesses 8 --durations=10
+	@$(TEST) auto --maxprocesses 8
 
 test-ci: setup  ## Run the tests that `make test` leaves to CI: whole studies, code of pages, the record of refusals
-	@$(RUN) -m pytest -q -n auto --maxprocesses 8 -m ci --durations=10
+	@$(TEST) auto --maxprocesses 8 -m ci
 
 test-slow: setup  ## Run the slow tests
-	@XLA_FLAGS="$$XLA_FLAGS" $(RUN) -m pytest -q -n 2 -m slow --durations=10
+	@XLA_FLAGS="$$XLA_FLAGS" $(TEST) 2 -m slow
 
 # The packages of .venv serve as well: the versions of shared packages, except for Pillow's, are the same.
 $(TRACKERS)/.installed: requirements-trackers.txt $(VENV)/.installed

@@ -88,12 +88,12 @@ class Store:
             if name == "data":
                 raise ConfigError(
                     f"{self.folder.parent}: its data have changed since it began; put them back (your own files with "
-                    "their times, as cp -p does), or start from scratch with FRESH=1 (--fresh)"
+                    f"their times, as cp -p does), or {run_json.RESTART}"
                 )
             raise ConfigError(
                 f"{self.folder.parent}: {name}: {before[name]} in finished runs, {value} now, which rounds otherwise "
                 "and shows in a chaotic run; go on as the experiment began (--data-parallel, the same machine and "
-                "devices), or start from scratch with FRESH=1 (--fresh)"
+                f"devices), or {run_json.RESTART}"
             )
 
     def write(self, block: Block, fields: Fields, measures: Mapping[str, Any], how: Mapping[str, Any]) -> None:

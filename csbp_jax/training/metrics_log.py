@@ -12,7 +12,7 @@ from typing import Any
 from csbp_jax.config import ConfigError, writing
 from csbp_jax.reporting.measures import primary
 from csbp_jax.runtime import files, seals
-from csbp_jax.training.run_json import fits
+from csbp_jax.training.run_json import RESTART, fits
 
 Row = dict[str, Any]
 
@@ -110,7 +110,7 @@ def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> 
         or rows[:1] != [row for row in rows if row["kind"] == "start"]
         or ends != list(range(steps_per_epoch, epochs * steps_per_epoch + 1, steps_per_epoch))
     ):
-        raise ConfigError(f"{file}: rows up to step {step} are missing; start from scratch with FRESH=1 (--fresh)")
+        raise ConfigError(f"{file}: rows up to step {step} are missing; {RESTART}")
     files.write_text(file, "".join(map(seals.line, rows)))
     return rows
 

@@ -159,21 +159,20 @@ def _check_or_write_config(
             more = "; a run goes on for more epochs, not for fewer" if is_shorter else ""
             raise ConfigError(
                 f"NAME: run {run.name!r} has another config; differing are {'; '.join(differing)}{more}. Give another "
-                "NAME (train DATASET --name NAME), or start from scratch with FRESH=1 (--fresh)"
+                f"NAME (train DATASET --name NAME), or {run_json.RESTART}"
             )
         if stored.get("data", data) != data:
             raise ConfigError(
                 f"{run}: its data have changed since it began; put them back (your own files with their times, as cp "
-                "-p does), or start from scratch with FRESH=1 (--fresh)"
+                f"-p does), or {run_json.RESTART}"
             )
         if differing := run_json.differences(stored.get("own", {}) | {"file": ""}, own | {"file": ""}, "own"):
             raise ConfigError(
                 f"NAME: run {run.name!r} has other code of your own; differing are {'; '.join(differing)}. Put the "
-                f"file back ({run / COPY} is a copy), give another NAME (--name), or start from scratch with FRESH=1 "
-                "(--fresh)"
+                f"file back ({run / COPY} is a copy), give another NAME (--name), or {run_json.RESTART}"
             )
     elif any((run / name).exists() for name in ("checkpoints", "metrics.jsonl", "result.json", run_json.BLOCKS)):
-        raise ConfigError(f"{file}: missing, though the run has begun; start from scratch with FRESH=1 (--fresh)")
+        raise ConfigError(f"{file}: missing, though the run has begun; {run_json.RESTART}")
     else:
         content = {"schema": run_json.SCHEMA, "config": config, "data": data}
         if classes:

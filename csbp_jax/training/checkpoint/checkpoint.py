@@ -20,7 +20,7 @@ from csbp_jax.runtime import files, multihost
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training.checkpoint import layout, manifest
 from csbp_jax.training.checkpoint.location import RUN_FILES, absolute
-from csbp_jax.training.run_json import differences
+from csbp_jax.training.run_json import RESTART, differences
 
 PyTree = Any
 """A nested structure of arrays, as JAX defines it."""
@@ -253,9 +253,7 @@ def listed(damaged: Damaged) -> str:
     return "; ".join(f"{path.name}: {problem}" for path, problem in damaged.items())
 
 
-def none_intact(
-    folder: epath.PathLike, damaged: Damaged, remedy: str = "start from scratch with FRESH=1 (--fresh)"
-) -> CheckpointError:
+def none_intact(folder: epath.PathLike, damaged: Damaged, remedy: str = RESTART) -> CheckpointError:
     """Return the error that training cannot go on from a checkpoint."""
     return CheckpointError(f"{folder}: no checkpoint is intact ({listed(damaged) or 'all are missing'}); {remedy}")
 
