@@ -320,7 +320,7 @@ def test_measures_of_batches_add_up_to_those_of_all_examples(x64):
             batch, logits = drawn(config, PADDED, rng), rng.normal(size=(B, PADDED, C))
             where = batch["mask"]
             sums = measures.sums(config, jnp.asarray(logits), jnp.asarray(batch["y"]), jnp.asarray(lengths), where)
-            parts.append({"count": where.sum(), **{name: float(value) for name, value in sums.items()}})
+            parts.append({"count": where.sum(), **{name: np.asarray(value, float) for name, value in sums.items()}})
             for b in np.flatnonzero(where):
                 o, y = logits[b, : lengths[b]], batch["y"][b]
                 o, y = (o, y[: lengths[b]]) if per == "step" else (o.mean(0, keepdims=True), y[None])
@@ -333,7 +333,7 @@ def test_measures_of_batches_add_up_to_those_of_all_examples(x64):
         expected = {
             "class": {"accuracy": hits},
             "labels": {"f1": 2 * both / (np.sum(o > 0) + np.sum(y > 0))},
-            "value": {"r2": 1 - np.sum(error**2) / np.sum((y - y.mean()) ** 2), "mae": np.abs(error).mean()},
+            "value": {"r2": 1 - np.sum(error**2) / np.sum((y - y.mean(0)) ** 2), "mae": np.abs(error).mean()},
         }
         assert_trees_all_close(
             actual, expected[task], rtol=1e-6 if task == "class" else 1e-12

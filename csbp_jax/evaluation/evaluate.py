@@ -173,7 +173,8 @@ def summary_of_numbers(outcomes: dict[str, Any], names: list[str], task: str) ->
         (together,) = scores.of_labels(predicted.reshape(-1, 1), actual.reshape(-1, 1), ["all"])
         measured = {"f1": together["f1"] or 0.0, "per_label": scores.of_labels(predicted, actual, names)}
     else:
-        (together,) = scores.of_values(output.reshape(-1, 1), target.reshape(-1, 1), ["all"])
+        means = target.mean(axis=0, dtype=np.float64)
+        (together,) = scores.of_values((output - means).reshape(-1, 1), (target - means).reshape(-1, 1), ["all"])
         measured = {"r2": together["r2"] or 0.0, "mae": together["mae"]}
         measured["per_value"] = scores.of_values(output, target, names)
     return counts | measured | {"rates": _mean_rates(outcomes)}

@@ -177,7 +177,7 @@ class Members:
         if self.resident:
             preemption.current().raise_if_requested()
             sums = self.evaluation(states, keys, self.resident.blocks[split])
-            of_batches = {name: values.T.astype(float) for name, values in jax.device_get(sums).items()}
+            of_batches = {name: values.swapaxes(0, 1).astype(float) for name, values in jax.device_get(sums).items()}
         else:
             steps = []
             for number, batch in enumerate(self._eval_batches(split)):

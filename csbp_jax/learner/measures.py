@@ -5,7 +5,8 @@ step, all are of every time step that is there.
 
     accuracy    mean over examples of their share of time steps whose largest logit is that of the class
     f1          2 TP / (2 TP + FP + FN) over all labels together, each predicted at a probability above 1/2
-    r2          1 - sum (y - o)**2 / sum (y - mean y)**2 over all numbers together; 0 where all are equal
+    r2          1 - sum (y - o)**2 / sum (y - mean y)**2 over all numbers together, the mean that of each value over
+                examples (and steps); 0 where each value is always the same
     mae         mean |y - o|
 """
 
@@ -43,11 +44,12 @@ def measures(config: Config, batches: dict[str, Any]) -> dict[str, Any]:
             return {"f1": 2 * total["both"] / (chosen + (chosen == 0))}
     n, mean = batches["values"], batches["mean"] + batches["mean_rest"]
     offset = mean - mean[:1]  # exactly 0 where all are equal
-    spread = total["spread"] + (n * (offset - (n * offset).sum(axis=0) / total["values"]) ** 2).sum(axis=0)
+    mean_offset = (n * offset).sum(axis=0, keepdims=True) / n.sum(axis=0, keepdims=True)
+    spread = (total["spread"] + (n * (offset - mean_offset) ** 2).sum(axis=0)).sum(axis=-1)
     differ = spread > 0
     return {
         "r2": differ - differ * total["residual"] / (spread + ~differ),
-        "mae": total["absolute"] / total["values"],
+        "mae": total["absolute"] / total["values"].sum(axis=-1),
     }
 
 
@@ -58,7 +60,7 @@ def sums(
     lengths: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
-    """Sum what the measures of a task need over the examples of a batch: scalars.
+    """Sum what the measures of a task need over the examples of a batch: scalars, or one of each value ``[C]``.
 
     Args:
       config: gives the task, and whether targets are of examples or of time steps.
@@ -87,19 +89,20 @@ def sums(
 
 
 def _sums_of_values(outputs: jax.Array, targets: jax.Array, counted: jax.Array) -> dict[str, jax.Array]:
-    """Sum errors, and the spread about the mean, which is two numbers, as float32 would round it."""
-    n = counted.sum().astype(outputs.dtype)
+    """Sum errors, and each value's spread about its mean, which is two numbers, as float32 would round it."""
+    outputs, targets, counted = (array.reshape(-1, outputs.shape[-1]) for array in (outputs, targets, counted))
+    n = counted.sum(axis=0, keepdims=True).astype(outputs.dtype)
 
     def mean_of(values: jax.Array) -> jax.Array:
-        return jnp.sum(values, where=counted) / jnp.maximum(n, 1)
+        return jnp.sum(values, axis=0, keepdims=True, where=counted) / jnp.maximum(n, 1)
 
     mean, error = mean_of(targets), targets - outputs
     rest = mean_of(targets - mean)
     return {
-        "values": n,
-        "mean": mean,
-        "mean_rest": rest,
-        "spread": jnp.sum(jnp.square(targets - mean - rest), where=counted),
+        "values": n[0],
+        "mean": mean[0],
+        "mean_rest": rest[0],
+        "spread": jnp.sum(jnp.square(targets - mean - rest), axis=0, where=counted),
         "residual": jnp.sum(jnp.square(error), where=counted),
         "absolute": jnp.sum(jnp.abs(error), where=counted),
     }

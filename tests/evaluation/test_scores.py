@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from csbp_jax.evaluation import scores
+from csbp_jax.evaluation import evaluate, scores
 
 
 def test_calibration_is_the_sum_over_bins_written_out():
@@ -39,3 +39,13 @@ def test_confusion_counts_every_example_once():
     labels, predicted = random.integers(0, 4, 200), random.integers(0, 4, 200)
     matrix = scores.confusion(labels, predicted, 5)
     assert all(matrix[i, j] == ((labels == i) & (predicted == j)).sum() for i in range(5) for j in range(5))
+
+
+def test_the_difference_between_the_means_of_values_is_not_explained():
+    """An output of each value's mean tells nothing, however different the means are."""
+    y = np.random.default_rng(0).normal([20, 1013], [1, 2], (200, 2))
+    of_means = {"output": np.broadcast_to(y.mean(axis=0), y.shape), "target": y, "rates": {}}
+    summary = evaluate.summary_of_numbers(of_means, ["temperature", "pressure"], "value")
+    assert abs(summary["r2"]) < 1e-9 and summary["mae"] == pytest.approx(np.abs(y - y.mean(axis=0)).mean())
+    halved = evaluate.summary_of_numbers(of_means | {"output": (y + y.mean(axis=0)) / 2}, ["a", "b"], "value")
+    assert halved["r2"] == pytest.approx(0.75)
