@@ -74,7 +74,7 @@ def of_records(y: Any, steps: Sequence[int], loss: Loss, count: int, most: int, 
     try:
         if loss.per == "step":
             _check_steps(y, steps, name)
-            y = np.concatenate(y)
+            y = np.concatenate(list(y))  # a pandas Series would be read by its index
         y = np.asarray(y)
     except ConfigError:
         raise

@@ -110,7 +110,8 @@ def _notes(table: RunTable, pairs: Pairs, compared: Contrast) -> Iterator[str]:
         differing = [field for field in table.fields if of_arms[arm][field] != of_arms[other][field]]
         if len(differing) > 1 and not all(field.startswith(TERM) for field in differing):
             yield f"{arm}: differs from {other} in {', '.join(differing)}; the difference may come from any of them"
-        if not len(compared.frame[(compared.frame["arm"] == arm) & (compared.frame["other"] == other)]):
+        rows = compared.frame[(compared.frame["arm"] == arm) & (compared.frame["other"] == other)]
+        if not (set(rows["verdict"]) - {"no pairs"}):
             seeds = (", ".join(map(str, table.where(arm=name).frame["seed"])) for name in (arm, other))
             yield f"{arm}: its seeds and those of {other} ({'; '.join(seeds)}) make no pair on the same data"
     compared_arms = {arm for pair in pairs for arm in pair}
@@ -147,7 +148,8 @@ def runs_table(table: RunTable) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows, a row for each run: its name, its tests with their epochs, fields that differ."""
     rows, text = [], MEASURES[table.primary].text
     for _, run in table.frame.iterrows():
-        tests = [f"{text(run[f'{kind}_test_{table.primary}'])} ({run[f'{kind}_epoch']})" for kind in EPOCHS]
+        measured = [(run[f"{kind}_test_{table.primary}"], run[f"{kind}_epoch"]) for kind in EPOCHS]
+        tests = [f"{text(value)} ({epoch})" if value == value else "" for value, epoch in measured]  # NaN: another task
         fields = fields_text({field: run[field] for field in ("seed", *table.fields)})
         rows.append([pathlib.Path(run["run"]).resolve().name, *tests, fields])
     return ["run", "last (epoch)", "chosen (epoch)", "seed, and what differs"], rows

@@ -13,7 +13,7 @@ from csbp_jax.experiment.store import Block, Store, name_of
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import RunTable
-from csbp_jax.runs.reading import COLUMNS, CURVES, TABLE
+from csbp_jax.runs.reading import COLUMNS, CURVES, TABLE, with_fields
 from csbp_jax.runtime import files, preemption, seals
 from csbp_jax.training.health import failed_layers
 
@@ -192,7 +192,7 @@ class Work:
             run = {"run": folder} if (self.folder / folder / "config.json").exists() else {}
             rows.append(row | {k: v for k, v in measures.items() if not isinstance(v, list)} | run)
             curves += [row | of_epoch for of_epoch in _epochs(measures)]
-        frame = pandas.DataFrame(rows, columns=None if rows else [*COLUMNS, *differing])
+        frame = with_fields(rows, differing) if rows else pandas.DataFrame(columns=[*COLUMNS, *differing])
         measured = tuple(column for column in frame.columns if column not in (*COLUMNS, *differing, "run"))
         return RunTable(frame, tuple(differing), measured, self.folder), pandas.DataFrame(curves)
 

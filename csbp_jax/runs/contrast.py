@@ -29,8 +29,8 @@ class Contrast(Shown):
     differences of the case. ``equivalence``: p of two one-sided tests that the difference lies within the margin.
     ``verdict``: "equal", "better", "worse" or "not decided", by ``p_holm`` and ``equivalence`` at 5 %
     (:func:`csbp_jax.reporting.statistics.verdict`). ``to_decide``: about how many pairs find a difference of
-    ``effect`` with a probability of 80 %. ``seed_share``: of pairs of draws, the share of their variance that more
-    seeds a draw would remove.
+    ``effect`` with a probability of 80 %. Without a pair ``verdict`` is "diverged", if all runs of an arm have, or
+    "no pairs". ``seed_share``: of pairs of draws, the share of their variance that more seeds a draw would remove.
 
     All numbers are in the unit of the measure; of an accuracy or F1, in percentage points.
 
@@ -74,6 +74,10 @@ class Contrast(Shown):
             yield f"{case}{row['arm']} - {row['other']}: {', '.join(self._answer(row))}"
 
     def _answer(self, row: "pd.Series[Any]") -> Iterator[str]:
+        if not row["pairs"]:
+            all_diverged = row["verdict"] == "diverged"
+            yield "no difference, as " + ("all runs of one diverged" if all_diverged else "no two have the same seed")
+            return
         yield self._interval(row) + self.unit
         if row["pairs"] > 1:
             corrected = "" if row["p_holm"] == row["p"] else f" (Holm {row['p_holm']:.2g})"
@@ -92,6 +96,8 @@ class Contrast(Shown):
     def _interval(self, row: "pd.Series[Any]") -> str:
         digits = "+z.2f" if self.unit else "+z.3g"  # z: no -0.00
         mean, low, high = (f"{row[name]:{digits}}" for name in ("difference", "low", "high"))
+        if not row["pairs"]:
+            return ""
         if math.isnan(row["low"]):
             return mean
         return f"{mean} (all equal)" if row["sd"] < 1e-9 else f"{mean} [{low}, {high}]"
@@ -110,9 +116,9 @@ class Contrast(Shown):
                 "case": row["case"],
                 "difference": f"{row['arm']} - {row['other']}",
                 f"{measures.words(self.measure)}{self.unit and ' (points)'}": self._interval(row),
-                "p": f"{row['p']:.2g}",
-                "p, Holm": f"{row['p_holm']:.2g}",
-                "p of equivalence": f"{row['equivalence']:.2g}",
+                "p": f"{row['p']:.2g}" if row["pairs"] else "",
+                "p, Holm": f"{row['p_holm']:.2g}" if row["pairs"] else "",
+                "p of equivalence": f"{row['equivalence']:.2g}" if row["pairs"] else "",
                 "verdict": self._verdict(row),
                 "pairs": str(row["pairs"]),
                 "to decide": f"{row['to_decide']:.0f} for {row['effect']:.3g}" if row["to_decide"] > 0 else "",
@@ -163,21 +169,28 @@ def contrast(
     cases = list(dict.fromkeys(needed["case"]))
     for case, in_case in [("", cases)] if over == "case" else [(case, [case]) for case in cases]:
         of_case = values[values.index.get_level_values("case").isin(in_case)]
-        tests = {}
-        for arm, other in (pair for pair in pairs if {*pair} <= set(of_case.columns[of_case.notna().any()])):
+        arms_of_case = needed["arm"][needed["case"].isin(in_case)]
+        tests: dict[tuple[str, str], statistics.Paired] = {}
+        of_pairs = {}
+        for arm, other in (pair for pair in pairs if {*pair} <= set(arms_of_case)):
             by_pair = (of_case[arm] - of_case[other]).dropna()
             by_unit = by_pair if over == "seed" else by_pair.groupby(level=over).mean()
+            left_out = int(arms_of_case.isin((arm, other)).sum()) - 2 * len(by_pair)
+            seed_share = _seed_share(by_pair) if over == "draw" else math.nan
+            of_pairs[arm, other] = {"case": case, "arm": arm, "other": other, "left_out": left_out} | {
+                "seed_share": seed_share
+            }
+            differences.append(by_unit)
             if len(by_unit):
-                result = statistics.paired(by_unit, test, margin=margin, confidence=confidence, overlap=overlap)
-                left_out = int((needed["arm"].isin((arm, other)) & needed["case"].isin(in_case)).sum()) - 2 * len(
-                    by_pair
-                )
-                tests[arm, other] = result, left_out, _seed_share(by_pair) if over == "draw" else math.nan
-                differences.append(by_unit)
-        corrected = statistics.holm({pair: result.p for pair, (result, _, _) in tests.items()})
-        for (arm, other), (result, left_out, seed_share) in tests.items():
-            names = {"case": case, "arm": arm, "other": other, "left_out": left_out, "seed_share": seed_share}
-            rows.append(names | _numbers(result, corrected[arm, other], scale, margin, len(tests), overlap))
+                options: dict[str, Any] = {"margin": margin, "confidence": confidence, "overlap": overlap}
+                tests[arm, other] = statistics.paired(by_unit, test, **options)
+        corrected = statistics.holm({pair: result.p for pair, result in tests.items()})
+        for pair, names in of_pairs.items():
+            all_diverged = not of_case[list(pair)].notna().any().all()
+            numbers: dict[str, Any] = {"pairs": 0, "verdict": "diverged" if all_diverged else "no pairs"}
+            if pair in tests:
+                numbers = _numbers(tests[pair], corrected[pair], scale, margin, len(tests), overlap)
+            rows.append(names | numbers)
     frame = pd.DataFrame(rows, columns=list(_COLUMNS))
     return Contrast(frame, measure, over, test, margin, confidence, tuple(differences))
 
@@ -194,7 +207,7 @@ def _numbers(
     mean, low, high = (math.nan if end is None else end for end in result.difference)
     effect = margin or (1.0 if scale > 1 else abs(mean))
     # More folds of the same data are no new pairs.
-    known = effect and result.sd > 0 and not overlap
+    known = effect and result.sd > 1e-9 and not overlap
     return {
         "pairs": result.pairs,
         "difference": mean,
@@ -214,4 +227,4 @@ def _seed_share(by_pair: "pd.Series[Any]") -> float:
     """Share of the variance of the draws' means that comes from their seeds; NaN if no draw has two seeds."""
     draws = by_pair.groupby(level="draw")
     of_seeds, of_means = (draws.var() / draws.count()).mean(), draws.mean().var()
-    return float(np.clip(of_seeds / of_means, 0, 1)) if of_means > 0 else math.nan
+    return float(np.clip(of_seeds / of_means, 0, 1)) if of_means > 1e-18 else math.nan

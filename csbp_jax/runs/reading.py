@@ -1,12 +1,15 @@
 """The reading of runs as the frame of a table: from their folders, or from the table of an experiment."""
 
+import ast
+import contextlib
 import glob
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 
-from csbp_jax.config import ConfigError, one_line
+from csbp_jax.config import Config, ConfigError, flatten, one_line
 from csbp_jax.reporting.format import fields_text
 from csbp_jax.runs.run import Run, differing_fields
 from csbp_jax.runtime import files, seals
@@ -70,7 +73,7 @@ def of_runs(runs: Sequence[Run]) -> Read:
         arm = run.name if by_name else fields_text(of_run) or "all"
         names = dict(zip(COLUMNS, (case, arm, 0, 0, "test", run.fields["seed"]), strict=True))
         rows.append(names | of_run | run.measures() | {"run": str(run.folder)})
-    frame = pd.DataFrame(rows)
+    frame = with_fields(rows, fields)
     if (twice := frame.duplicated(["case", "arm", "seed"])).any():
         row = frame[twice].iloc[0]
         like = frame[(frame[["case", "arm", "seed"]] == row[["case", "arm", "seed"]]).all(axis=1)].iloc[0]
@@ -90,23 +93,68 @@ def of_experiment(folder: pathlib.Path) -> Read:
       ConfigError: it cannot be read.
     """
     file = folder / TABLE
-    files.check(file)
-    try:
-        frame = read_csv(file)
+    frame = read_csv(file)
+    with _reading(file):
         block = seals.parse(files.read_bytes(next((folder / "blocks").glob("*.json")), files.LARGE))
         names = [name for name in frame.columns if name not in COLUMNS]
         measures = tuple(name for name in names if name in block["measures"])
         frame[list(COLUMNS)], frame[list(measures)].astype(float)  # what all that follows reads
+        fields = tuple(name for name in names if name not in (*measures, "run"))
+        texts = pd.read_csv(file, usecols=list(fields), dtype=str, keep_default_na=False)
+        for name in fields:
+            frame[name] = _column(_value(name, text) for text in texts[name])
+    return frame, fields, measures
+
+
+def read_csv(file: pathlib.Path) -> pd.DataFrame:
+    """Read a table of an experiment, whose names are text.
+
+    Raises:
+      ConfigError: it cannot be read, or has no rows, or ends within one.
+    """
+    files.check(file)
+    with _reading(file):
+        if not file.read_bytes().endswith(b"\n"):
+            raise ValueError("it ends within a row")
+        frame = pd.read_csv(file, dtype={"case": str, "arm": str}, keep_default_na=False, na_values=[""])
+        if frame.empty:
+            raise ValueError("it has no rows")
+        frame["case"] = frame["case"].fillna("")
+    return frame
+
+
+@contextlib.contextmanager
+def _reading(file: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
     except (LookupError, TypeError, ValueError, StopIteration) as error:
         raise ConfigError(
             f"{file}: cannot be read ({type(error).__name__}: {one_line(error)}); repeat the command of the "
             "experiment, which writes it again"
         ) from None
-    return frame, tuple(name for name in names if name not in (*measures, "run")), measures
 
 
-def read_csv(file: pathlib.Path) -> pd.DataFrame:
-    """Read a table of an experiment, whose names are text."""
-    frame = pd.read_csv(file, dtype={"case": str, "arm": str}, keep_default_na=False, na_values=[""])
-    frame["case"] = frame["case"].fillna("")
+def with_fields(rows: Sequence[dict[str, Any]], fields: Iterable[str]) -> pd.DataFrame:
+    """Return rows as a frame whose fields keep None, of which pandas makes NaN between numbers."""
+    frame = pd.DataFrame(rows)
+    for name in fields if rows else ():
+        frame[name] = _column(row.get(name) for row in rows)
     return frame
+
+
+def _column(values: Iterable[Any]) -> "pd.Series[Any]":
+    values = list(values)
+    return pd.Series(values, dtype=object if None in values else None)
+
+
+_DEFAULTS = flatten(Config())
+
+
+def _value(name: str, text: str) -> Any:
+    """Return the value of a field from its cell, which is empty for None and for an empty text."""
+    if isinstance(_DEFAULTS.get(name), str):
+        return text
+    try:
+        return ast.literal_eval(text) if text else None
+    except (SyntaxError, ValueError):
+        return text

@@ -90,7 +90,7 @@ class RunTable(Shown):
         """Return the runs whose columns have these values: ``table.where(case="digits", **{"chaos.z0": 3.0})``."""
         rows = self.frame
         for name, value in columns.items():
-            rows = rows[[cell == value for cell in rows[name]]]
+            rows = rows[np.array([cell == value for cell in rows[name]], bool)]
         return dataclasses.replace(self, frame=rows)
 
     def settings(self) -> pd.DataFrame:
@@ -106,12 +106,13 @@ class RunTable(Shown):
         rows = []
         for values, runs in self._finite().groupby(keys, sort=False, dropna=False):
             diverged = int(runs["diverged"].sum()) if "diverged" in runs else 0
-            row = dict(zip(keys, values, strict=True)) | {"n": len(runs) - diverged, "diverged": diverged}
+            row = dict(zip(keys, values, strict=True)) | dict(runs.iloc[0][list(self.fields)])
+            row |= {"n": len(runs) - diverged, "diverged": diverged}
             for measure in self._numbers():
                 interval = _interval(measure, runs[measure].dropna().to_numpy(float))
                 row |= {f"{measure}_{end}": value for end, value in interval._asdict().items()}
             rows.append(row)
-        return pd.DataFrame(rows)
+        return reading.with_fields(rows, self.fields)
 
     def _numbers(self) -> list[str]:
         return [measure for measure in self.measures if measure != "diverged"]
@@ -176,7 +177,7 @@ class RunTable(Shown):
           overlap: test over training examples, of pairs that are folds of the same data; see ``paired``.
 
         Raises:
-          ValueError: no such arm, measure or test, no pairs, or several runs of an arm for one case, draw and seed.
+          ValueError: no such arm, measure or test, or several runs of an arm for one case, draw and seed.
         """
         arms = [arm] if isinstance(arm, str) else list(arm)
         rest = [name for name in self.arms if name not in arms] if others is None else others
@@ -245,13 +246,16 @@ class RunTable(Shown):
           file: as of :meth:`plot`.
 
         Returns:
-          The figure, or None if the runs have not recorded it.
+          The figure, or None if the runs have not recorded it, or all diverged.
         """
         curves, measure = self.curves(), measure or f"validation_{self.primary}"
         if measure not in curves:
             return None
-        tests = curves[curves["role"] == "test"]
-        shown = measures.of(measure)
+        runs, shown = self.frame, measures.of(measure)
+        kept = runs[~runs["diverged"].astype(bool)] if "diverged" in runs else runs
+        tests = curves[curves["role"] == "test"].merge(kept[list(COLUMNS)])
+        if not len(tests):
+            return None
         figure = plots_runs.draw_curves(tests, measure, measures.words(measure) + shown.unit, shown.scale)
         if file is not None:
             plots.save(figure, pathlib.Path(file), self.curves_caption(measure), dpi=150)
@@ -313,7 +317,10 @@ class RunTable(Shown):
         cells["n"] = settings["n"].astype(str)
         for measure in self._numbers()[:2]:
             ends = settings[[f"{measure}_{end}" for end in Interval._fields]].to_numpy(float)
-            cells[measures.words(measure) + measures.of(measure).unit] = [_interval_text(measure, *row) for row in ends]
+            texts = [_interval_text(measure, *row) for row in ends]
+            # A measure may also be missing because it is another task's.
+            texts = [text or "diverged" * (n == 0) for text, n in zip(texts, settings["n"], strict=True)]
+            cells[measures.words(measure) + measures.of(measure).unit] = texts
         if settings["diverged"].any():
             cells["diverged"] = settings["diverged"].astype(str)
         return cells
@@ -356,7 +363,7 @@ def _interval(measure: str, values: np.ndarray) -> Interval:
 
 def _interval_text(measure: str, mean: float, low: float, high: float) -> str:
     if np.isnan(mean):
-        return "diverged"
+        return ""
     if measures.of(measure).share:
         return percent(Interval(mean, *(None if np.isnan(end) else end for end in (low, high))))
     return f"{mean:.4g}" if np.isnan(low) else f"{mean:.4g} [{low:.4g}, {high:.4g}]"

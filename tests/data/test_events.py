@@ -592,6 +592,12 @@ def test_files_of_each_format(tmp_path):
     np.savetxt(tmp_path / "a.csv", columns, fmt="%d", delimiter=",", header="made by hand", comments="% ")
     np.savetxt(tmp_path / "b.csv", columns[:, [3, 1, 2, 0]], fmt="%d", delimiter=" ; ", header="P;x;y;T", comments="")
     np.savetxt(tmp_path / "b.txt", columns / [1e6, 1, 1, 1], fmt=["%.6f", "%d", "%d", "%d"])  # seconds
+    np.savetxt(
+        tmp_path / "c.csv", columns, fmt="%d", delimiter=",", header="t,x,y,Polarity\n", footer="\n", comments=""
+    )
+    np.savez(tmp_path / "c.npz", x=x, y=y, t=t, polarity=p)
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file["x"], file["y"], file["t"], file["pol"] = x, y, t, p
     sensors = {"a.aedat": (128, 128), "a.aedat4": (100, 128), "a.npz": (110, 130)}
     for path in tmp_path.iterdir():
         name, sensor = path.name, sensors.get(path.name, ())

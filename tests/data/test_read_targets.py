@@ -5,6 +5,7 @@ import pickle
 
 import chex
 import numpy as np
+import pandas as pd
 import pytest
 
 from csbp_jax import data
@@ -135,6 +136,13 @@ def test_targets_of_own_data_have_one_form(kind):
     assert record["y"].shape == shape and record["y"].dtype == ("float32" if "task" in loss else "int32")
     assert len(splits["validation"]) == 2 and ("lengths" in batch) == (x is RAGGED)
     assert batch["y"].dtype == record["y"].dtype
+
+
+def test_targets_of_steps_in_a_series_of_pandas_are_read_by_position():
+    y = pd.Series([np.full(6, n % 3) for n in range(20)], index=[f"recording {n}" for n in range(20)])
+    for targets in (y, y.set_axis(range(19, -1, -1))):
+        splits = arrays.sources({"train": (EQUAL, targets), "test": (EQUAL, targets)}, config_of(per="step"), "own")
+        assert [int(splits["test"][n]["y"][0]) for n in range(20)] == [n % 3 for n in range(20)]
 
 
 @pytest.mark.parametrize("length", [1, 4, 6])

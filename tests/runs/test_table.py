@@ -13,8 +13,9 @@ import pytest
 import csbp_jax
 from csbp_jax.config import ConfigError
 from csbp_jax.reporting.statistics import paired, student, student_of_shares
-from csbp_jax.runs import RunTable
+from csbp_jax.runs import RunTable, reading
 from csbp_jax.runs.table import plain_controls
+from csbp_jax.runtime import seals
 from tests.support.run_copies import edited
 
 ACCURACY = "last_test_accuracy"
@@ -97,6 +98,36 @@ def test_runs_without_a_partner_and_those_that_diverged_make_no_pair():
     assert "a - b: +0.00 [+0.00, +0.00] points" in repr(nearly.contrast("a", "b"))
     equal = table([row(arm, seed, 0.5 + (arm == "a") / 100) for arm in "ab" for seed in range(6)])
     assert "+1.00 (all equal) points, p 0.031, better" in repr(equal.contrast("a", "b"))
+
+
+def test_an_arm_that_diverged_or_shares_no_seed_has_a_row_that_says_so():
+    rows = THREE.frame.to_dict("records")
+    rows[4:8] = [of_plain | {"diverged": True} for of_plain in rows[4:8]]
+    rows[8:] = [of_drift | {"seed": 10 + of_drift["seed"]} for of_drift in rows[8:]]
+    rows += [row("strong", seed, value) for seed, value in enumerate(PLAIN)]
+    result = table(rows).contrast("CSBP", margin=0.5)
+    assert result.frame["verdict"].tolist()[:2] == ["diverged", "no pairs"] and result["plain"]["left_out"] == 8
+    lines = list(result.lines())
+    assert lines[0] == "CSBP - plain: no difference, as all runs of one diverged"
+    assert lines[1] == "CSBP - drift: no difference, as no two have the same seed"
+    # They take no part in the correction.
+    assert result["strong"]["p_holm"] == THREE.contrast("CSBP", "plain")["plain"]["p"]
+    cells = result.cells()
+    assert cells["p"].tolist()[:2] == ["", ""] and "nan" not in result.to_markdown()
+    assert len(result.differences) == len(result.frame)
+
+
+def test_equal_differences_that_differ_by_rounding_have_no_spread():
+    """Always one of 359 examples: as shares their differences are not the same numbers."""
+    counts = np.random.default_rng(0).integers(200, 300, (4, 3))
+    rows = [
+        row(arm, seed, (count + (arm == "a")) / 359, draw=draw)
+        for draw, of_draw in enumerate(counts)
+        for seed, count in enumerate(of_draw)
+        for arm in "ab"
+    ]
+    text = repr(table(rows).contrast("a", "b"))
+    assert text.endswith("a - b: +0.28 (all equal) points, p 0.12, not decided, 4 draws")
 
 
 def test_cases_are_compared_each_by_itself_and_pooled_only_if_named():
@@ -199,6 +230,9 @@ def test_the_best_try_is_that_of_the_best_mean_validation_without_divergence():
         table(rows[-2:]).best("CSBP")
     with pytest.raises(ValueError, match="several cases"):
         table([*rows, *tries({1.0: [0.8]}, case="mnist")]).best("CSBP")
+    with pytest.raises(ValueError, match="arm typo: has no tries"):
+        table(rows).best("typo")
+    assert table(rows).where(arm="typo", seed=0).frame.empty
     assert "7 are tries, which are not shown" in repr(table([*rows[1:], row("CSBP", 0, 1.0)]))
 
 
@@ -257,6 +291,12 @@ def test_curves_are_means_over_seeds_with_intervals(tmp_path):
     for line, (arm, values) in zip(axes.lines, ARMS.items(), strict=True):
         mean = 100 * np.mean(values)
         assert line.get_label() == arm and line.get_ydata().tolist() == pytest.approx([mean / 2, mean])
+    # Of runs that diverged there is no curve, as there is no point.
+    some = THREE.frame.assign(diverged=(THREE.frame["arm"] == "drift") | (THREE.frame.index == 0))
+    axes = dataclasses.replace(runs, frame=some).plot_curves().axes[0]  # type: ignore[union-attr]
+    drawn = {line.get_label(): line.get_ydata()[-1] for line in axes.lines}
+    assert drawn == pytest.approx({"CSBP": 100 * np.mean(CSBP[1:]), "plain": 100 * np.mean(PLAIN)})
+    assert dataclasses.replace(runs, frame=THREE.frame.assign(diverged=True)).plot_curves() is None
     only = runs.where(arm="CSBP").curves()
     assert set(only["arm"]) == {"CSBP"} and len(only) == 2 * len(CSBP)
     assert THREE.plot_curves() is None
@@ -303,6 +343,52 @@ def test_the_weights_of_a_row_are_those_of_its_run(trained):
     jax.tree.map(np.testing.assert_array_equal, weights, variables)
     with pytest.raises(ValueError, match="keeps no weights"):
         THREE.weights(THREE.frame.iloc[0])
+
+
+def test_fields_that_are_read_are_those_that_were_written(tmp_path):
+    """Tuples and None are in a file as text and as nothing; numbers keep their last digit."""
+    fields = {
+        "chaos.z0": [(3.0, 0.0), (0.0, 0.0), 0.1 + 0.2],
+        "optimizer.clip": [None, 1.0, None],
+        "model.max_delay": [2, None, 2],
+        "model.norm": [None, "none", "tebn"],
+        "data.test_speaker": ["", "7", "theo"],
+        "own.knob": ["a", "b", None],
+    }
+    settings = [dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)]
+    rows = [row(f"arm{n}", seed, 0.9, role=role) | setting
+            for n, setting in enumerate(settings) for seed in (0, 1) for role in ("tune", "test")]  # fmt: skip
+    (tmp_path / "blocks").mkdir()
+    (tmp_path / "blocks" / "b.json").write_text(
+        json.dumps(seals.seal({"measures": {ACCURACY: [], "last_validation_accuracy": [], "diverged": []}}))
+    )
+    reading.with_fields(rows, fields).to_csv(tmp_path / "runs.csv", index=False)
+    read = RunTable.read(tmp_path)
+    assert list(read.of_arms().values()) == settings
+    assert [read.best(f"arm{n}") for n in range(3)] == settings
+    assert set(read.where(**{"optimizer.clip": None}).frame["arm"]) == {"arm0", "arm2"}
+    assert plain_controls({"a": settings[0], "b": settings[0] | {"chaos.z0": (0.0, 0.0)}}) == {"a": "b", "b": None}
+    assert "optimizer.clip None" in read.to_markdown() or "| None |" in read.to_markdown()
+
+
+@pytest.mark.parametrize("name", ["runs.csv", "epochs.csv"])
+def test_a_damaged_table_is_refused_in_one_line(tmp_path, name):
+    pd.DataFrame([row("a", 0, 0.5)]).to_csv(tmp_path / name, index=False)
+    whole = (tmp_path / name).read_text()
+    for damaged in ("", whole.splitlines()[0] + "\n", whole[:-3]):
+        (tmp_path / name).write_text(damaged)
+        with pytest.raises(ConfigError, match=rf"{name}: cannot be read .*; repeat the command of the experiment"):
+            dataclasses.replace(THREE, folder=tmp_path).curves() if name == "epochs.csv" else RunTable.read(tmp_path)
+
+
+def test_runs_of_another_task_have_not_diverged():
+    of_values = {**row("values", 0, np.nan), "last_test_r2": 0.5}
+    runs = RunTable(
+        pd.DataFrame([row("classes", 0, 0.9), row("lost", 0, 0.9, diverged=True), of_values]),
+        ("chaos.z0",),
+        (ACCURACY, "last_validation_accuracy", "diverged"),
+    )
+    assert runs.cells()["last test accuracy (%)"].tolist() == ["90.00", "diverged", ""]
 
 
 def test_runs_that_make_no_table(trained, tmp_path):

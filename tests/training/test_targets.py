@@ -222,7 +222,7 @@ def test_an_experiment_on_values_has_contrasts_in_r2(tmp_path):
     """Its members are those runs alone; sequences of one length stay on the device, of several do not."""
     random = np.random.default_rng(1)
     x = random.normal(0.5, 1, (72, T, FEATURES)).astype(np.float32)
-    y = x[:, :, :2].mean(axis=1) + [0, 10]
+    y = x[:, :, :2].mean(axis=1) + np.array([0, 10])
     pairs = {"train": (x[:48], y[:48]), "test": (x[48:], y[48:])}
     own = csbp_jax.Own(data=lambda config, data_dir: pairs)
     base, arms = dataclasses.replace(BASE, loss=LOSSES["value"]), {"csbp": {}, "bp": {"chaos.z0": 0.0}}

@@ -189,7 +189,7 @@ def _npz(path: pathlib.Path) -> Events:
         sensor = tuple(_side(arrays, key) for key in ("height", "width") if key in arrays.names)
         if len(sensor) == 1:
             raise ConfigError(f"{path}: has only one of height and width; save both, or neither")
-        return _from_fields(path, {field: arrays.read(field) for field in "xytp" if field in arrays.names}, sensor)
+        return _from_fields(path, {field: arrays.read(field) for field in _FIELDS if field in arrays.names}, sensor)
 
 
 def _side(arrays: ArrayFile, key: str) -> int:
@@ -216,7 +216,7 @@ def _hdf5(path: pathlib.Path) -> Events:
         events = file.get("events", file)
         fields = events[()] if hasattr(events, "dtype") else events  # an array of fields x, y, t, p
         names = fields.dtype.names or () if hasattr(fields, "dtype") else fields.keys()
-        return _from_fields(path, {field: fields[field][()] for field in "xytp" if field in names}, ())
+        return _from_fields(path, {field: fields[field][()] for field in _FIELDS if field in names}, ())
 
 
 def _text(path: pathlib.Path) -> Events:
@@ -228,7 +228,7 @@ def _text(path: pathlib.Path) -> Events:
     with np.errstate(invalid="raise"):  # numbers that are not finite, or too large
         if (values["t"] % 1).any():
             values["t"] = np.rint(1e6 * values["t"])
-        fields = {field: values[field].astype(np.int64) for field in "xytp" if field in names}
+        fields = {field: values[field].astype(np.int64) for field in _FIELDS if field in names}
     if wrong := [field for field, column in fields.items() if (values[field] != column).any()]:
         raise ConfigError(f"{path}: {wrong[0]} has fractions; {_TEXT}")
     return _from_fields(path, fields, ())
@@ -239,12 +239,12 @@ _TEXT = "write lines t x y p, or a first line of names"
 
 def _columns(file: Iterable[str]) -> tuple[Sequence[str], str | None, Iterable[str]]:
     """Return the names of the columns of a text, what separates them, and its lines of numbers."""
-    lines = iter(file)
-    first = next((line for line in lines if line.strip() and line[0] not in "#%"), "")
+    lines = filter(str.strip, file)
+    first = next((line for line in lines if line[0] not in "#%"), "")
     delimiter = next((character for character in ",;" if character in first), None)
     names = [word.strip().lower() for word in first.split(delimiter)]
     if {"x", "y", "t"} <= set(names):
-        if not (first := next(lines, "").strip()):
+        if not (first := next(lines, "")):
             raise ValueError("it holds no events")
         return names, delimiter, itertools.chain([first], lines)
     numbers = all(re.fullmatch(r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?", name) for name in names)
@@ -253,11 +253,16 @@ def _columns(file: Iterable[str]) -> tuple[Sequence[str], str | None, Iterable[s
     return "txyp"[: len(names)], delimiter, itertools.chain([first], lines)
 
 
+_POLARITY = ("p", "polarity", "pol")
+_FIELDS = (*"xyt", *_POLARITY)
+
+
 def _from_fields(path: pathlib.Path, fields: Mapping[str, NDArray[Any]], sensor: tuple[int, ...]) -> Events:
     if missing := [field for field in "xyt" if field not in fields]:
         raise ConfigError(f"{path}: has no {', '.join(missing)}; save {SAVE}")
     x, y, t = (fields[field] for field in "xyt")
-    return _from_arrays(path, [x, y, t, fields.get("p", np.zeros(x.shape, np.uint8))], sensor)
+    p = next((fields[name] for name in _POLARITY if name in fields), np.zeros(x.shape, np.uint8))
+    return _from_arrays(path, [x, y, t, p], sensor)
 
 
 _INT64_MAX = np.iinfo(np.int64).max
