@@ -61,16 +61,17 @@ def compile_group(config: Config, own: Own = Own()) -> Config:
 def traceable(config: Config, own: Own = Own()) -> tuple[str, ...]:
     """Return those of :data:`csbp_jax.training.build.TRACED_BESIDE` that a config's network allows.
 
-    None with a user's own parts that may read them from their config. The neuron's not if it has parameters of its
-    own, nor with tdBN or MS-ResNet, which take the threshold when the network is built.
+    None with a user's own parts that may read them from their config. The weight decay not with a control of the user's
+    own, which need not pass it on. The neuron's not if it has parameters of its own, nor with tdBN or MS-ResNet, which
+    take the threshold when the network is built.
     """
     if not own.shares or {"neuron", "model", "loss"}.intersection(own.plugins):
         return ()
     model, neuron = config.model, config.model.neuron
     built_with_threshold = model.norm == "tdbn" or model.name in ("ms_resnet18", "ms_resnet34")
-    if neuron.learn == "none" and "psn" not in neuron.name and not built_with_threshold:
-        return tuple(build.TRACED_BESIDE)
-    return tuple(field for field in build.TRACED_BESIDE if not field.startswith("model.neuron."))
+    of_neuron = neuron.learn == "none" and "psn" not in neuron.name and not built_with_threshold
+    without = (() if of_neuron else ("model.neuron.",)) + ("optimizer.",) * ("control" in own.plugins)
+    return tuple(field for field in build.TRACED_BESIDE if not field.startswith(without))
 
 
 def varying(configs: Sequence[Config], own: Own = Own()) -> frozenset[str]:

@@ -129,11 +129,14 @@ def resolve_model(config: Config, splits: Splits) -> Config:
     """Fill in the fields that the model takes from the data (``input_shape``, ``classes``), and check the result.
 
     Raises:
-      ConfigError: the model expects another input shape or number of classes, or a split is empty.
+      ConfigError: the model expects another input shape or number of classes, the loss other targets, or a split is
+        empty.
     """
     source, name = splits["train"], config.data.name
     config = replaced(config, "model.classes", config.model.classes or source.classes)
-    shape = _frame_shape(config, source)
+    record = data.example_batch(source)
+    _check_target(config, record["y"])
+    shape = _frame_shape(config, record, source.events)
     config = replaced(config, "model.input_shape", config.model.input_shape or shape)
     check_rules(_DATA_RULES, flatten(config) | {"classes of the data": source.classes, "frames of the data": shape})
     for split, records in splits.items():
@@ -142,11 +145,20 @@ def resolve_model(config: Config, splits: Splits) -> Config:
     return config
 
 
-def _frame_shape(config: Config, source: DataSource) -> tuple[int, ...]:
+def _check_target(config: Config, y: Any) -> None:
+    loss = config.loss
+    axes = 1 + (loss.per == "step") + (loss.task != "class" or y.dtype.kind == "f")
+    if y.ndim != axes:
+        raise ConfigError(
+            f"loss.task: {loss.task} of each {loss.per} is not possible with data.name {config.data.name}, of which "
+            f"each target is {y.dtype} {y.shape[1:]}; a class of each example is --loss.task class --loss.per example"
+        )
+
+
+def _frame_shape(config: Config, record: Mapping[str, Any], events: bool) -> tuple[int, ...]:
     """Return ``(H, W, C)`` as the network sees it."""
-    record = data.example_batch(source)
     # The transform may change height and width; it reads from the config whether the input has them.
-    prepare, _ = transform.make(replaced(config, "model.input_shape", record["x"].shape[2:]), source.events)
+    prepare, _ = transform.make(replaced(config, "model.input_shape", record["x"].shape[2:]), events)
     return jax.eval_shape(prepare, jax.random.key(0), record)["x"].shape[2:]
 
 

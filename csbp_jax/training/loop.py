@@ -116,7 +116,10 @@ def _opened(
             opened = run_dir.open_run(root, to_json(config), name, fresh, console, **begun, editable=run_json.EDITABLE)
             folder = stack.enter_context(opened)
             result = run_json.read_result(folder) if _is_finished(folder, str(store), config, console) else None
-            identity = run_json.identity(_with_new_values(folder, config, console))
+            content = run_json.read_config(folder) if result else _with_new_values(folder, config, console)
+            if result and (unused := run_json.config_differences(content["config"], to_json(config))):
+                console.print(f"{folder}: without effect, as it is finished: {'; '.join(unused)}", soft_wrap=True)
+            identity = run_json.identity(content)
             return str(folder), {"store": str(store), "identity": identity}, result
 
         folder, of_folder, result = multihost.broadcast_from_host0(open_run)
@@ -190,7 +193,7 @@ def _with_new_values(folder: pathlib.Path, config: Config, console: Console) -> 
     content = run_json.read_config(folder)
     if differing := run_json.config_differences(content["config"], to_json(config)):
         schedule, epochs = config.optimizer.schedule, config.epochs
-        is_longer = schedule != "constant" and epochs > content["config"]["epochs"]
+        is_longer = schedule != "constant" and epochs > content["config"].get("epochs", epochs)
         note = f"; the {schedule} schedule of the rate is now that of {epochs} epochs" if is_longer else ""
         console.print(f"{folder}: goes on with other values: {'; '.join(differing)}{note}", soft_wrap=True)
         content |= {"config": to_json(config)}

@@ -65,8 +65,8 @@ def _rows_of(line: bytes, name: str) -> list[Row]:
     row = _row(line)
     if row is None and line.strip():
         raise ConfigError(
-            f"{name}: this row was damaged or edited; restore the file from a copy, or delete the row; or, if you "
-            f"edited it, delete its {seals.KEY}"
+            f"{name}: this row was damaged or edited; restore the file from a copy, or delete the row, if it is "
+            f"neither the first nor an epoch's; or, if you edited it, delete its {seals.KEY}"
         )
     return [] if row is None else [row]
 

@@ -187,7 +187,10 @@ def _is_config(content: dict[str, Any]) -> bool:
     of_file = {"file": str, "sha256": str} if isinstance(own, dict) and own.keys() & {"file", "sha256"} else {}
     about = [content.get("data", ""), content.get("python", ""), *(versions.values() if fits(versions, dict) else [3])]
     names = fits(content.get("classes", []), [str]) and fits(about, [str])
-    return names and fits(content, {"config": {"seed": int}}) and (own == {} or fits(own, {"parts": [str], **of_file}))
+    if not (names and fits(content, {"config": {"seed": int}})):
+        return False
+    # A system of one's own has no epochs.
+    return fits(content["config"].get("epochs", 1), int) and (own == {} or fits(own, {"parts": [str], **of_file}))
 
 
 def _is_result(content: dict[str, Any]) -> bool:

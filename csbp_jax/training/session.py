@@ -48,6 +48,11 @@ class Session:
         """The training steps that it has done, and the epochs that have ended, with their validation."""
         return int(self.state.step), int(self.progress["epochs"])
 
+    def is_within_epoch(self, steps_per_epoch: int) -> bool:
+        """Return whether it has done steps of an epoch whose validation has not ended."""
+        step, epochs = self.position
+        return step > epochs * steps_per_epoch
+
     def is_over(self, config: Config) -> bool:
         """Return whether its epochs are enough; decided by what a checkpoint holds, so a resume decides the same."""
         return selection.is_over(config, int(self.progress["epochs"]), int(self.chosen["epoch"]))
@@ -130,7 +135,8 @@ def train(job: Job) -> Session:
     """Train from the newest checkpoint, or from the start, to the last epoch."""
     with contextlib.ExitStack() as stack:
         session, tools = start(job, stack)
-        while not session.is_over(job.run.config):
+        # A run that was stopped within an epoch ends it, even if it goes on with fewer epochs or less patience.
+        while not session.is_over(job.run.config) or session.is_within_epoch(job.run.steps_per_epoch):
             session = epoch(job, tools, session)
         return session
 
@@ -207,13 +213,19 @@ def epoch(job: Job, tools: Tools, session: Session) -> Session:
 
 
 def finish(job: Job, session: Session) -> dict[str, Any]:
-    """Test each kind of weights, draw the figures, and write and return the content of ``result.json``."""
+    """Test each kind of weights, draw the figures, and write and return the content of ``result.json``.
+
+    Raises:
+      Diverged: no epoch could be chosen by validation.
+    """
 
     def read_rows() -> list[Row]:
         job.check_in_place()
         return metrics_log.read_rows(job.log_file)
 
     config, rows = job.run.config, multihost.broadcast_from_host0(read_rows)
+    if not int(session.chosen["epoch"]):
+        raise Diverged("diverged: no epoch has a finite validation loss. Try a smaller optimizer.lr or chaos.z0")
     result = selection.test_results(
         job.run,
         session.state,

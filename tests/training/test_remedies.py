@@ -73,6 +73,17 @@ def test_a_finished_run_without_an_intact_checkpoint_stays_finished(finished, co
     assert run(SMALL, copy.parent, name="r")[0] == finished[1]
 
 
+@pytest.mark.parametrize("epochs", ["abc", None])
+def test_a_config_that_was_edited_into_nonsense_is_one_line(copy, epochs):
+    content = json.loads((copy / "config.json").read_text())
+    del content["sha256"]
+    content["config"] |= {"epochs": epochs}
+    (copy / "config.json").write_text(json.dumps(content))
+    (copy / "result.json").unlink()
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        run(SMALL, copy.parent, name="r")
+
+
 def test_a_damaged_result_is_written_again_by_a_test_without_training(finished, copy):
     content = json.loads((copy / "result.json").read_text())
     content["last"]["test_accuracy"] += 0.01
@@ -156,9 +167,11 @@ def test_a_run_goes_on_with_other_values_of_what_changes_no_step(copy):
 def test_train_takes_the_folder_of_a_run(copy, monkeypatch, capsys, refused):
     monkeypatch.chdir(copy.parent.parent)
     folder = str(copy.relative_to(copy.parent.parent))
+    before = (copy / "config.json").read_bytes()
     assert main.main(["train", folder, "--patience", "7"]) == 0
     out = capsys.readouterr().out
-    assert "patience (0 there, 7 here)" in out and f"{folder} is finished" in out
+    assert "without effect, as it is finished: patience (0 there, 7 here)" in out and f"{folder} is finished" in out
+    assert (copy / "config.json").read_bytes() == before
     for option, message in {
         "--name other": "is the run that goes on; leave them out; or, for a run of another name, write its data set in",
         "--epochs 1": "a run goes on for more epochs, not for fewer. Give another NAME (train DATASET",

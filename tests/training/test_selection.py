@@ -130,6 +130,19 @@ def test_killed_and_resumed_it_stops_at_the_same_epoch(finished, tmp_path):
         (tmp_path / "r" / "result.json").unlink()
 
 
+def test_a_run_that_goes_on_with_less_patience_ends_the_epoch_that_it_was_stopped_in(finished, tmp_path):
+    """Weights from within an epoch have no validation of their own."""
+    worse, polls = finished[1]["last"]["epoch"], 4 + 1 + 2  # of each epoch: its steps, its end, and two validations
+    with pytest.raises(Stopped) as stopped:
+        run(replaced(ALL_ON, "patience", 0), tmp_path, stop=After(polls * worse + 2))
+    assert 4 * worse < stopped.value.step < 4 * (worse + 1)
+    after, _ = run(ALL_ON, tmp_path)
+    epochs = validations(tmp_path / "r")
+    assert after["last"]["epoch"] == len(epochs) > worse
+    assert after["last"]["validation_accuracy"] == epochs[-1][0]
+    assert list(layout.complete(tmp_path / "r" / "checkpoints"))[-1] == 4 * len(epochs)
+
+
 @pytest.mark.parametrize(("patience", "ended", "chosen", "over"), [
     (0, 9, 1, False), (3, 3, 1, False), (3, 4, 1, True), (3, 0, 0, False), (1, 1, 1, False),
 ])  # fmt: skip

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import csbp_jax
-from csbp_jax import RunTable
-from csbp_jax.config import Chaos, Config, ConfigError, Data, Loss, Model, Optimizer
+from csbp_jax import RunTable, configs, data
+from csbp_jax.config import Chaos, Config, ConfigError, Data, Diverged, Loss, Model, Optimizer
 from csbp_jax.evaluation import compare, html_report, predict
 from csbp_jax.evaluation.evaluate import evaluate_run
 from csbp_jax.evaluation.inspection import inspect
@@ -24,6 +24,7 @@ from csbp_jax.reporting import measures
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped
+from csbp_jax.training import build
 from csbp_jax.training.metrics_log import read_rows
 from tests.support import small_run
 from tests.support.stops import After
@@ -129,6 +130,26 @@ def test_evaluation_gives_the_measures_of_the_run(kind, runs):
     assert content["count"] == result["last"]["test_count"] and 0 < content["rates"]["fc1"] < 1
     assert (folder / "figures" / "evaluation-test-last.png").exists()
     assert ("accuracy" in text.getvalue()) == (PRIMARY[kind] == "accuracy")
+
+
+@pytest.mark.parametrize("loss", [{"task": "labels"}, {"task": "value", "name": "mse"}, {"per": "step"}])
+def test_a_task_that_does_not_fit_the_targets_is_one_line(loss):
+    config = configs.load("digits").replace(**{f"loss.{name}": value for name, value in loss.items()})
+    with pytest.raises(
+        ConfigError, match=r"of which each target is int32 \(\); a class of each example is --loss.task cl"
+    ):
+        build.resolve(config, data.load(config))
+
+
+def test_a_run_of_which_no_epoch_can_be_chosen_has_diverged(tmp_path):
+    x = np.random.default_rng(0).random((40, 1, 5)).astype(np.float32)
+    split = (x, x.sum((1, 2)))
+    own = csbp_jax.Own(data=lambda config, data_dir: {"train": split, "test": split})
+    optimizer = Optimizer(name="sgd", lr=1e25)
+    config = dataclasses.replace(BASE, loss=LOSSES["value"], optimizer=optimizer, batch_size=32, data=Data(name="own"))
+    for _ in range(2):
+        with pytest.raises(Diverged, match=r"no epoch has a finite validation loss\. Try a smaller"):
+            small_run.run(config, tmp_path, name="r", own=own)
 
 
 @pytest.mark.slow
