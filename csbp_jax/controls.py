@@ -170,10 +170,13 @@ def logistic(forcing: Forcing = None, seed: int = 0) -> optax.GradientTransforma
         keys = optax.tree.split_key_like(key, digits)
         fresh = jax.tree.map(lambda k, a: jax.random.bits(k, a.shape, a.dtype), keys, digits)
         digits = jax.tree.map(lambda a, e: jnp.where(first, e, (a << 1) | (e & 1)), digits, fresh)
+
         # sin**2(pi a) - 1/2 = -cos(2 pi a) / 2, with a in [-1/2, 1/2)
-        angle = jax.tree.map(lambda a, u: lax.bitcast_convert_type(a, jnp.int32).astype(u.dtype), digits, updates)
-        orbit = jax.tree.map(lambda a: -(2**0.5) * jnp.cos(2 * jnp.pi * (a / 2.0**32)), angle)
-        return (jnp.array(False), digits), orbit
+        def value(a: jax.Array, u: jax.Array) -> jax.Array:
+            angle = lax.bitcast_convert_type(a, jnp.int32).astype(_at_least_float32(u))  # beyond float16's range
+            return (-(2**0.5) * jnp.cos(2 * jnp.pi * (angle / 2.0**32))).astype(u.dtype)
+
+        return (jnp.array(False), digits), jax.tree.map(value, digits, updates)
 
     def start(params: Tensors) -> tuple[jax.Array, Tensors]:
         return jnp.array(True), jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.uint32), params)
@@ -217,8 +220,10 @@ def mpgd(
         # The first sign is fair, from digits of the number that the start does not feel.
         flips = jnp.where(first, uniform * 2**12 % 1 < 0.5, right & (uniform < (1 - beta) / 2))
         chi = jnp.where(flips, -chi, chi)
-        # Rounding would let an orbit fall on 0, from which none leaves.
-        y = jnp.where(right, jnp.maximum(s ** (1 / power) - 1, 2.0**-24), s ** (1 / power))
+        # The difference from 1 has lost its last digits, without which orbits would merge, or fall on 0 and stay there:
+        # these digits are drawn.
+        eps = jnp.finfo(y.dtype).eps  # type: ignore[no-untyped-call]
+        y = jnp.where(right, jnp.maximum(s ** (1 / power) - 1, eps / 2) + eps * (uniform * 2**12 % 1), s ** (1 / power))
         return y.astype(uniform.dtype), chi, chi * jnp.where(right, d / (1 - 2**power), d)
 
     def draw(carry: Any, key: jax.Array, updates: Tensors, params: Tensors) -> tuple[Any, Tensors]:
@@ -229,10 +234,11 @@ def mpgd(
         uniforms = jax.tree.map(lambda k, y: jax.random.uniform(k, y.shape, y.dtype), keys, orbits)
         moved = jax.tree.map(lambda y, chi, u: advance(y, chi, u, first), orbits, signs, uniforms)
         orbits, signs, v = jax.tree.transpose(jax.tree.structure(orbits), jax.tree.structure((0, 0, 0)), moved)
-        return (jnp.array(False), orbits, signs), jax.tree.map(lambda v, w: v[0] - multiplicative * v[1] * w, v, params)
+        numbers = jax.tree.map(lambda v, w: (v[0] - multiplicative * v[1] * w).astype(w.dtype), v, params)
+        return (jnp.array(False), orbits, signs), numbers
 
     def start(params: Tensors) -> Any:
-        ones = jax.tree.map(lambda p: jnp.ones((2, *p.shape), p.dtype), params)
+        ones = jax.tree.map(lambda p: jnp.ones((2, *p.shape), _at_least_float32(p)), params)
         return jnp.array(True), ones, ones
 
     return _force(forcing, start, draw, seed)
@@ -245,6 +251,10 @@ def replay(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
         return carry, jax.tree.map(jnp.ones_like, updates)
 
     return _force(forcing, lambda params: (), ones)
+
+
+def _at_least_float32(x: jax.Array) -> Any:
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def shuffled(key: jax.Array, record: Tensors) -> Tensors:

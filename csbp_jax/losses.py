@@ -174,7 +174,13 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def _mean_of(error: Pointwise) -> Pointwise:
     """Average an elementwise error over the last axis; a target of one number may lack this axis."""
-    return lambda outputs, targets: error(outputs, targets.reshape(outputs.shape)).mean(axis=-1)
+
+    def mean(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+        if targets.shape not in (outputs.shape, outputs.shape[:-1] if outputs.shape[-1] == 1 else None):
+            raise ValueError(f"targets are {targets.shape}, but must be {outputs.shape}, as the outputs of each target")
+        return error(outputs, targets.reshape(outputs.shape)).mean(axis=-1)
+
+    return mean
 
 
 _binary_cross_entropy = _mean_of(optax.sigmoid_binary_cross_entropy)
@@ -238,7 +244,8 @@ def tet(
       cross_entropy: CE; by default that of classes.
     """
     ranges.require("tet", ranges.FROM_0_TO_1, lam=lam)
-    _check_labels(labels)
+    if cross_entropy is _cross_entropy:
+        _check_labels(labels)
     labels_BT = jnp.broadcast_to(jnp.expand_dims(labels, 1), (*logits.shape[:2], *labels.shape[1:]))
     cross_entropy_BT = cross_entropy(logits, labels_BT)
     cross_entropy_B = mean_over_time(cross_entropy_BT, lengths)

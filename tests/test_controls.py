@@ -140,6 +140,30 @@ def test_mpgd_has_the_series_of_its_paper_and_both_of_its_parts(x64, gamma):
     np.testing.assert_allclose(pushes, 3 * (v - 0.4 * w * np.asarray(params["a"])), rtol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_mpgds_orbits_stay_apart_and_keep_their_density_in_low_precision(dtype):
+    """The share of the right branch, where v is large, is 1 - 2**-(1 - gamma)."""
+    force, params = controls.mpgd(lambda step: 1.0, 0.0), {"a": jnp.zeros(1000, dtype)}
+
+    def step(state, n):
+        pushes, state = force.update(params, state, params, step=n, key=jax.random.fold_in(jax.random.key(0), n))
+        return state, (jnp.abs(pushes["a"]) > 3).mean(dtype=jnp.float32)
+
+    state, shares = jax.lax.scan(step, force.init(params), jnp.arange(8000))
+    assert float(shares[4000:].mean()) == pytest.approx(1 - 2**-0.3, abs=0.008)
+    assert len(np.unique(state.carry[1]["a"][0])) > 990
+
+
+@pytest.mark.parametrize("name", FORCES)
+def test_forces_are_finite_and_keep_the_type_of_low_precision(name):
+    for dtype in (jnp.float16, jnp.bfloat16):
+        params = {"a": jnp.ones(50, dtype)}
+        pushes, _ = FORCES[name].update(
+            params, FORCES[name].init(params), params, step=0, key=jax.random.key(0), forcing={"a": jnp.ones(3, dtype)}
+        )
+        assert pushes["a"].dtype == dtype and np.isfinite(np.asarray(pushes["a"], float)).all()
+
+
 @pytest.mark.parametrize(("name", "power"), [("mpgd", 0.6), ("gaussian", 0.5), ("logistic", 0.5)])
 def test_sums_of_mpgds_series_grow_faster_than_those_of_noise(name, power):
     """Its known answer: n**gamma, of the quartiles of sums of n values, whose mean is 0."""

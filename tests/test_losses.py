@@ -117,6 +117,24 @@ def test_rate_mse_equals_numpy(x64, logits, votes):
     np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["mse", "mae", "huber"])
+def test_values_of_another_shape_are_refused(name):
+    """Reshaped, those of [C, B] or [B * C] would be other values of other examples."""
+    loss, values = losses.build(Loss(task="value", name=name)), jnp.arange(6.0).reshape(2, 3)
+    assert loss(values[:, None], values) == 0
+    assert losses.build(Loss(task="value", name=name))(values[:, None, :1], values[:, 0]) == 0
+    for wrong in (values.T, values.ravel(), values[:1], values[0]):
+        with pytest.raises(ValueError, match=r"targets are .* but must be \(2, 3\)"):
+            loss(values[:, None], wrong)
+
+
+def test_labels_may_be_integers_in_either_loss():
+    labels, logits = jnp.array([[1, 0, 1], [0, 0, 1]]), jnp.linspace(-1.0, 1.0, 24).reshape(2, 4, 3)
+    for name in ("rate", "tet"):
+        loss = losses.build(Loss(task="labels", name=name))
+        assert loss(logits, labels) == loss(logits, labels.astype(jnp.float32))
+
+
 def test_the_config_selects_the_loss(logits, labels):
     logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     for loss, expected in (

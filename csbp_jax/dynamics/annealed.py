@@ -34,7 +34,9 @@ def rise(history: ArrayLike, every: int = 1) -> NDArray[Any]:
     """
     local = np.asarray(history)
     course = every * np.concatenate([np.zeros_like(local[:1]), np.cumsum(local, axis=0)])
-    return np.max(course - np.minimum.accumulate(course, axis=0), axis=0)
+    with np.errstate(invalid="ignore"):  # inf - inf, which is not returned
+        result = np.max(course - np.minimum.accumulate(course, axis=0), axis=0)
+    return np.where(np.isfinite(local).all(axis=0), result, np.nan)
 
 
 def annealed_rises(

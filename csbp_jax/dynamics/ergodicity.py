@@ -82,9 +82,9 @@ def autocorrelation_time(orbits: ArrayLike) -> float:
 
     ``1 + 2 sum_k r(k)`` over lags k from 1, with r the mean over the orbits of the autocovariance around each orbit's
     own mean, over that mean at lag 0, so that an orbit counts by its variance; the sum ends where a pair
-    ``r(2m) + r(2m + 1)`` is not positive (Geyer 1992). It is 1 for white noise, below 1 for values that alternate, and
-    NaN where no orbit varies. A mean over the record is as precise as that of ``steps / time`` independent values. It
-    is too small where it is not small beside the number of steps.
+    ``r(2m) + r(2m + 1)`` is not positive (Geyer 1992). It is 1 for white noise, below 1 for values that alternate (at
+    least 1 / steps), and NaN where no orbit varies. A mean over the record is as precise as that of ``steps / time``
+    independent values. It is too small where it is not small beside the number of steps.
 
     Raises:
       ValueError: as of :func:`split_r_hat`.
@@ -99,7 +99,7 @@ def autocorrelation_time(orbits: ArrayLike) -> float:
     correlations = covariances[: steps - steps % 2] / covariances[0]
     pairs = correlations[::2] + correlations[1::2]
     last = int(np.argmax(pairs <= 0)) if (pairs <= 0).any() else len(pairs)
-    return float(2 * pairs[:last].sum() - 1)
+    return float(max(2 * pairs[:last].sum() - 1, 1 / steps))
 
 
 def energy_test(first: ArrayLike, second: ArrayLike, permutations: int = 999, seed: int = 0) -> SameDistribution:

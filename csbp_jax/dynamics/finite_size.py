@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 
+from csbp_jax import ranges
 from csbp_jax.dynamics.state import (
     Mask,
     PyTree,
@@ -36,7 +38,7 @@ def finite_size(
     step: Step,
     state: PyTree,
     batches: Iterable[Any],
-    deltas: jax.Array,
+    deltas: ArrayLike,
     every: int = 1,
     warmup: int = 0,
     *,
@@ -81,7 +83,7 @@ def finite_size_many(
     step: Step,
     states: PyTree,
     batches: Iterable[Any],
-    deltas: jax.Array,
+    deltas: ArrayLike,
     every: int = 1,
     warmup: int = 0,
     *,
@@ -131,7 +133,7 @@ def finite_size_readouts(
     step: Step,
     state: PyTree,
     batches: Iterable[Any],
-    deltas: jax.Array,
+    deltas: ArrayLike,
     readouts: Readouts,
     every: int = 1,
     warmup: int = 0,
@@ -179,7 +181,7 @@ def separation(
     step: Step,
     state: PyTree,
     batches: Iterable[Any],
-    deltas: jax.Array,
+    deltas: ArrayLike,
     readouts: Readouts,
     every: int = 1,
     *,
@@ -198,6 +200,7 @@ def separation(
     Returns:
       For each read-out its Euclidean distances ``[1 + chunks, M]``, before the first step and after each chunk.
     """
+    ranges.require("separation", ranges.WHOLE_FROM_1, every=every)
     _, (states, _), _ = _start(state, deltas, dynamical_leaves, seed)
     distances = [_distances(readouts, states)[0]]
     for done, batch in enumerate(batches, start=1):
@@ -207,11 +210,11 @@ def separation(
     return jax.tree.map(lambda *values: jnp.stack(values), *distances)
 
 
-def _start(state: PyTree, deltas: jax.Array, dynamical_leaves: PyTree, seed: int) -> tuple[Mask, Nearby, jax.Array]:
+def _start(state: PyTree, deltas: ArrayLike, dynamical_leaves: PyTree, seed: int) -> tuple[Mask, Nearby, jax.Array]:
     """Return the mask, the states and directions at the start, and ``deltas`` in the state's dtype."""
     mask, state = mask_of(state, dynamical_leaves), strongly_typed(state)
     x, _ = ravel_pytree(select(state, mask))
-    deltas = jnp.asarray(deltas, x.dtype)
+    deltas = jnp.atleast_1d(jnp.asarray(deltas, x.dtype))
     directions = jax.random.normal(jax.random.key(seed), (deltas.size, x.size), x.dtype)
     directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
     # The trajectory is member 0 of the same batch, so that all runs are computed, and rounded, in the same way.

@@ -10,6 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
+from csbp_jax import ranges
 from csbp_jax.dynamics.standard_error import standard_error
 
 PyTree = Any
@@ -95,7 +96,11 @@ def record(
 
     ``read(carry) -> (carry, reading)`` may also renormalise the carry, and is called during the warm-up too. Readings
     are of chunks of ``every`` steps; a chunk that begins in the warm-up is not counted.
+
+    Raises:
+      ValueError: ``every`` is not a positive whole number.
     """
+    ranges.require("record", ranges.WHOLE_FROM_1, every=every)
     readings = []
     for done, batch in enumerate(batches, start=1):
         carry = advance(carry, batch)

@@ -84,7 +84,7 @@ class DelayedDense(nn.Module):
         spikes, aux = run_neuron(name, tensors, current, layers.bind_neuron(neuron, self.features), probe)
         if probe.states is None:
             return spikes, aux
-        inputs = jnp.concatenate([before, x], 1)[:, -self.max_delay :]
+        inputs = jnp.concatenate([before, x], 1)[:, x.shape[1] :]
         return spikes, dataclasses.replace(aux, states={**aux.states, f"{name}.inputs": inputs})
 
 

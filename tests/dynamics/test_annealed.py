@@ -17,6 +17,8 @@ from csbp_jax import dynamics
         ([-5.0, 2.0, 3.0, -1.0], 5.0),
         ([2.0, -1.0, 2.0, -9.0, 1.0], 3.0),
         ([np.nan, 1.0], np.nan),
+        ([0.1, np.inf, 0.2], np.nan),
+        ([0.1, -np.inf], np.nan),
     ],
 )
 @pytest.mark.parametrize("every", [1, 4])

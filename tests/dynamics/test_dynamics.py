@@ -52,6 +52,27 @@ def test_a_state_may_hold_numbers():
     assert distances["x"].shape == (3, 1)
 
 
+@pytest.mark.parametrize("every", [0, -1, 2.5])
+def test_chunks_of_no_whole_number_of_steps_are_refused(every):
+    """Where 2.5 steps were taken for 5, an exponent was twice as large."""
+    for call in (
+        lambda: dynamics.lyapunov(logistic, jnp.float32(0.3), steps(40), every=every),
+        lambda: dynamics.finite_size(logistic, jnp.float32(0.3), steps(40), jnp.array([1e-3]), every=every),
+        lambda: dynamics.separation(
+            logistic, jnp.float32(0.3), steps(40), jnp.array([1e-3]), lambda x: {"x": x}, every
+        ),
+    ):
+        with pytest.raises(ValueError, match="must be a positive whole number"):
+            call()
+
+
+def test_a_single_size_is_one_of_several(x64):
+    one, several = (
+        dynamics.finite_size(logistic, jnp.array(0.3), steps(40), delta) for delta in (1e-3, jnp.array([1e-3]))
+    )
+    np.testing.assert_array_equal(one.exponents, several.exponents)
+
+
 def test_a_chunk_that_begins_in_the_warm_up_is_not_counted():
     def advance(done, _):
         return done + 1

@@ -109,6 +109,14 @@ def test_autocorrelation_time_of_ar1_is_that_of_theory(a):
     assert autocorrelation_time(orbits) == pytest.approx((1 + a) / (1 - a), rel=0.15)
 
 
+def test_an_autocorrelation_time_is_positive():
+    """Of values that alternate as fast as they can, too, of which its sum may be negative."""
+    generator = np.random.default_rng(2)
+    alternating = np.convolve(generator.normal(size=300), [1, -1.5, 0.6])
+    for record in (alternating, np.tile([1.0, -1.0], 50)):
+        assert autocorrelation_time(record[None]) == 1 / len(record)
+
+
 def test_an_orbit_counts_by_its_variance_in_the_autocorrelation_time():
     """Slow and white orbits of variances 5.26 and 1: not the 10 of a mean over orbits of their autocorrelations."""
     generator = np.random.default_rng(2)

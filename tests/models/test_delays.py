@@ -12,7 +12,7 @@ import pytest
 from csbp_jax import models
 from csbp_jax.config import Model, Neuron
 from csbp_jax.evaluation.synaptic_ops import count_synops
-from csbp_jax.models import delays
+from csbp_jax.models import basic, delays
 
 B, T, INPUTS, FEATURES, LONGEST = 3, 9, 4, 5, 6
 
@@ -153,3 +153,11 @@ def test_bfloat16_rounds_the_product_only():
     results: list[Any] = [n.apply(variables, x, tap=lambda h: h, taps=("fc1.dense",)) for n in (network, rounded)]
     h, low = (aux.terms["fc1.dense"] for _, aux in results)
     assert low.dtype == jnp.float32 and 0 < np.abs(h - low).max() < 0.02
+
+
+def test_a_network_without_a_delay_streams_as_it_computes_the_whole():
+    network, x = basic.Dense(classes=4, time_steps=9, features=(7,), max_delay=0), jnp.ones((2, 9, 5))
+    variables = network.init(jax.random.key(0), x, False)
+    whole, _ = network.apply(variables, x, False)
+    streamed, _ = models.stream(network, variables, x)
+    np.testing.assert_allclose(streamed, whole, rtol=1e-6)
