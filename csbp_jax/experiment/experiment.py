@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from csbp_jax import configs
+from csbp_jax import configs, ranges
 from csbp_jax.config import Config
 from csbp_jax.experiment.fields import Fields, key
-from csbp_jax.experiment.plan import Arm, Cell, Plan, Tuned, settings_of
+from csbp_jax.experiment.plan import Adapt, Arm, Cell, Plan, Tuned, settings_of
 from csbp_jax.experiment.system import Adapted, Draw, System, Training
 from csbp_jax.experiment.work import Work
 from csbp_jax.reporting import terminal
@@ -42,11 +42,12 @@ class Experiment:
       tuning_seeds: of the choice by validation, none of which tests.
       draw: ``draw(splits, seed, **options) -> (rows, labels)``, for a config: a seed's own training records and their
         labels. Its options are fields ``draw.NAME`` of a case or an arm.
-      choose: the measure by whose mean a try is chosen; by default that of validation after the last epoch
-        (accuracy, F1 or R2), or the first measure of a system of one's own.
+      choose: the measure by whose mean a try is chosen, the larger the better; by default that of validation after the
+        last epoch (accuracy, F1 or R2), or the first measure of a system of one's own.
 
     Raises:
-      ValueError: arms have different numbers of tries, or seeds test that also choose, or there are none.
+      ValueError: arms have different numbers of tries, seeds test that also choose, or there are none; several draws
+        have nothing to draw; or a field of a case is tuned, or an arm's.
     """
 
     base: str | Config | Training | System
@@ -64,6 +65,10 @@ class Experiment:
     def __post_init__(self) -> None:
         if not len(self.seeds) or set(self.seeds) & set(self.tuning_seeds):
             raise ValueError("seeds: give some, and others than tuning_seeds, whose runs choose")
+        ranges.require("Experiment", ranges.WHOLE_FROM_1, tries=self.tries, draws=self.draws)
+        tuned = [self.tuned, *(arm.tuned for arm in self.arms.values() if isinstance(arm, Arm))]
+        if self.draws > 1 and not any(map(callable, tuned)):
+            raise ValueError("draws: several need a joint draw, tuned=function; a grid or list is the same in each")
 
     def run(
         self,
@@ -123,6 +128,11 @@ class Experiment:
             (folder / run_json.BLOCKS).mkdir(exist_ok=True)
         with run_dir.locked(of_shard):
             work = Work(plan, self.choose, folder, console, weights)
+            of_arms = {cell.arm: len(set(cell.tries)) for cell in plan.cells}
+            if len(set(of_arms.values())) > 1:
+                counts = ", ".join(f"{arm} {count}" for arm, count in of_arms.items())
+                text = f"note: different settings among the tries: {counts}; a fair comparison gives each arm as many"
+                console.print(text, soft_wrap=True)
             if known is not None:
                 work.add(known)
             return work.run(shard)
@@ -152,21 +162,33 @@ class Experiment:
         tries: dict[str, list[dict[str, Any]]] = {}
         for number, (name, changes) in enumerate(self.arms.items()):
             arm = changes if isinstance(changes, Arm) else Arm(changes)
-            own = settings_of(arm.tuned, self.tries, np.random.default_rng([draw, number]))
+            own = settings_of(arm.tuned, self.tries, np.random.default_rng([draw, number + 1]))
+            if not shared or not own:
+                raise ValueError(f"tuned: arm {name} has no settings to try; give some")
             if callable(arm.tuned) and callable(self.tuned):
                 pairs = list(zip(shared, own, strict=True))
             else:
                 pairs = list(itertools.product(shared, own))
+            if both := set(case) & {*arm.changes, *(field for pair in pairs for of_pair in pair for field in of_pair)}:
+                raise ValueError(f"cases: {sorted(both)[0]} is also tuned, or of arm {name}, which would win over it")
             tries[name] = [{**case, **of_all, **of_arm, **arm.changes} for of_all, of_arm in pairs]
             if arm.adapt is not None:
-                splits = self._system.splits(self._system.canonical(dict(case)))
-                tries[name] = [dict(arm.adapt(fields, splits)) for fields in tries[name]]
+                tries[name] = [self._adapted(fields, arm.adapt) for fields in tries[name]]
         counts = {name: len(fields) for name, fields in tries.items()}
         if len(set(counts.values())) > 1:
             raise ValueError(f"arms: as many tries for each make a fair comparison; they have {counts}")
         if max(counts.values()) > 1 and not len(self.tuning_seeds):
             raise ValueError("tuning_seeds: give some, by which one of the tries is chosen")
         return tries
+
+    def _adapted(self, fields: dict[str, Any], adapt: Adapt) -> dict[str, Any]:
+        """Return the fields that a try has by its arm's ``adapt``."""
+        system = self._system
+        base = system.describe({})
+        own = system.canonical({name: value for name, value in fields.items() if name in base})
+        of_try = {**system.describe(own), **fields}
+        adapted = adapt(dict(of_try), system.splits(own))
+        return {n: value for n, value in adapted.items() if n in fields or n not in of_try or value != of_try[n]}
 
     @functools.cached_property
     def _system(self) -> Training | Adapted:

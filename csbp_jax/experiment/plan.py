@@ -17,6 +17,9 @@ Tuned = Mapping[str, Sequence[Any]] | Sequence[Fields] | Callable[[np.random.Gen
 ``tuned(generator) -> fields``."""
 
 
+Adapt = Callable[[dict[str, Any], Any], Fields]
+
+
 @dataclasses.dataclass(frozen=True)
 class Arm:
     """Changes of an arm, and what it alone tunes.
@@ -24,12 +27,13 @@ class Arm:
     Attributes:
       changes: fields that win over tuned values.
       tuned: what this arm tunes beside what all arms do.
-      adapt: ``adapt(fields, splits) -> fields``, for units: from flips to z0, say. It sees all fields of a try.
+      adapt: ``adapt(fields, splits) -> fields``, for units: from flips to z0, say. It sees all fields of a try, also
+        those of the config, and its data.
     """
 
     changes: Fields = dataclasses.field(default_factory=dict)
     tuned: Tuned | None = None
-    adapt: Callable[[dict[str, Any], Any], Fields] | None = None
+    adapt: Adapt | None = None
 
 
 class Cell(NamedTuple):

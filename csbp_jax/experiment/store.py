@@ -122,7 +122,8 @@ class Store:
         runs = self._runs.setdefault(setting, {})
         for seed, *values in zip(content["seeds"], *columns, strict=True):
             runs[seed] = dict(zip(names, map(_with_nan, values), strict=True))
-        self._how.setdefault(setting, content["how"])
+        # Of known runs nothing says how they were trained.
+        self._how[setting] = content["how"] | self._how.get(setting, {})
         self._read.add(file.name)
 
 

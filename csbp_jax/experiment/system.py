@@ -195,6 +195,12 @@ class Training:
         drawn = dict(splits) | {"train": records[seeds[0]]}
         resolved = [resolve(config, drawn, self.data_parallel) for config in configs]
         varying = self._varying[group]
+        counts = {len(of_seed) for of_seed in records.values()}
+        if len(counts) > 1:
+            raise ConfigError(
+                f"draw: gives {' and '.join(map(str, sorted(counts)))} records for seeds that train at once; give all "
+                "as many, as they have the same steps"
+            )
         members = self._last(
             "members", group, lambda: Members(resolved[0], drawn, member_mesh(self.data_parallel), self.own, varying)
         )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas
 
+from csbp_jax.config import ConfigError
 from csbp_jax.experiment.plan import Cell, Plan
 from csbp_jax.experiment.store import Block, Store, name_of
 from csbp_jax.reporting import terminal
@@ -42,6 +43,10 @@ class Work:
     def __init__(self, plan: Plan, choose: str, folder: pathlib.Path, console: Console, weights: bool = False):
         self.plan, self.folder, self.console, self.weights = plan, folder, console, weights
         self.choose = choose or plan.system.choose
+        if default := plan.system.choose:
+            allowed = [default, default.replace("last_", "chosen_"), default.replace("last_", "ema_")]
+            if self.choose not in allowed:
+                raise ConfigError(f"choose: {choose} is not possible; allowed are {', '.join(allowed)}")
         self.store = Store(folder, lambda line: console.print(line, soft_wrap=True))
         # Of a shard: the work done by this process, in epochs; the runs that have ended; and all of its runs.
         self._done = self._ended = self._runs = 0
@@ -158,7 +163,11 @@ class Work:
             runs = list(self.store.finished(block).values())
             if len(runs) < len(block.seeds):
                 return None
-            values = np.array([run[self.choose or next(iter(run))] for run in runs], float)
+            name = self.choose or next(iter(runs[0]))
+            if not all(isinstance(run.get(name), int | float) for run in runs):
+                numbers = [name for name, value in runs[0].items() if isinstance(value, int | float)]
+                raise ConfigError(f"choose: {name} is no measure of a whole run; those are {', '.join(numbers)}")
+            values = np.array([run[name] for run in runs], float)
             finite = values[np.isfinite(values)]
             ranks.append((len(finite) - len(values), float(finite.mean()) if len(finite) else -np.inf))
         return max(range(len(ranks)), key=ranks.__getitem__)

@@ -122,13 +122,14 @@ def paired(
         mean is ``(1/n + overlap) s^2`` (Nadeau and Bengio, Machine Learning 2003, section 3.3). Not for "mcnemar".
 
     Raises:
-      ValueError: there are no differences, no such test, the margin is not positive, or "mcnemar" gets other numbers.
+      ValueError: there are no differences, or one is not finite; no such test; the margin is not positive; or "mcnemar"
+        gets other numbers.
     """
     values = np.asarray(differences, float)
     if test not in get_args(Test):
         raise ValueError(f"test: {test!r} is none of {', '.join(get_args(Test))}")
-    if len(values) == 0:
-        raise ValueError("a test needs at least one difference")
+    if not len(values) or not np.isfinite(values).all():
+        raise ValueError("a test needs at least one difference, and finite ones")
     if margin is not None and not margin > 0:
         raise ValueError("a margin is positive")
     n, mean = len(values), float(np.mean(values))
@@ -200,7 +201,13 @@ def verdict(result: Paired, p: float | None = None) -> Verdict:
 
 
 def holm(ps: Mapping[Name, float]) -> dict[Name, float]:
-    """Correct ``{name: p}`` of several tests by Holm's step-down method."""
+    """Correct ``{name: p}`` of several tests by Holm's step-down method.
+
+    Raises:
+      ValueError: a p is NaN.
+    """
+    if any(map(math.isnan, ps.values())):
+        raise ValueError("holm: p is NaN; leave out tests that were not made")
     corrected, worst = {}, 0.0
     for rank, name in enumerate(sorted(ps, key=lambda name: ps[name])):
         corrected[name] = worst = max(worst, min(1.0, ps[name] * (len(ps) - rank)))

@@ -13,6 +13,8 @@ import pytest
 import csbp_jax
 from csbp_jax.config import ConfigError
 from csbp_jax.experiment import Arm, Experiment
+from csbp_jax.experiment.fields import key
+from csbp_jax.experiment.store import Block, Store
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.training import run_dir
 
@@ -133,7 +135,13 @@ def test_a_grid_is_tried_in_all_combinations(tmp_path):
     [
         ({"arms": {"a": {}, "b": Arm(tuned={"width": [1, 2]})}}, "they have {'a': 3, 'b': 6}"),
         ({"tuning_seeds": ()}, "tuning_seeds: give some"),
-        ({"tuning_seeds": (), "tuned": {"height": [1, 2]}, "arms": {"a": {}}}, "tuning_seeds: give some"),
+        ({"tuning_seeds": (), "tuned": {"height": [1, 2]}, "arms": {"a": {}}, "draws": 1}, "tuning_seeds: give some"),
+        ({"tuned": {"height": [1, 2]}, "arms": {"a": {}}}, "draws: several need a joint draw"),
+        ({"tuned": {"height": []}, "arms": {"a": {}}, "draws": 1}, "tuned: arm a has no settings to try"),
+        ({"tries": 0}, "tries is 0, but must be a positive whole number"),
+        ({"draws": 0}, "draws is 0, but must be a positive whole number"),
+        ({"arms": {"a": {"place": 3}}}, "cases: place is also tuned, or of arm a, which would win over it"),
+        ({"cases": {"low": {"height": 1.0}}}, "cases: height is also tuned"),
         ({"tuning_seeds": (3, 4)}, "others than tuning_seeds"),
         ({"seeds": ()}, "seeds: give some"),
     ],
@@ -141,6 +149,43 @@ def test_a_grid_is_tried_in_all_combinations(tmp_path):
 def test_unfair_comparisons_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         tuned(**changes).plan()
+
+
+def test_an_arms_own_draw_is_independent_of_the_shared_one():
+    """NumPy takes the seeds [0] and [0, 0] for the same."""
+    own = Arm(tuned=lambda generator: {"width": generator.uniform()})
+    plan = tuned(arms={"a": own, "b": own}, tries=50, draws=1).plan()
+    for cell in plan.cells:
+        fields = [plan.settings[setting] for setting in cell.tries]
+        height, width = ([of[name] for of in fields] for name in ("height", "width"))
+        assert abs(np.corrcoef(height, width)[0, 1]) < 0.5, cell.arm
+
+
+def test_tries_that_are_the_same_setting_are_said(tmp_path):
+    arms, lines = {"a": {}, "plain": {"height": 0.0}}, io.StringIO()
+    grid = {"height": [1.0, 2.0], "width": [0, 1, 2]}
+    experiment = tuned(arms=arms, cases={"": {}}, tuned=grid, draws=1)
+    experiment.run(tmp_path / "e", console=Console(file=lines, width=200))
+    assert "note: different settings among the tries: a 6, plain 3; a fair comparison" in lines.getvalue()
+
+
+@pytest.mark.parametrize("choose", ["scores", "curve"])
+def test_a_measure_that_cannot_choose_is_one_line(tmp_path, choose):
+    class Curved(Hill):
+        def train(self, group, fields, seeds):
+            return super().train(group, fields, seeds) | {"curve": np.ones((len(seeds), 2))}
+
+    with pytest.raises(ConfigError, match=rf"choose: {choose} is no measure of a whole run; those are score, seed_of"):
+        run(tuned(Curved(), choose=choose), tmp_path / "e")
+
+
+def test_runs_that_are_known_do_not_hide_how_the_others_were_trained(tmp_path):
+    (tmp_path / "blocks").mkdir()
+    store, fields = Store(tmp_path, print), {"height": 1.0}
+    store.write(Block(key(fields), (0,)), fields, {"score": [1.0]}, {})
+    store.write(Block(key(fields), (1,)), fields, {"score": [1.0]}, {"data": "A"})
+    with pytest.raises(ConfigError, match="its data have changed"):
+        store.check_how(key(fields), {"data": "B"})
 
 
 def test_equal_settings_of_arms_are_trained_once_and_one_compilation_serves_a_group(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import csbp_jax
 from csbp_jax import RunTable, configs, data
 from csbp_jax.config import ConfigError, Diverged, Optimizer, replaced
-from csbp_jax.experiment import Experiment, Training, members
+from csbp_jax.experiment import Arm, Experiment, Training, members
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
 from csbp_jax.training.loop import train
@@ -157,6 +157,37 @@ def few(splits, seed, count=16, wrong=0.0):
     return rows, np.where(changed, (y[rows] + 1) % 10, y[rows])
 
 
+def test_seeds_that_draw_different_numbers_of_records_do_not_train_at_once(tmp_path):
+    """They would all have the steps of the first."""
+    experiment = Experiment(DENSE, {"": {}}, seeds=(0, 1), draw=lambda splits, seed: few(splits, seed, 16 * (1 + seed)))
+    with pytest.raises(ConfigError, match="draw: gives 160 and 320 records for seeds that train at once"):
+        experiment.run(tmp_path / "e", console=console())
+
+
+def test_a_measure_that_cannot_choose_is_refused_before_anything_trains(tmp_path):
+    for choose in ("last_validation_loss", "last_test_accuracy", "validation_accuracy"):
+        experiment = Experiment(DENSE, {"": {}}, seeds=(0,), choose=choose)
+        with pytest.raises(ConfigError, match="allowed are last_validation_accuracy, chosen_validation_accuracy"):
+            experiment.run(tmp_path / choose, console=console())
+
+
+def test_an_arm_adapts_to_all_fields_and_the_data_of_its_try():
+    seen = []
+
+    def adapt(fields, splits):
+        seen.append((fields["optimizer.lr"], fields["flips"], len(splits["train"])))
+        return {n: value for n, value in fields.items() if n != "flips"} | {"chaos.z0": fields["flips"]}
+
+    def of_time_steps(config, data_dir):
+        x, y = arrays(config, data_dir)["train"]
+        return {"train": (x[: 100 * config.model.time_steps], y[: 100 * config.model.time_steps]), "test": (x, y)}
+
+    arms = {"three": Arm({"model.time_steps": 3, "flips": 2.0}, adapt=adapt)}
+    plan = Experiment(Training(DENSE, Own(data=of_time_steps)), arms, seeds=(0,)).plan()
+    assert seen == [(DENSE.optimizer.lr, 2.0, 270)]  # less a tenth for validation
+    assert [dict(fields) for fields in plan.settings.values()] == [{"model.time_steps": 3, "chaos.z0": 2.0}]
+
+
 @pytest.mark.parametrize("config", [DENSE, CONV], ids=["scanned", "step by step"])
 def test_each_seed_has_the_data_that_it_draws(tmp_path, config):
     config = replaced(config, "batch_size", 32)
@@ -203,12 +234,12 @@ def test_own_parts_that_members_share_cannot_read_what_differs(tmp_path):
         return arrays(config, data_dir) if config.model.neuron.surrogate_param else {}
 
     def control(config, tx, hparams):
-        return tx if config.optimizer.weight_decay else optax.identity()
+        return tx if config.model.neuron.surrogate_param else optax.identity()
 
-    arms = {"a": {"optimizer.weight_decay": 0.1}, "b": {"model.neuron.surrogate_param": 3.0}}
-    for own, field in ((Own(data=data), "surrogate_param"), (Own(data=arrays, control=control), "weight_decay")):
-        with pytest.raises(AttributeError, match=f"{field}: runs that differ in it share this function"):
-            Experiment(Training(DENSE, own), arms, seeds=(3,)).run(tmp_path / field, console=console())
+    arms = {"a": {}, "b": {"model.neuron.surrogate_param": 3.0}}
+    for name, own in {"data": Own(data=data), "control": Own(data=arrays, control=control)}.items():
+        with pytest.raises(AttributeError, match="surrogate_param: runs that differ in it share this function"):
+            Experiment(Training(DENSE, own), arms, seeds=(3,)).run(tmp_path / name, console=console())
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,10 @@ def test_the_error_rate_of_equal_is_5_percent_at_the_margin():
 
 def test_holms_correction():
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.9}) == {"a": 0.04, "b": 0.09, "c": 0.09, "d": 0.9}
+    with pytest.raises(ValueError, match="p is NaN"):
+        holm({"a": np.nan, "b": 0.01})
+    with pytest.raises(ValueError, match="and finite ones"):
+        paired([0.1, 0.2, np.nan], margin=1)
     assert holm({}) == {} and holm({"a": 0.4, "b": 0.9}) == {"a": 0.8, "b": 0.9}
     # A verdict by it needs more than one by p alone.
     test = paired([0.01, 0.011, 0.012, 0.03])
