@@ -1,4 +1,4 @@
-"""Characters of ten alphabets as the pen draws them, in 1 to 135 steps: which of 242?
+"""Characters of ten alphabets as the pen draws them, in 1 to 136 steps: which of 242?
 
 ``make data DATASET=omniglot_strokes``; 14 drawings of each character to train on, 2 to validate, 4 to test, each by
 another writer.

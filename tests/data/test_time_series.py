@@ -89,8 +89,14 @@ def test_strokes_are_movements_split_by_writer(tmp_path):
     strokes, _, splits = prepared("omniglot_strokes", tmp_path)
     assert [len(splits[split]) for split in splits] == [2 * 14, 2 * 2, 2 * 4]
     movements = {}
-    for (name, writer), (one, two) in strokes.items():
-        rows = [[0, 0, 1], [*(one[3] - one[0]), 0], [*(two[0] - one[3]), 1], [*(two[3] - two[0]), 0]]
+    for (name, writer), (one, two, (dot,)) in strokes.items():
+        rows = [
+            [0, 0, 1],
+            [*(one[3] - one[0]), 0],
+            [*(two[0] - one[3]), 1],
+            [*(two[3] - two[0]), 0],
+            [*(dot - two[3]), 1],
+        ]
         movements[name, writer] = np.array(rows) * (1, -1, 1)  # rows of a file count down
     train = np.concatenate([x for (_, writer), x in movements.items() if writer <= 14])
     expected = [by_training(x, train) for (_, writer), x in sorted(movements.items()) if writer >= 17]

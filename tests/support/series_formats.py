@@ -52,18 +52,20 @@ def omniglot_strokes(folder):
     """Two characters of an alphabet in either file, one of them in both, by twenty writers."""
     random = np.random.default_rng(0)
     characters = {"Burmese_(Myanmar)/character01": (1, 2), "Korean/character02": (2,)}
-    strokes = {(name, writer): random.normal(50, 20, (2, 4, 2)) for name in characters for writer in range(1, 21)}
+    strokes = {
+        (name, writer): [random.normal(50, 20, (points, 2)) for points in (4, 4, 1)]
+        for name in characters
+        for writer in range(1, 21)
+    }
     for number in (1, 2):
         files = {f"__MACOSX/strokes_background_small{number}/Korean/._x.txt": b"\0"}
         for (name, writer), of_drawing in strokes.items():
             if number in characters[name]:
                 lines = [
-                    "\n".join(
-                        ["START", *(f"{x:.6f},{-y:.6f},{i * 20}" for i, (x, y) in enumerate(stroke)), "BREAK", ""]
-                    )
+                    "\n".join([*(f"{x:.6f},{-y:.6f},{i * 20}" for i, (x, y) in enumerate(stroke)), "BREAK", ""])
                     for stroke in of_drawing
                 ]
-                text = "".join([*lines, "START\nBREAK\n"])  # a stroke without points, as in the original
+                text = "".join(["START\n", *lines])
                 files[f"strokes_background_small{number}/{name}/0001_{writer:02d}.txt"] = text.encode()
         (folder / f"strokes_background_small{number}.zip").write_bytes(zipped(files))
     return strokes

@@ -146,10 +146,10 @@ def _strokes(paths: list[pathlib.Path]) -> Series:
 
 
 def _movements(text: str) -> Iterator[Array]:
-    """Yield the movements of each stroke, ``[T, 3]``: strokes are lines ``x,y,milliseconds`` from START to BREAK."""
+    """Yield the movements of each stroke, ``[T, 3]``: after a START, strokes are lines ``x,y,milliseconds`` up to BREAK."""
     last: Array | None = None
     for stroke in text.split("BREAK")[:-1]:
-        points = np.array([line.split(",")[:2] for line in stroke.split()[1:]], np.float64)
+        points = np.array([line.split(",")[:2] for line in stroke.split() if line != "START"], np.float64)
         if not len(points):
             continue
         points = points[[*range(0, len(points) - 1, 4), len(points) - 1]]
