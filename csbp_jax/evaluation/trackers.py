@@ -94,10 +94,11 @@ def alongside(
             try:
                 if not failed:
                     writer.send(following.read_rows(run))
-            except ConfigError as error:
+            except Exception as error:  # of the tracker's own kinds
                 failed = True
                 command = f"csbp_jax track {folder} --to {to}"
-                print(f"csbp_jax: {error}; training goes on, and {command} continues here", file=sys.stderr)
+                reason = f"csbp_jax: --track {to}: {one_line(error)}"
+                print(f"{reason}; training goes on, and {command} continues here", file=sys.stderr)
 
         yield report
 

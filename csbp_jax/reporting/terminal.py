@@ -171,11 +171,15 @@ def gradient_share(norms: dict[str, float]) -> str:
 
 
 def print_result(
-    console: Console, run: pathlib.Path, result: dict[str, Any], checkpoints: str | os.PathLike[str], trust: bool
+    console: Console,
+    run: pathlib.Path,
+    result: dict[str, Any],
+    checkpoints: str | os.PathLike[str],
+    options: str | None,
 ) -> None:
     """Print the measures per kind of weights, the training time, and the paths of the run's files.
 
-    ``trust``: the commands on the run need --trust, as it has code of its own.
+    ``options``: of commands on the run, such as --trust; None if it has parts that commands do not have.
     """
     kinds = (("last epoch", "last"), ("validation-chosen", "chosen"), ("moving average", "ema"))
     columns = [f"{split}_{name}" for name in measures.names(result["last"]) for split in ("validation", "test")]
@@ -198,7 +202,7 @@ def print_result(
         ("metrics", run / "metrics.jsonl"),
         ("config", run / "config.json"),
         ("checkpoints", checkpoints),
-        ("next", f"{_program()} evaluate {shlex.quote(str(run))}{' --trust' * trust}"),
+        *([] if options is None else [("next", f"{_program()} evaluate {shlex.quote(str(run))}{options}")]),
     ):
         console.print(f"{label:12} {path}", soft_wrap=True)
 

@@ -78,7 +78,8 @@ def train(
         if result is None:
             result = _trained(make_job(folder=folder, **of_folder, stop=stop, console=console, report=report))
         report()
-        terminal.print_result(console, folder, result, of_folder["store"], trust=bool(own.code))
+        options = (" --trust" if own.code else None) if own.plugins else ""
+        terminal.print_result(console, folder, result, of_folder["store"], options)
         return result
 
 

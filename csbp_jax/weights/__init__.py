@@ -121,13 +121,15 @@ def apply(plan: Plan, config: configuration.Model, show: Callable[[str], None] |
 
     def leaf(tree_path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> jax.Array:
         name = name_of(tree_path)
+        module, _, last = name.rpartition("/")
         array = tensors[keys[name]]
         # Not np.issubdtype, to which bfloat16 is no floating type.
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise ConfigError(f"{path}: {keys[name]} has dtype {array.dtype}, but weights are floating-point")
+        if not jnp.isfinite(array).all() or (last == "var" and (array < 0).any()):
+            raise ConfigError(f"{path}: {keys[name]} is not finite, or has variances below 0; give another file")
         # float64 stays where JAX has it enabled.
         dtype = jnp.result_type(float) if array.dtype == np.float64 else shape.dtype
-        module, _, last = name.rpartition("/")
         values = _flax_layout(array, channels.get(module)) if last in CONNECTIONS else array
         return jnp.asarray(values.reshape(shape.shape), dtype)
 

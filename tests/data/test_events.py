@@ -363,6 +363,19 @@ def test_preparation_is_repeated_only_for_what_changed(small):
     assert prepare("nmnist", small / "originals", small) == {"train": 1, "test": 15} and not file.exists()
 
 
+def test_an_incomplete_copy_of_the_recordings_does_not_train(small):
+    """It would have fewer, divided otherwise, and the same fingerprint."""
+    file = small / "NMNIST" / "Train" / "0" / "00001.bin"
+    content = file.read_bytes()
+    file.unlink()
+    with pytest.raises(
+        ConfigError, match=r"holds {'train': 14, 'test': 15} of the recordings .*; run csbp_jax data nmn"
+    ):
+        sources.load(config("nmnist"), small)
+    file.write_bytes(content)
+    assert sum(map(len, sources.load(config("nmnist"), small).values())) == 30
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[1]", "3", '{"verified": true}', '{"archives": 1, "verified": true}'])
 def test_a_damaged_marker_does_not_look_prepared(small, content):
     (small / "NMNIST" / "prepared.json").write_text(content)

@@ -95,6 +95,16 @@ def test_counts_and_a_second_preparation(folder, content, name, tmp_path):
     assert not list(folder.glob("*.part"))
 
 
+def test_other_raw_files_of_what_is_prepared_are_not_read_and_this_is_said(folder, tmp_path, capfd):
+    copy(folder, "mnist", tmp_path)
+    prepare("mnist", tmp_path / "corrected", tmp_path)
+    said = f"3.0.1: is prepared, so {tmp_path / 'corrected'} was not read; move it away to prepare it again"
+    assert said in capfd.readouterr().err
+    # Moved away within its folder it is no longer the data set.
+    (tmp_path / "mnist" / "3.0.1").rename(tmp_path / "mnist" / "3.0.1.old")
+    assert records.find(tmp_path, "mnist") is None
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist"])
 def test_the_unmodified_library_reads_the_content_of_the_raw_files(folder, content, name):
     x, y, *coarse = content[name]
@@ -198,7 +208,7 @@ BAD = {"n01440764_10.JPEG": GOOD[:500], "n01440764_11.JPEG": b"", "n01443537_2.J
 
 
 @pytest.mark.parametrize("train, validation, options, message", [
-    (BAD, None, {}, r"_train.tar: n01440764.tar: n01440764_10.JPEG: cannot be decoded .*\(bad=skip\)$"),
+    (BAD, None, {}, r"_train.tar: n01440764.tar: n01440764_10.JPEG: cannot be decoded .*\(--data.bad skip\)$"),
     (BAD, None, {"bad": "skip"}, "the raw files contain no record of the train split"),
     ({"n99999999_1.JPEG": GOOD}, None, {}, "n99999999.tar is not the archive of any of the 1000 classes"),
     (None, {"ILSVRC2012_val_00050001.JPEG": GOOD}, {}, "ILSVRC2012_val_00050001.JPEG is not among its 50000 images"),

@@ -119,6 +119,17 @@ def test_damaged_files_are_named(tmp_path, name, file, content, words):
         sources.prepare(name, tmp_path, tmp_path, verify=False, show=quiet)
 
 
+def test_a_damaged_preparation_says_how_to_repeat_it(tmp_path):
+    _, config, _ = prepared("seattle_weather", tmp_path)
+    file = tmp_path / "seattle_weather" / "series.npz"
+    file.write_bytes(file.read_bytes()[:3000])
+    with pytest.raises(ConfigError, match=r"series.npz: is damaged; delete it, and run csbp_jax data seattle_weather"):
+        data.load(config, tmp_path)
+    file.unlink()
+    sources.prepare("seattle_weather", tmp_path / "raw", tmp_path, verify=False, show=quiet)
+    assert data.load(config, tmp_path)["train"]
+
+
 def test_what_was_not_verified_is_prepared_from_verified_files(tmp_path):
     _, config, _ = prepared("seattle_weather", tmp_path)
     before = data.fingerprint(config, tmp_path)

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import pytest
 
-from csbp_jax import configs, data
+from csbp_jax import chaos, configs, data
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, replaced, to_json
 from csbp_jax.evaluation import follow
 from csbp_jax.reporting import plots_training
@@ -33,6 +33,7 @@ from csbp_jax.training.build import resolve
 from csbp_jax.training.checkpoint import layout, manifest
 from csbp_jax.training.compiled import compile_run
 from csbp_jax.training.metrics_log import read_rows
+from csbp_jax.training.plugins import Own
 from csbp_jax.training.run_dir import open_run
 from tests.support.inverted import Inverted
 from tests.support.small_run import SMALL, run
@@ -66,6 +67,12 @@ def test_a_run_leaves_its_config_metrics_checkpoints_and_figures(finished):
     assert run_json.read_result(folder) == result
     for word in ("epoch 2/2", "ex/s", "next ", "last epoch", "validation-chosen", str(folder)):
         assert word in text
+
+
+def test_no_command_is_proposed_for_a_run_whose_parts_no_command_has(tmp_path):
+    for own, proposed in (Own(), True), (Own(term=lambda config: chaos.term), False):
+        _, text = run(replaced(SMALL, "epochs", 1), tmp_path, name=f"{proposed}", own=own)
+        assert ("next  " in text) == proposed
 
 
 def test_what_runs_alongside_is_called_after_each_epoch_and_at_the_end(tmp_path):

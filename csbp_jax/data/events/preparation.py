@@ -66,7 +66,7 @@ def prepare(
         complete = (
             marker is not None
             and (marker["verified"] or not verify)
-            and marker["records"] == _count_recordings(name, folder)
+            and marker["records"] == count_recordings(name, folder)
         )
         if marker is None or not complete or raw_dir is not None:
             archives = find(name, raw_dir, home, show, verify)
@@ -98,7 +98,7 @@ def _read_marker(home: pathlib.Path) -> Marker | None:
     return cast(Marker, content) if is_intact else None
 
 
-def _count_recordings(name: str, folder: pathlib.Path) -> dict[str, int] | None:
+def count_recordings(name: str, folder: pathlib.Path) -> dict[str, int] | None:
     """Count the recordings per split; None if they cannot be listed."""
     try:
         return {split: len(members) for split, members in index(name, folder, {}).items()}

@@ -41,7 +41,8 @@ def load(config: Config, folder: pathlib.Path) -> Mapping[str, DataSource]:
     data, name = config.data, config.data.name
     if DATA_SETS[name].is_sound and data.size:
         raise ConfigError(f"data.size: {data.size} is not possible; {name} has no height and width, leave it out")
-    parameters = _parameters(config, preparation.prepared(name, folder))
+    marker = preparation.prepared(name, folder)
+    parameters = _parameters(config, marker)
     unordered: set[str] = set()
     rule = f"window{data.window}us" if parameters["window"] else data.bins
     readable = f"{name}-T{parameters['T']}-{rule}-{'x'.join(map(str, parameters['shape'][:2]))}"
@@ -49,7 +50,7 @@ def load(config: Config, folder: pathlib.Path) -> Mapping[str, DataSource]:
     content = frame_cache.load_or_build(
         target,
         parameters,
-        functools.partial(index, name, folder),
+        functools.partial(_recordings, name, folder, marker["records"]),
         functools.partial(_frames, parameters, data, unordered),
         skip=data.bad == "skip",
         show=_show,
@@ -60,6 +61,16 @@ def load(config: Config, folder: pathlib.Path) -> Mapping[str, DataSource]:
         print(f"{name}: {left_out} recordings left out; {target / 'frames.json'} lists them", file=sys.stderr)
     splits = _split_sources(target, content, data)
     return with_own_lengths(splits, config) if data.bins == "own" else splits
+
+
+def _recordings(name: str, folder: pathlib.Path, records: Mapping[str, int], *skipped: dict[str, str] | None) -> Any:
+    # An incomplete copy to another machine would train on fewer, and divide them otherwise.
+    if (found := preparation.count_recordings(name, folder)) != records:
+        raise ConfigError(
+            f"{folder}: holds {found or 'none'} of the recordings {dict(records)} of {name} that were prepared; run "
+            f"csbp_jax data {name} again"
+        )
+    return index(name, folder, *skipped)
 
 
 def fingerprint(config: Config, folder: pathlib.Path) -> str:

@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -63,6 +64,8 @@ def prepare(
       ConfigError: raw files are missing, damaged or differ from the published ones; names file and record. Or what
         exists was prepared without ``verify``, which is asked for now.
     """
+    if raw_dir is not None and (directory := records.find(data_dir, name)):
+        print(f"{directory}: is prepared, so {raw_dir} was not read; move it away to prepare it again", file=sys.stderr)
     _once(name, None, data_dir, verify, lambda: _prepare(name, raw_dir, data_dir, verify, bad, show))
 
 

@@ -125,7 +125,7 @@ def imagenet(builder: Any, paths: Paths, show: Show, *, bad: str, skipped: list[
             return _as_jpeg(data, record)
         except ConfigError as error:
             if bad == "fail":
-                raise ConfigError(f"{error}, or skip such images (bad=skip)") from None
+                raise ConfigError(f"{error}, or skip such images (--data.bad skip)") from None
             skipped.append({"record": record, "reason": str(error)})
             return None
 

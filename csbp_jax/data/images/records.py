@@ -72,7 +72,8 @@ def find(data_dir: pathlib.Path, name: str, side: int | None = None) -> pathlib.
     versions = []
     for file in data_dir.glob(f"{folder(name, side)}/*/dataset_info.json"):
         content = metadata(file.parent)
-        if content["fileFormat"] == "array_record":
+        # A folder of another name is one that was moved away.
+        if content["fileFormat"] == "array_record" and content["version"] == file.parent.name:
             versions.append((tuple(map(int, content["version"].split("."))), file.parent))
     return max(versions)[1] if versions else None
 

@@ -146,7 +146,7 @@ def _strokes(paths: list[pathlib.Path]) -> Series:
 
 
 def _movements(text: str) -> Iterator[Array]:
-    """Yield the movements of each stroke, ``[T, 3]``: after a START, strokes are lines ``x,y,milliseconds`` up to BREAK."""
+    """Yield the movements of each stroke, ``[T, 3]``: START, then of each stroke lines ``x,y,ms`` and BREAK."""
     last: Array | None = None
     for stroke in text.split("BREAK")[:-1]:
         points = np.array([line.split(",")[:2] for line in stroke.split() if line != "START"], np.float64)

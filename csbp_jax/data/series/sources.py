@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 
-from csbp_jax.config import Config, Rule, check_rules, flatten
+from csbp_jax.config import Config, ConfigError, Rule, check_rules, flatten
 from csbp_jax.data.array_files import open_arrays
 from csbp_jax.data.buckets import check_lengths
 from csbp_jax.data.download.fetch import Show, fetch, not_prepared
@@ -81,8 +81,11 @@ def _read(name: str, folder: pathlib.Path) -> dict[str, Array]:
     path = folder / name / "series.npz"
     if not path.exists():
         raise not_prepared(name, folder)
-    with open_arrays(path) as arrays:
-        return {key: arrays.read(key) for key in ("x", "lengths", "y", "split", "names", "verified")}
+    try:
+        with open_arrays(path) as arrays:
+            return {key: arrays.read(key) for key in ("x", "lengths", "y", "split", "names", "verified")}
+    except ConfigError:
+        raise ConfigError(f"{path}: is damaged; delete it, and run csbp_jax data {name} again") from None
 
 
 def fingerprint(config: Config, folder: pathlib.Path) -> str:
