@@ -128,11 +128,6 @@ class Experiment:
             (folder / run_json.BLOCKS).mkdir(exist_ok=True)
         with run_dir.locked(of_shard):
             work = Work(plan, self.choose, folder, console, weights)
-            of_arms = {cell.arm: len(set(cell.tries)) for cell in plan.cells}
-            if len(set(of_arms.values())) > 1:
-                counts = ", ".join(f"{arm} {count}" for arm, count in of_arms.items())
-                text = f"note: different settings among the tries: {counts}; a fair comparison gives each arm as many"
-                console.print(text, soft_wrap=True)
             if known is not None:
                 work.add(known)
             return work.run(shard)

@@ -67,6 +67,17 @@ class Plan:
     cells: Sequence[Cell]
     chunk: int | None = None
 
+    def note(self) -> str:
+        """Return a line that counts the different settings of arms' tries, as of a strength that an arm has off.
+
+        Empty if they have as many.
+        """
+        counts = {cell.arm: len(set(cell.tries)) for cell in self.cells}
+        if len(set(counts.values())) < 2:
+            return ""
+        text = ", ".join(f"{arm} {count}" for arm, count in counts.items())
+        return f"note: different settings among the tries: {text}; a fair comparison gives each arm as many"
+
     def units(self) -> list[Cell | tuple[Block, ...]]:
         """Return what shards are dealt: a chunk of runs that train at once, or a cell with its choice and its tests.
 

@@ -76,6 +76,8 @@ class Work:
         """
         for setting, group in self.plan.groups.items():
             self.store.check_how(setting, self.plan.system.how(group))
+        if note := self.plan.note():
+            self.console.print(note, soft_wrap=True)
         units = self.plan.units()[shard[0] :: shard[1]]
         blocks = dict.fromkeys(block for unit in units for block in self._blocks(unit))
         missing = list(map(self.store.missing, blocks))

@@ -177,15 +177,14 @@ def contrast(
             by_unit = by_pair if over == "seed" else by_pair.groupby(level=over).mean()
             left_out = int(arms_of_case.isin((arm, other)).sum()) - 2 * len(by_pair)
             seed_share = _seed_share(by_pair) if over == "draw" else math.nan
-            of_pairs[arm, other] = {"case": case, "arm": arm, "other": other, "left_out": left_out} | {
-                "seed_share": seed_share
-            }
+            of_pairs[arm, other] = (case, arm, other, left_out, seed_share)
             differences.append(by_unit)
             if len(by_unit):
                 options: dict[str, Any] = {"margin": margin, "confidence": confidence, "overlap": overlap}
                 tests[arm, other] = statistics.paired(by_unit, test, **options)
         corrected = statistics.holm({pair: result.p for pair, result in tests.items()})
-        for pair, names in of_pairs.items():
+        for pair, of_pair in of_pairs.items():
+            names = dict(zip(("case", "arm", "other", "left_out", "seed_share"), of_pair, strict=True))
             all_diverged = not of_case[list(pair)].notna().any().all()
             numbers: dict[str, Any] = {"pairs": 0, "verdict": "diverged" if all_diverged else "no pairs"}
             if pair in tests:

@@ -252,8 +252,8 @@ class RunTable(Shown):
         if measure not in curves:
             return None
         runs, shown = self.frame, measures.of(measure)
-        kept = runs[~runs["diverged"].astype(bool)] if "diverged" in runs else runs
-        tests = curves[curves["role"] == "test"].merge(kept[list(COLUMNS)])
+        finite = runs[~runs["diverged"].astype(bool)] if "diverged" in runs else runs
+        tests = curves[curves["role"] == "test"].merge(finite[list(COLUMNS)])
         if not len(tests):
             return None
         figure = plots_runs.draw_curves(tests, measure, measures.words(measure) + shown.unit, shown.scale)

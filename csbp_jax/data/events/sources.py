@@ -65,9 +65,9 @@ def load(config: Config, folder: pathlib.Path) -> Mapping[str, DataSource]:
 
 def _recordings(name: str, folder: pathlib.Path, records: Mapping[str, int], *skipped: dict[str, str] | None) -> Any:
     # An incomplete copy to another machine would train on fewer, and divide them otherwise.
-    if (found := preparation.count_recordings(name, folder)) != records:
+    if (counts := preparation.count_recordings(name, folder)) != records:
         raise ConfigError(
-            f"{folder}: holds {found or 'none'} of the recordings {dict(records)} of {name} that were prepared; run "
+            f"{folder}: holds {counts or 'none'} of the recordings {dict(records)} of {name} that were prepared; run "
             f"csbp_jax data {name} again"
         )
     return index(name, folder, *skipped)
