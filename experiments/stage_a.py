@@ -247,6 +247,14 @@ def strength(setting: Setting, seed: int, splits: Splits, side: int = 16, channe
     return float(f"{setting.ratio * ratio:.4g}")
 
 
+def run_of(
+    arm: str, setting: Setting, z0: float, epochs: int, seed: int, side: int = 16, channels: float = 0.25
+) -> Run:
+    """Return the run of an arm; without the term all arms have the same, which is trained once."""
+    term, z0, end = (ARMS[arm], z0, setting.end) if z0 and arm != "plain" else ("chaos", 0.0, 1.0)
+    return Run(term, z0, *setting[:3], end, epochs, seed, side, channels)
+
+
 def jobs_of_draw(draw: int, splits: Splits, rows: dict[Run, Any], strengths: dict[int, float]) -> Iterator[Job]:
     """The jobs of a draw in order; later ones depend on ``rows``, which the caller fills.
 
@@ -259,10 +267,7 @@ def jobs_of_draw(draw: int, splits: Splits, rows: dict[Run, Any], strengths: dic
     ]
 
     def run(arm: str, number: int, epochs: int, seed: int) -> Run:
-        setting = drawn[number]
-        if arm == "plain" or not z0[number]:  # without the term all arms are the same run, which is trained once
-            return Run("chaos", 0.0, setting.lr, setting.weight_decay, setting.width, 1.0, epochs, seed)
-        return Run(ARMS[arm], z0[number], *setting[:3], setting.end, epochs, seed)
+        return run_of(arm, drawn[number], z0[number], epochs, seed)
 
     def validation(arm: str, number: int, epochs: int) -> float:
         accuracy: float = rows[run(arm, number, epochs, seed)]["measures"]["validation"][-1]
@@ -298,14 +303,15 @@ def best_settings(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[int, Settin
 
 
 def larger_jobs(rows: Sequence[dict[str, Any]], splits: Splits, channels: float, seeds: range) -> Iterator[Job]:
-    """The jobs of stage B: each arm's best setting of stage A, with the strength (a ratio) measured anew."""
-    runs = {}
-    for arm, (seed, setting) in best_settings(rows).items():
-        z0 = strength(setting, seed, splits, 32, channels) if setting.ratio and arm != "plain" else 0.0
-        runs[arm] = Run(ARMS[arm], z0, *setting[:3], setting.end if z0 else 1.0, LARGER, 0, 32, channels)
+    """The jobs of stage B: each arm's best setting of stage A, with the z0 that has its ratio on larger pictures."""
+    best = best_settings(rows)
+    z0 = {
+        arm: strength(setting, seed, splits, 32, channels) if setting.ratio and arm != "plain" else 0.0
+        for arm, (seed, setting) in best.items()
+    }
     for seed in seeds:
-        for arm, run in runs.items():
-            yield Job("larger", None, arm, None, run._replace(term=run.term if run.z0 else "chaos", seed=seed))
+        for arm, (_, setting) in best.items():
+            yield Job("larger", None, arm, None, run_of(arm, setting, z0[arm], LARGER, seed, 32, channels))
 
 
 def main() -> None:

@@ -201,9 +201,10 @@ class Training:
                 f"draw: gives {' and '.join(map(str, sorted(counts)))} records for seeds that train at once; give all "
                 "as many, as they have the same steps"
             )
-        members = self._last(
-            "members", group, lambda: Members(resolved[0], drawn, member_mesh(self.data_parallel), self.own, varying)
-        )
+        mesh = member_mesh(self.data_parallel)
+        # Seeds that train apart may draw other numbers of records, and then have other steps.
+        key = (group, *counts)
+        members = self._last("members", key, lambda: Members(resolved[0], drawn, mesh, self.own, varying))
 
         def save(weights: Any, epochs: NDArray[Any]) -> None:
             for number, folder in enumerate(folders):

@@ -177,19 +177,19 @@ def contrast(
             by_unit = by_pair if over == "seed" else by_pair.groupby(level=over).mean()
             left_out = int(arms_of_case.isin((arm, other)).sum()) - 2 * len(by_pair)
             seed_share = _seed_share(by_pair) if over == "draw" else math.nan
-            of_pairs[arm, other] = (case, arm, other, left_out, seed_share)
+            names = {"case": case, "arm": arm, "other": other}
+            of_pairs[arm, other] = names | {"left_out": left_out, "seed_share": seed_share}
             differences.append(by_unit)
             if len(by_unit):
                 options: dict[str, Any] = {"margin": margin, "confidence": confidence, "overlap": overlap}
                 tests[arm, other] = statistics.paired(by_unit, test, **options)
         corrected = statistics.holm({pair: result.p for pair, result in tests.items()})
         for pair, of_pair in of_pairs.items():
-            names = dict(zip(("case", "arm", "other", "left_out", "seed_share"), of_pair, strict=True))
             all_diverged = not of_case[list(pair)].notna().any().all()
             numbers: dict[str, Any] = {"pairs": 0, "verdict": "diverged" if all_diverged else "no pairs"}
             if pair in tests:
                 numbers = _numbers(tests[pair], corrected[pair], scale, margin, len(tests), overlap)
-            rows.append(names | numbers)
+            rows.append(of_pair | numbers)
     frame = pd.DataFrame(rows, columns=list(_COLUMNS))
     return Contrast(frame, measure, over, test, margin, confidence, tuple(differences))
 

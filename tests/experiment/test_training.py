@@ -162,6 +162,13 @@ def test_seeds_that_draw_different_numbers_of_records_do_not_train_at_once(tmp_p
     experiment = Experiment(DENSE, {"": {}}, seeds=(0, 1), draw=lambda splits, seed: few(splits, seed, 16 * (1 + seed)))
     with pytest.raises(ConfigError, match="draw: gives 160 and 320 records for seeds that train at once"):
         experiment.run(tmp_path / "e", console=console())
+    losses = []
+    for seeds in ((0, 1), (1,)):  # one after the other, each with its own steps
+        system = Training(DENSE, draw=experiment.draw)
+        system.prepare([{}], seeds[0])
+        trained = [system.train(system.group({}), [{}] * 8, [seed] * 8) for seed in seeds]
+        losses.append(trained[-1]["last_test_loss"][0])
+    assert losses[0] == losses[1]
 
 
 def test_a_measure_that_cannot_choose_is_refused_before_anything_trains(tmp_path):

@@ -368,7 +368,7 @@ def test_fields_that_are_read_are_those_that_were_written(tmp_path):
     assert [read.best(f"arm{n}") for n in range(3)] == settings
     assert set(read.where(**{"optimizer.clip": None}).frame["arm"]) == {"arm0", "arm2"}
     assert plain_controls({"a": settings[0], "b": settings[0] | {"chaos.z0": (0.0, 0.0)}}) == {"a": "b", "b": None}
-    assert "optimizer.clip None" in read.to_markdown() or "| None |" in read.to_markdown()
+    assert "| None |" in read.to_markdown()
 
 
 @pytest.mark.parametrize("name", ["runs.csv", "epochs.csv"])

@@ -63,14 +63,16 @@ def load(config: Config, folder: pathlib.Path) -> Mapping[str, DataSource]:
     return with_own_lengths(splits, config) if data.bins == "own" else splits
 
 
-def _recordings(name: str, folder: pathlib.Path, records: Mapping[str, int], *skipped: dict[str, str] | None) -> Any:
+def _recordings(
+    name: str, folder: pathlib.Path, records: Mapping[str, int], skipped: dict[str, str] | None = None
+) -> Any:
     # An incomplete copy to another machine would train on fewer, and divide them otherwise.
     if (counts := preparation.count_recordings(name, folder)) != records:
         raise ConfigError(
             f"{folder}: holds {counts or 'none'} of the recordings {dict(records)} of {name} that were prepared; run "
             f"csbp_jax data {name} again"
         )
-    return index(name, folder, *skipped)
+    return index(name, folder, skipped)
 
 
 def fingerprint(config: Config, folder: pathlib.Path) -> str:
