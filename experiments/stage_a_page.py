@@ -47,8 +47,9 @@ def tested(rows: Sequence[dict[str, Any]], role: str) -> RunTable:
         names = {"case": "", "arm": row["arm"], "draw": row["draw"] or 0, "try": 0, "role": "test"}
         accuracies = {"test_accuracy": test[-1], "chosen_test_accuracy": test[chosen], "best_test_accuracy": max(test)}
         shares = {name: value / 100 for name, value in accuracies.items()}
-        records.append(names | {"seed": row["run"]["seed"]} | shares | {"train_loss": measures["train_loss"][-1]})
-    columns = [*("case", "arm", "draw", "try", "role", "seed"), *MEASURES.values(), "train_loss"]
+        training = {"train_loss": measures["train_loss"][-1], "train_accuracy": measures["train_accuracy"][-1] / 100}
+        records.append(names | {"seed": row["run"]["seed"]} | shares | training)
+    columns = [*("case", "arm", "draw", "try", "role", "seed"), *MEASURES.values(), "train_loss", "train_accuracy"]
     frame = pd.DataFrame(records, columns=columns)
     if role == "test":
         counts = frame.groupby("draw")["arm"].value_counts().unstack().reindex(columns=list(stage_a.ARMS))
@@ -164,6 +165,17 @@ def over_seeds(rows: Sequence[dict[str, Any]], role: str, label: str) -> list[li
     return [[f"{label}, {len(of_arm['CSBP'])} seeds", *cells]] if any(cells) else []
 
 
+def levels(test: RunTable) -> str:
+    """Say how good the networks are, and how far from having learned their training pictures."""
+    means = 100 * test.frame.groupby("arm")[["test_accuracy", "train_accuracy"]].mean()
+    accuracies = ", ".join(f"{arm} {means.loc[arm, 'test_accuracy']:.1f} %" for arm in stage_a.ARMS)
+    return (
+        f"Test accuracy: {accuracies}. In training plain has {means.loc['plain', 'train_accuracy']:.1f} % (with"
+        " dropout, on augmented pictures): this network hardly overfits, so that better generalisation has little to"
+        " mend."
+    )
+
+
 def page(rows: Sequence[dict[str, Any]], terms: Sequence[dict[str, Any]]) -> str:
     """Return the page: the answer with what it does not cover, the picture, the table, and how it was made.
 
@@ -175,7 +187,7 @@ def page(rows: Sequence[dict[str, Any]], terms: Sequence[dict[str, Any]]) -> str
     if draws > 1:
         primary = test.contrast("CSBP", "plain", margin=MARGIN)
         verdict = "so far " * (draws < stage_a.DRAWS) + str(primary.frame.iloc[0]["verdict"])
-        answer = f"**{verdict.capitalize()}**: {next(primary.lines())}."
+        answer = f"**{verdict.capitalize()}**: {next(primary.lines())}. {levels(test)}"
         for label, measure in [*MEASURES.items(), ("training loss, last epoch", "train_loss")]:
             of_others = test.contrast("CSBP", list(OTHERS), measure=measure)
             cells.append([label, *(interval(*of_others[other][ENDS]) for other in OTHERS)])

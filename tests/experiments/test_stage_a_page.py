@@ -29,7 +29,8 @@ def simulated(draws, seeds=stage_a.SEEDS, spread=0.3):
 
 def row(role, draw, arm, setting, z0, epochs, seed, accuracy):
     run = stage_a.Run("chaos", z0, 0.1, 1e-4, 1.0, 0.02, epochs, seed)._asdict()
-    curve = {"train_loss": [2.0, 1.0], "validation": [70.0, accuracy], "test": [accuracy + 5, accuracy]}
+    curve = {"train_loss": [2.0, 1.0], "train_accuracy": [9.0, 61.2]}
+    curve |= {"validation": [70.0, accuracy], "test": [accuracy + 5, accuracy]}
     return {"role": role, "draw": draw, "arm": arm, "setting": setting, "run": run} | {
         "measures": curve, "cpu_seconds": 3600, "commit": "0" * 40
     }  # fmt: skip
@@ -51,6 +52,8 @@ def test_the_page_answers_first_and_has_all_measures_of_the_plan():
     for label in stage_a_page.MEASURES:
         assert f"| {label} | +" in text
     assert "| training loss, last epoch | +0 [" in text  # equal in all runs
+    levels = stage_a_page.levels(stage_a_page.tested(simulated(1, spread=0)[0], "test"))
+    assert "plain 60.0 %, CSBP 61.0 %, drift 60.9 %. In training plain has 61.2 %" in levels
 
 
 def test_before_the_end_it_says_how_far_the_study_is():
