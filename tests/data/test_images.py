@@ -171,6 +171,7 @@ ROW = bytes(3073)
     ({"test_batch__bin": ROW * 2 + b"\x0a" + ROW[1:]}, r"test_batch.bin: record 2 has label 10; labels are 0 to 9"),
     ({"data_batch_5__bin": None}, r"does not contain cifar-10-batches-bin/data_batch_5.bin; fetch it again"),
     ({"batches__meta__txt": b"a\nb\n"}, r"batches.meta.txt has 2 names for 10 classes"),
+    ({"batches__meta__txt": b"\xff\n"}, r"batches.meta.txt has 1 names for 10 classes"),
 ])  # fmt: skip
 def test_wrong_cifar(tmp_path, replaced, message):
     formats.cifar10(tmp_path, 5, **replaced)

@@ -47,7 +47,7 @@ def cifar(builder: Any, paths: Paths, show: Show) -> Splits:
     if missing := [name for name in wanted if name not in files]:
         raise ConfigError(f"{path}: does not contain {layout.prefix}{missing[0]}; fetch it again")
     for key, name in zip(keys, layout.label_files, strict=True):
-        names = files[name].decode().split()
+        names = files[name].decode(errors="replace").split()
         if len(names) != features[key].num_classes:
             raise ConfigError(f"{path}: {name} has {len(names)} names for {features[key].num_classes} classes")
         features[key].names = names

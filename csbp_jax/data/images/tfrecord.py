@@ -53,7 +53,8 @@ def convert(source: pathlib.Path, target: pathlib.Path, show: Show) -> None:
         counts.setdefault(shard.name.split(".tfrecord-")[0], []).append(count)
     for split in info["splits"]:
         actual = counts.get(f"{info['name']}-{split['name']}", [])
-        if actual != (expected := [int(n) for n in split["shardLengths"]]):
+        # Protobuf leaves a list out that is empty.
+        if actual != (expected := [int(n) for n in split.get("shardLengths", [])]):
             raise ConfigError(
                 f"{source}: {split['name']} has shards of {actual} records, but dataset_info.json says {expected}; "
                 "copy it again"
