@@ -485,11 +485,8 @@ def test_images_are_resized_to_the_configured_size(folder):
 
 
 def copy(folder, name, target):
-    directory = target / records.prepared(folder, name).relative_to(folder)
-    directory.mkdir(parents=True)
-    for file in records.prepared(folder, name).iterdir():
-        shutil.copy2(file, directory)
-    return directory
+    original = records.prepared(folder, name)
+    return shutil.copytree(original, target / original.relative_to(folder))
 
 
 def test_a_damaged_cache(folder, tmp_path):

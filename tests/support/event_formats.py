@@ -1,6 +1,5 @@
 """Small event data sets in their original byte formats, including archives."""
 
-import functools
 import io
 import pathlib
 import wave
@@ -98,8 +97,8 @@ def trees(name, folder):
         "dvs_gesture": _dvs_gesture,
         "cifar10_dvs": _cifar10_dvs,
         "cifar10_dvs_aedat": _cifar10_dvs_aedat,
-        "shd": functools.partial(_spikes, "shd", {"train": "train", "test": "test"}, ("zero",) * 20),
-        "ssc": functools.partial(_spikes, "ssc", {"train": "train", "validation": "valid", "test": "test"}, WORDS),
+        "shd": lambda _: _spikes(folder, "shd", {"train": "train", "test": "test"}, ("zero",) * 20),
+        "ssc": lambda _: _spikes(folder, "ssc", {"train": "train", "validation": "valid", "test": "test"}, WORDS),
         "fsdd": _fsdd,
     }[name](folder)
 
@@ -180,7 +179,7 @@ def _cifar10_dvs_aedat(folder):
     return {"all": files}
 
 
-def _spikes(prefix, files, names, folder):
+def _spikes(folder, prefix, files, names):
     splits = {}
     for seed, (split, file) in enumerate(files.items()):
         labels = [i % len(names) for i in range(40)]
