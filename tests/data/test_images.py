@@ -559,9 +559,13 @@ def test_records_with_a_wrong_label(folder, tmp_path):
 LABEL_7, LABEL_11 = (b"\n\x05label\x12\x05\x1a\x03\n\x01" + bytes([label]) for label in (7, 11))
 
 
-def test_records_of_a_wrong_shape(directory, tmp_path):
-    (directory / "features.json").write_text((directory / "features.json").read_text().replace('"28"', '"27"'))
-    with pytest.raises(ConfigError, match=r"train record 0: has shape \(28, 28, 1\), the data set \(27, 27, 1\)"):
+@pytest.mark.parametrize("old, new, message", [
+    ('"28"', '"27"', r"train record 0: has shape \(28, 28, 1\), the data set \(27, 27, 1\)"),
+    ('"label"', '"digit"', r"features.json: cannot be used \('label'\); prepare or copy the data set again"),
+])  # fmt: skip
+def test_features_of_other_records(directory, tmp_path, old, new, message):
+    (directory / "features.json").write_text((directory / "features.json").read_text().replace(old, new))
+    with pytest.raises(ConfigError, match=message):
         load("mnist", tmp_path)
 
 

@@ -258,7 +258,8 @@ def _read_cache(path: pathlib.Path) -> dict[str, NDArray[Any]]:
 
 def _decode_all(directory: pathlib.Path, split: str, show: Show) -> dict[str, NDArray[Any]]:
     source, features = encoded(directory, split), info(directory).features
-    shape, classes = features["image"].shape, features["label"].num_classes
+    with files.readable(directory / "features.json", "prepare or copy the data set again", Exception, "cannot be used"):
+        shape, classes = features["image"].shape, features["label"].num_classes
     y = np.empty(len(source), np.int32)
     x = None if None in shape else np.empty((len(source), *shape), np.uint8)
     for i in range(len(source)):
