@@ -268,6 +268,17 @@ def test_a_table_names_classes_and_each_split_may_have_one(tmp_path):
     assert {len(source) for source in splits.values()} == {18, 2, 20} and splits["test"][19]["y"] == 1
 
 
+def test_a_table_in_each_of_two_folders_of_a_split_is_one_line(tmp_path):
+    for split in ("train", "test", "val", "valid"):
+        write(tmp_path / "x" / split, "file,a\n" + lines(1))
+    with pytest.raises(ConfigError, match=r"valid: val is the validation split already; keep one"):
+        load(tmp_path / "x", tmp_path, **VALUE)
+    (tmp_path / "x" / "valid").rename(tmp_path / "other")
+    (tmp_path / "x" / "test" / "labels.csv").unlink()
+    with pytest.raises(ConfigError, match=r"test: has no labels.csv, but another split has; write it"):
+        load(tmp_path / "x", tmp_path, **VALUE)
+
+
 TABLES = {
     "no column file": ("name,a\n" + lines(1), VALUE, "has the columns name, a; its first line must name file"),
     "no targets": ("file\n0.npy\n", VALUE, "has the columns file; its first line must name file"),
