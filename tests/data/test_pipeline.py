@@ -49,14 +49,12 @@ class Noisy(data.DataSource):
 
 def stream(n, start_step=0, processes=1, **readers):
     """Return n batches, joined from those of all processes."""
-    parts = shares(BATCH, processes)
-    streams = []
-    for rows in parts:
-        readers_of = data.Readers(**readers)
-        batches: Any = data.train_batches(Noisy(), BATCH, SEED, start_step, rows=rows, readers=readers_of)
-        streams.append(list(itertools.islice(batches, n)))
-        batches.close()
-    return [joined(parts, step) for step in zip(*streams, strict=True)]
+    parts, of = shares(BATCH, processes), data.Readers(**readers)
+    streams: list[Any] = [data.train_batches(Noisy(), BATCH, SEED, start_step, rows=rows, readers=of) for rows in parts]
+    batches = [joined(parts, step) for step in itertools.islice(zip(*streams, strict=True), n)]
+    for stream in streams:
+        stream.close()
+    return batches
 
 
 def shares(batch_size, processes):
@@ -141,15 +139,17 @@ def test_an_empty_source_has_no_batches_of_evaluation():
     assert not list(data.eval_batches(Noisy(0), 4))
 
 
-@pytest.mark.parametrize("read", [functools.partial(data.train_batches, seed=0), data.eval_batches])
-def test_a_batch_without_records_is_refused(read):
-    with pytest.raises(ConfigError, match=r"batch_size: 0 is not possible; allowed are 1 "):
-        read(Noisy(), 0)
-
-
-def test_a_batch_larger_than_the_source():
-    with pytest.raises(ConfigError, match=r"batch_size: 104 is not possible; allowed are 1 to 103"):
-        data.train_batches(Noisy(), 104, 0)
+@pytest.mark.parametrize(
+    ("read", "batch_size", "allowed"),
+    [
+        (functools.partial(data.train_batches, seed=0), 0, "1 to 103"),
+        (functools.partial(data.train_batches, seed=0), 104, "1 to 103"),
+        (data.eval_batches, 0, "1 and more"),
+    ],
+)
+def test_a_batch_without_records_or_larger_than_the_source_is_refused(read, batch_size, allowed):
+    with pytest.raises(ConfigError, match=f"batch_size: {batch_size} is not possible; allowed are {allowed}"):
+        read(Noisy(), batch_size)
 
 
 def test_sources_with_and_without_take_give_the_same_batches():

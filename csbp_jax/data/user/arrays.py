@@ -160,10 +160,10 @@ def _inputs(records: Any, name: str, several: bool) -> Records:
     except ValueError:
         raise ConfigError(f"{name}: x or y holds records of several shapes; expected is {_PAIR}") from None
     if several:
-        forms = {(array.shape[1:], array.dtype.kind in "buif") for array in x}
-        if len(forms) > 1 or min(array.ndim for array in x) < 2:
-            shapes = ", ".join(dict.fromkeys(str(array.shape) for array in x[:10]))
-            raise ConfigError(f"{name}: x holds records {shapes}; expected are [T, ...], equal but for T")
+        forms = {(array.shape[1:], array.ndim > 1 and array.dtype.kind in "buif") for array in x}
+        if len(forms) > 1 or not forms.pop()[1]:
+            shapes = ", ".join(dict.fromkeys(f"{array.dtype} {array.shape}" for array in x[:10]))
+            raise ConfigError(f"{name}: x holds records {shapes}; expected are numbers [T, ...], equal but for T")
         if 0 in (sizes := [array.size for array in x]):
             raise ConfigError(f"{name}: x of record {sizes.index(0)} is {x[sizes.index(0)].shape}, which is empty")
     elif x[0].ndim < 3 or x[0].dtype.kind not in "buif" or 0 in x[0].shape:
