@@ -18,10 +18,6 @@ LEVELS = 3 * (np.arange(STEPS, dtype=np.float32) % 4).reshape(-1, 1, 1, 1)
 X = np.random.default_rng(0).integers(1, 4, (1, HEIGHT, WIDTH, 1)).astype(np.float32) + LEVELS
 
 
-def frames(*shape):
-    return jnp.asarray(np.random.default_rng(0).poisson(2.0, shape), jnp.float32)
-
-
 @jax.jit
 def over_keys(keys, x):
     """Apply every augmentation that moves pixels to one example under many keys; compiled once, as one program."""
@@ -151,8 +147,8 @@ def test_cutout_is_a_square_of_zeros_around_any_pixel(outputs):
 
 
 def test_a_batch_crop_is_one_window_and_one_side_for_the_batch():
-    batch = frames(3, 2, 16, 16, 2)
-    windows = [shifted(np.asarray(batch.reshape(6, 16, 16, 2)), i, j) for i in range(-4, 5) for j in range(-4, 5)]
+    batch = np.random.default_rng(0).poisson(2.0, (3, 2, 16, 16, 2)).astype(np.float32)
+    windows = [shifted(batch.reshape(6, 16, 16, 2), i, j) for i in range(-4, 5) for j in range(-4, 5)]
     seen = set()
     for out in np.asarray(jax.jit(jax.vmap(augment.batch_crop_flip, (0, None)))(KEYS[:40], batch)):
         out = out.reshape(6, 16, 16, 2)
