@@ -105,9 +105,7 @@ def check_lengths(lengths: Array, config: Config, name: str) -> None:
             f"{name}: has records of {lengths.min()} to {lengths.max()} time steps; expected are 1 to "
             f"model.time_steps ({steps})"
         )
-    if not np.ptp(lengths):
-        return
     wrong = [f"data.augment: {augmentation}" for augmentation in data.augment if augmentation not in _ANY_LENGTH]
     wrong += [f"data.frames: {data.frames}"] * (data.frames is not None)
-    if wrong:
+    if wrong and np.ptp(lengths):
         raise ConfigError(f"{wrong[0]} is not possible for {name}, records of several lengths; leave it out")

@@ -142,8 +142,8 @@ def eval_batches(
     if batch_size < 1:
         raise ConfigError(f"batch_size: {batch_size} is not possible; allowed are 1 and more")
     rows = np.arange(batch_size) if rows is None else rows
-    order, mask = eval_order(source, batch_size, ends)
     buckets = Buckets.of(source, batch_size, MOST, ends)
+    order, mask = buckets.evaluated(batch_size)
 
     def read(step: int) -> Batch:
         batch = source.take(order[step][rows], np.zeros((len(rows), source.num_uniforms), np.float32))

@@ -142,18 +142,13 @@ class UserSource(DataSource):
           ConfigError: it has another form or shape than record 0, another length than it should, or a wrong target.
         """
         with self._turn():
-            record: Record = self.source[i]
-        try:
-            shape, y = np.shape(record["x"]), record["y"]
-        except (KeyError, TypeError, ValueError):
-            raise ConfigError(
-                f'{self.name}: record {i} is not a dict with x and y; expected is {{"x": [T or 1, ...], "y": []}}'
-            ) from None
+            record = self._checked(np.asarray(i), self.source[i])
+        shape = np.shape(record["x"])
         expected = self._shape if self.lengths is None else (int(self.lengths[i]), *self._shape[1:])
         if shape != expected:
             of = "that of record 0" if self.lengths is None else "by its length"
             raise ConfigError(f"{self.name}: x of record {i} is {shape}, but {of} {expected}; expected is one shape")
-        return record | {"y": self._targets(np.asarray(i), y, shape[0])}
+        return record
 
     @functools.cached_property
     def _shape(self) -> tuple[int, ...]:
@@ -164,19 +159,26 @@ class UserSource(DataSource):
         """Stack records into a batch, as the source does if it defines this.
 
         Raises:
-          ConfigError: as for a single record; of a source's own batch, only labels are checked.
+          ConfigError: as for a single record; of a source's own batch, only targets are checked.
         """
         if not hasattr(self.source, "take"):
             return super().take(indices, uniforms)
         with self._turn():
-            batch: Batch = self.source.take(indices, uniforms)
-        return batch | {"y": self._targets(indices, batch["y"], np.shape(batch["x"])[1])}
+            return self._checked(indices, self.source.take(indices, uniforms))
 
     def _turn(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if self.thread_safe else _ONE_THREAD
 
-    def _targets(self, indices: Array, y: Any, steps: int) -> Any:
-        """Return the targets of records ``indices``, labels and values as float32 ``[..., K]``."""
+    def _checked(self, indices: Array, records: Any) -> Record:
+        """Return a record, or a batch of several, with checked targets: labels and values as float32 ``[..., K]``."""
+        try:
+            steps, y = np.shape(records["x"])[indices.ndim], records["y"]
+        except (IndexError, KeyError, TypeError, ValueError):
+            by = " by take" * indices.ndim
+            raise ConfigError(
+                f"{self.name}: record {indices.flat[0]}{by} is not a dict with x and y; expected is "
+                '{"x": [T or 1, ...], "y": []}'
+            ) from None
         axes = indices.ndim + self.per_step
         count = [*np.shape(y)[indices.ndim :], 0][0]
         if self.per_step and count != steps > 1:  # else they would be padded as records are
@@ -185,7 +187,8 @@ class UserSource(DataSource):
                 "needs a target for each"
             )
         if self.loss.task != "class":
-            return targets.numbers(y, axes, self.loss, self.classes, f"{self.name}: record {indices.flat[0]}")
+            y = targets.numbers(y, axes, self.loss, self.classes, f"{self.name}: record {indices.flat[0]}")
+            return records | {"y": y}
         labels = np.asarray(y)
         if labels.dtype.kind not in "iu" or labels.shape[: indices.ndim] != indices.shape or labels.ndim != axes:
             raise ConfigError(
@@ -198,7 +201,7 @@ class UserSource(DataSource):
                 f"{self.name}: record {indices[tuple(wrong[0][: indices.ndim])]} has label {labels[tuple(wrong[0])]}; "
                 f"expected are 0 to {self.classes - 1}"
             )
-        return y
+        return records
 
 
 class Rows(DataSource):

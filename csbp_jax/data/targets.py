@@ -41,20 +41,17 @@ def numbers(y: Any, axes: int, loss: Loss, count: int, name: str) -> Array:
     return array
 
 
-def classes(y: Any, count: int, most: int, name: str) -> Array:
+def classes(y: Array, most: int, name: str) -> Array:
     """Return the numbers of classes ``[N]`` as int32.
 
     Raises:
       ConfigError: another shape or type, or a class from ``most`` on.
     """
-    array: Array = np.asarray(y)
-    if array.shape != (count,) or array.dtype.kind not in "ui" or array.min() < 0:
-        raise ConfigError(
-            f"{name}: y is {array.dtype} {array.shape}; expected are labels from 0 on, integers [{count}]"
-        )
-    if array.max() >= most:  # before it is cast to int32, where it could become another label
-        raise ConfigError(f"{name}: y has a label {array.max()}; allowed are 0 to {most - 1} (model.classes)")
-    return array.astype(np.int32)
+    if y.ndim != 1 or y.dtype.kind not in "ui" or y.min() < 0:
+        raise ConfigError(f"{name}: y is {y.dtype} {y.shape}; expected are labels from 0 on, integers [N]")
+    if y.max() >= most:  # before it is cast to int32, where it could become another label
+        raise ConfigError(f"{name}: y has a label {y.max()}; allowed are 0 to {most - 1} (model.classes)")
+    return y.astype(np.int32)
 
 
 def of_records(y: Any, steps: Sequence[int], loss: Loss, count: int, most: int, name: str) -> Array | list[Array]:
@@ -72,9 +69,17 @@ def of_records(y: Any, steps: Sequence[int], loss: Loss, count: int, most: int, 
       ConfigError: as :func:`numbers` and :func:`classes`, or they are not as many as records or time steps.
     """
     try:
+        if len(y) != len(steps):
+            raise ConfigError(f"{name}: y has {len(y)} targets, but x has {len(steps)} records; give one for each")
         if loss.per == "step":
-            _check_steps(y, steps, name)
-            y = np.concatenate(list(y))  # a pandas Series would be read by its index
+            y = list(y)  # a pandas Series would be read by its index
+            for i, (shape, length) in enumerate(zip(map(np.shape, y), steps, strict=True)):
+                if shape[:1] != (length,):
+                    raise ConfigError(
+                        f"{name}: y of record {i} is {shape}, but it has {length} time steps; loss.per step needs a "
+                        "target each"
+                    )
+            y = np.concatenate(y)
         y = np.asarray(y)
     except ConfigError:
         raise
@@ -83,23 +88,9 @@ def of_records(y: Any, steps: Sequence[int], loss: Loss, count: int, most: int, 
             f"{name}: y holds no targets, or targets of several shapes; expected is one for each record, or for each "
             "time step with loss.per step"
         ) from None
-    total = sum(steps) if loss.per == "step" else len(steps)
-    flat = classes(y, total, most, name) if loss.task == "class" else numbers(y, 1, loss, count, name)
-    if len(flat) != total:
-        raise ConfigError(f"{name}: y has {len(flat)} targets, but x has {total} records; give a target for each")
+    flat = classes(y, most, name) if loss.task == "class" else numbers(y, 1, loss, count, name)
     if loss.per == "example":
         return flat
     if len({*steps}) == 1:
         return flat.reshape(len(steps), steps[0], *flat.shape[1:])
     return np.split(flat, np.cumsum(steps)[:-1])
-
-
-def _check_steps(y: Sequence[Any], steps: Sequence[int], name: str) -> None:
-    if len(y) != len(steps):
-        raise ConfigError(f"{name}: y has {len(y)} targets, but x has {len(steps)} records; give one for each")
-    for i, (target, count) in enumerate(zip(y, steps, strict=True)):
-        if np.shape(target)[:1] != (count,):
-            shape = np.shape(target)
-            raise ConfigError(
-                f"{name}: y of record {i} is {shape}, but it has {count} time steps; loss.per step needs a target each"
-            )

@@ -6,7 +6,14 @@ import pytest
 
 from csbp_jax.data.events import binning
 
-CASES = [(1, 1), (1, 7), (3, 10), (10, 10), (11, 10), (1000, 1), (1000, 16), (997, 20)]
+SIZES = [(1, 1), (1, 7), (3, 10), (10, 10), (11, 10), (1000, 1), (1000, 16), (997, 20)]
+CASES = [
+    *((n, T, span, 0, np.int64) for n, T in SIZES for span in (1, 2, 13, 5000, 10**13)),
+    # Near the end of their type.
+    (500, 16, 5000, 2**63 - 10_000, np.int64),
+    (500, 16, 5000, 2**64 - 10_000, np.uint64),
+    (500, 16, 5000, -(2**62), np.int64),
+]
 RULES = {
     "number": binning.by_number,
     "time": binning.by_time,
@@ -24,33 +31,21 @@ def frame_of_each_event(rule, t, T):
     return [min((int(v) - first) // 300, T - 1) for v in t]
 
 
-def recording(n, span=5000, start=0, dtype=np.int64, height=5, width=7, seed=0):
+def recording(n, span=5000, start=0, dtype=np.int64, seed=0, height=5, width=7):
     random = np.random.default_rng(seed)
     t = np.sort(random.integers(0, span, n).astype(dtype)) + np.array(start, dtype)
     return random.integers(0, width, n), random.integers(0, height, n), t, random.integers(0, 2, n)
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("n, T", CASES)
-@pytest.mark.parametrize("span", [1, 2, 13, 5000, 10**13])
-def test_counts_are_those_of_the_definition(rule, n, T, span):
-    x, y, t, p = recording(n, span, seed=n + T)
+@pytest.mark.parametrize("n, T, span, start, dtype", CASES)
+def test_counts_are_those_of_the_definition(rule, n, T, span, start, dtype):
+    x, y, t, p = recording(n, span, start, dtype, seed=n + T)
     expected = np.zeros((T, 5, 7, 2), int)
     np.add.at(expected, (frame_of_each_event(rule, t, T), y, x, p), 1)
     counts = binning.count(x, y, p, RULES[rule](t, T), (5, 7, 2))
     np.testing.assert_array_equal(counts, expected)
     assert counts.sum() == n and counts.dtype == np.min_scalar_type(expected.max())
-
-
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize(
-    "dtype, start", [(np.int64, 2**63 - 10_000), (np.uint64, 2**64 - 10_000), (np.int64, -(2**62))]
-)
-def test_times_near_the_end_of_their_type(rule, dtype, start):
-    x, y, t, p = recording(500, start=start, dtype=dtype)
-    expected = np.zeros((16, 5, 7, 2), int)
-    np.add.at(expected, (frame_of_each_event(rule, t, 16), y, x, p), 1)
-    np.testing.assert_array_equal(binning.count(x, y, p, RULES[rule](t, 16), (5, 7, 2)), expected)
 
 
 def test_the_longest_span_does_not_overflow():

@@ -1,6 +1,5 @@
 """Encoders: rates within binomial bounds; at most one spike per pixel, earlier if it is brighter."""
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,13 +26,8 @@ def test_rate_is_bernoulli_with_the_brightness(images):
     # Independent from one step to the next.
     together = (spikes[:, 1:] * spikes[:, :-1]).mean(1)
     np.testing.assert_array_less(np.abs(together - p**2), 5 * np.sqrt(p**2 / steps) + 1e-3)
-
-
-def test_rate_is_independent_between_examples(images):
-    spikes = rate(jax.random.key(0), images, 4000)
-    chex.assert_trees_all_equal(spikes, rate(jax.random.key(0), images, 4000))
     assert not np.array_equal(spikes[0], spikes[1])
-    assert not np.array_equal(spikes, rate(jax.random.key(1), images, 4000))
+    assert not np.array_equal(spikes, rate(jax.random.key(1), images, steps))
 
 
 STEPS = (1, 2, 7, 100)

@@ -17,6 +17,7 @@ from PIL import Image
 from csbp_jax import data
 from csbp_jax.cli import main
 from csbp_jax.config import Config, ConfigError, Data, Model
+from csbp_jax.data.user import folder, prediction_inputs
 from tests.support import hostile_files
 from tests.support.event_formats import nmnist
 from tests.support.formats import saved
@@ -61,8 +62,14 @@ def text(path, i):
     path.with_suffix(".txt").write_text("\n".join(lines))
 
 
-SHAPES = {picture: (1, 6, 8, 1), photo: (1, 6, 8, 3), movie: (3, 6, 8, 1), features: (1, 5)}
-SHAPES |= dict.fromkeys((events, tonic, text), (3, 6, 8, 2))
+PHOTOS = {f"photo{suffix}": functools.partial(photo, suffix=suffix) for suffix in folder.PICTURES[1:]}
+CONTENT: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
+    "picture": (picture, (1, 6, 8, 1)),
+    **{name: (write, (1, 6, 8, 3)) for name, write in PHOTOS.items()},
+    "movie": (movie, (3, 6, 8, 1)),
+    "features": (features, (1, 5)),
+    **{write.__name__: (write, (3, 6, 8, 2)) for write in (events, tonic, text)},
+}
 
 
 def fill(root, write=picture, classes=("b", "a10", "a2"), splits=("",), n=N):
@@ -88,16 +95,17 @@ def root(tmp_path):
     return tmp_path / "mine"
 
 
-@pytest.mark.parametrize("write", SHAPES, ids=lambda write: write.__name__)
-def test_types_of_content(write, root, tmp_path):
+@pytest.mark.parametrize("name", CONTENT)
+def test_types_of_content(name, root, tmp_path):
+    write, shape = CONTENT[name]
     splits = load(fill(root, write), tmp_path)
     assert {split: len(source) for split, source in splits.items()} == {"train": 9, "validation": 3, "test": 3}
     for source in splits.values():
         batch = source.take(np.arange(len(source)), np.zeros((len(source), 0), np.float32))
-        chex.assert_shape(batch["x"], (len(source), *SHAPES[write]))
+        chex.assert_shape(batch["x"], (len(source), *shape))
         chex.assert_trees_all_equal(np.unique(batch["y"]), np.arange(3))
         assert source.classes == 3 and batch["y"].dtype == np.int32
-        assert source.events == (write not in (picture, photo))
+        assert source.events == (not name.startswith(("picture", "photo")))
 
 
 def test_shares_of_each_class(root, tmp_path):
@@ -132,9 +140,7 @@ def test_classes_are_in_natural_order(root, tmp_path):
 
 
 def test_splits_that_the_user_made(root, tmp_path):
-    splits = load(fill(root, splits=("train", "validation", "test")), tmp_path)
-    assert [len(source) for source in splits.values()] == [3 * N] * 3
-    splits = load(fill(tmp_path / "two", splits=("train", "test")), tmp_path, validation=0.2)
+    splits = load(fill(root, splits=("train", "test")), tmp_path, validation=0.2)
     assert [len(source) for source in splits.values()] == [12, 3, 15]
 
 
@@ -146,7 +152,13 @@ def test_other_spellings_of_splits(names, root, tmp_path):
     for split, i in zip(names, (1, 2, 3), strict=True):
         Image.fromarray(np.full((6, 8), 250 + i, np.uint8)).save(root / split / "b" / "0.png")
     splits = load(root, tmp_path)
+    assert [len(source) for source in splits.values()] == [3 * N] * 3
     assert [max(source[i]["x"].max() for i in range(len(source))) for source in splits.values()] == [251, 252, 253]
+
+
+def test_the_folder_may_be_the_working_directory(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(fill(root))
+    assert sum(map(len, load(".", tmp_path).values())) == 3 * N
 
 
 def test_system_files_and_plain_files_beside_folders_are_ignored(root, tmp_path):
@@ -176,12 +188,6 @@ def test_pictures_are_resized_and_augmented_and_their_source_pickles(root, tmp_p
         assert (source.num_uniforms > 0) == (split == "train")
 
 
-@pytest.mark.parametrize("suffix", [".bmp", ".tif", ".tiff", ".webp", ".jpeg"])
-def test_other_formats_of_pictures(suffix, root, tmp_path):
-    for split, source in load(fill(root, functools.partial(photo, suffix=suffix)), tmp_path).items():
-        assert source[0]["x"].shape == (1, 6, 8, 3) and len(source) == {"train": 9}.get(split, 3)
-
-
 def test_pictures_are_grey_if_all_files_are_or_the_network_takes_one_channel(root, tmp_path):
     fill(root)
     assert load(root, tmp_path)["test"][0]["x"].tolist() == grey(2)[None, ..., None].tolist()
@@ -205,6 +211,28 @@ def test_frames_of_events_are_counted_once_and_again_when_a_file_changes(root, t
     events(root / "b" / "0", 100)
     load(root, tmp_path)
     assert len([path for path in (tmp_path / "kept" / "frames").iterdir() if path.is_dir()]) == 2
+
+
+def read_to_predict(root, paths, **options):
+    """Read files as records for a run on a folder; also whether its records have several lengths."""
+    of_run = config(root, **options).replace("model.input_shape", (6, 8, 2))
+    read, _, several = prediction_inputs.reader(of_run, paths)
+    return [read(path).shape for path in paths], several()
+
+
+def test_a_recording_to_predict_of_a_run_on_own_lengths_is_a_sequence_even_of_one_frame(root):
+    fill(root, events)
+    for bins in ("own", "window"):
+        shape = {"own": (1, 6, 8, 2), "window": (3, 6, 8, 2)}[bins]
+        assert read_to_predict(root, [root / "b" / "0.npz"], bins=bins) == ([shape], bins == "own")
+
+
+def test_frames_to_predict_are_compared_with_a_file_trained_on_that_can_be_read(root):
+    first = fill(root, movie) / "a2" / "0.npy"
+    first.write_bytes(first.read_bytes()[:-30])
+    assert read_to_predict(root, [root / "b" / "0.npy"], bad="skip") == ([(3, 6, 8, 1)], False)
+    np.save(root / "b" / "1.npy", np.zeros((2, 6, 8, 1), np.uint8))
+    assert read_to_predict(root, [root / "b" / "1.npy"], bad="skip") == ([(2, 6, 8, 1)], True)
 
 
 def spots(path, *pixels, **more):
@@ -294,39 +322,29 @@ def test_what_is_not_a_file_of_a_supported_format_is_left_out_and_listed(left, r
 
 
 PACKED = saved(np.savez_compressed, np.arange(1000.0))
-DAMAGED: list[tuple[Any, str, Callable[[bytes], bytes]]] = [
-    (picture, "b/3.png", lambda content: b"no picture"),
-    (features, "b/3.npz", lambda content: saved(np.savez, np.full(5, np.nan))),
-    (
-        features,
-        "b/3.npz",
-        lambda content: PACKED[:100] + bytes(100) + PACKED[200:],
-    ),  # within the compressed bytes
-    (movie, "b/3.npy", lambda content: saved(np.save, np.array(["word"]))),
-    (events, "b/3.npz", lambda content: content[: len(content) // 2]),
-]
+UNREADABLE = {
+    picture: hostile_files.PICTURES | {"text.png": (b"no picture", "cannot be decoded")},
+    features: hostile_files.ARRAYS
+    | {
+        "nan.npz": (saved(np.savez, np.full(5, np.nan)), "holds values that are not finite in float32"),
+        "packed.npz": (PACKED[:100] + bytes(100) + PACKED[200:], "cannot be read"),  # within the compressed bytes
+        "word.npy": (saved(np.save, np.array(["word"])), r"is <U4 \(1,\); save numbers"),
+    },
+    events: hostile_files.EVENTS
+    | {
+        "cut.npz": (hostile_files.EVENTS["sides.npz"][0][:500], "not a zip file"),
+        "far.npz": (  # its coordinates make the camera too large
+            saved(np.savez, x=[8191], y=[8191], t=[0], p=[0]),
+            "3 frames of 8192x8192x2 are more than 268,435,456 counts; set",
+        ),
+    },
+}
 
 
-@pytest.mark.parametrize(("write", "left", "damage"), DAMAGED)
-def test_unreadable_files_are_left_out_and_listed(write, left, damage, root, tmp_path, capsys):
-    file = fill(root, write) / left
-    file.write_bytes(damage(file.read_bytes()))
-    splits = load(root, tmp_path, bad="skip")
-    assert sum(map(len, splits.values())) == 3 * N - 1
-    assert f"left out 1 file that cannot be read: {left}" in capsys.readouterr().err
-
-
-HOSTILE = [
-    *((picture, hostile_files.PICTURES, name) for name in hostile_files.PICTURES),
-    *((features, hostile_files.ARRAYS, name) for name in hostile_files.ARRAYS),
-    *((events, hostile_files.EVENTS, name) for name in hostile_files.EVENTS),
-]
-
-
-@pytest.mark.parametrize(("write", "kind", "name"), HOSTILE, ids=lambda value: value if isinstance(value, str) else "")
-def test_files_from_others_are_refused_or_left_out(write, kind, name, root, tmp_path, capsys):
+@pytest.mark.parametrize(("write", "name"), [(write, name) for write, files in UNREADABLE.items() for name in files])
+def test_files_that_cannot_be_read_are_refused_or_left_out(write, name, root, tmp_path, capsys):
     fill(root, write)
-    content, message = kind[name]
+    content, message = UNREADABLE[write][name]
     (root / "b" / name).write_bytes(content)
     with pytest.raises(ConfigError, match=rf"b/{name}.*{message}") as error:
         load(root, tmp_path)
@@ -335,15 +353,6 @@ def test_files_from_others_are_refused_or_left_out(write, kind, name, root, tmp_
     assert sum(map(len, splits.values())) == 3 * N
     assert f"left out 1 file that cannot be read: b/{name}" in capsys.readouterr().err
     assert splits["train"][0]["x"].size < 1000
-
-
-def test_a_camera_that_coordinates_make_too_large_is_one_recordings_error(root, tmp_path):
-    fill(root, events)
-    np.savez(root / "b" / "x.npz", x=np.array([8191]), y=np.array([8191]), t=np.array([0]), p=np.array([0]))
-    with pytest.raises(ConfigError, match=r"b/x.npz: 3 frames of 8192x8192x2 are more than 268,435,456 counts; set"):
-        load(root, tmp_path)
-    splits = load(root, tmp_path, bad="skip")
-    assert sum(map(len, splits.values())) == 3 * N and splits["train"][0]["x"].size < 1000
 
 
 @pytest.mark.parametrize("write", [picture, features, events], ids=lambda write: write.__name__)

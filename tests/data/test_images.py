@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import pickle
-import resource
 import shutil
 import sys
 import time
@@ -26,6 +25,7 @@ from csbp_jax.data.images import preparation, readers, records, sources
 from csbp_jax.data.images.decode import decode
 from tests.support import formats
 from tests.support.formats import quiet
+from tests.support.full_disk import full_disk
 
 
 def prepare(name, raw, folder, **options):
@@ -37,8 +37,8 @@ def prepare(name, raw, folder, **options):
     return numbers | ({"skipped": left_out} if left_out else {})
 
 
-def load(name, folder, seed=0, **options):
-    return sources.load(Config(seed=seed, data=Data(name=name, **options)), folder)
+def load(name, folder, **options):
+    return sources.load(Config(data=Data(name=name, **options)), folder)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def datasets(tmp_path_factory):
     for name, write in writers.items():
         (raw / name).mkdir()
         content[name] = write(raw / name)
-        content[name, "counts"] = prepare(name, raw / name, folder)
+        assert prepare(name, raw / name, folder) == COUNTS[name]
         content[name, "raw files"] = raw / name
     return folder, content
 
@@ -89,9 +89,8 @@ COUNTS = {
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_counts_and_a_second_preparation(folder, content, name, tmp_path):
-    assert content[name, "counts"] == COUNTS[name]
-    assert prepare(name, tmp_path, folder) == COUNTS[name]  # the raw files are not needed any more
+def test_a_second_preparation_needs_no_raw_files(folder, name, tmp_path):
+    assert prepare(name, tmp_path, folder) == COUNTS[name]
     assert not list(folder.glob("*.part"))
 
 
@@ -172,6 +171,7 @@ ROW = bytes(3073)
     ({"test_batch__bin": ROW * 2 + b"\x0a" + ROW[1:]}, r"test_batch.bin: record 2 has label 10; labels are 0 to 9"),
     ({"data_batch_5__bin": None}, r"does not contain cifar-10-batches-bin/data_batch_5.bin; fetch it again"),
     ({"batches__meta__txt": b"a\nb\n"}, r"batches.meta.txt has 2 names for 10 classes"),
+    ({"batches__meta__txt": b"\xff\n"}, r"batches.meta.txt has 1 names for 10 classes"),
 ])  # fmt: skip
 def test_wrong_cifar(tmp_path, replaced, message):
     formats.cifar10(tmp_path, 5, **replaced)
@@ -207,38 +207,39 @@ GOOD = formats.encoded(formats.photo(1), quality=95)
 BAD = {"n01440764_10.JPEG": GOOD[:500], "n01440764_11.JPEG": b"", "n01443537_2.JPEG": b"<html>"}
 
 
+ONE = formats.tarred({"n01440764_1.JPEG": GOOD}, "w")
+TWICE = ONE[: 512 + len(GOOD) + -len(GOOD) % 512] + ONE  # without the end of the first
+
+
 @pytest.mark.parametrize("train, validation, options, message", [
     (BAD, None, {}, r"_train.tar: n01440764.tar: n01440764_10.JPEG: cannot be decoded .*\(--data.bad skip\)$"),
     (BAD, None, {"bad": "skip"}, "the raw files contain no record of the train split"),
+    (formats.tarred({"n01440764.tar": TWICE}, "w"), None, {}, "n01440764_1.JPEG twice in the train split"),
+    (formats.tarred({"n01440764.tar": ONE}, "w")[:3000], None, {}, "ILSVRC2012_img_train.tar.*: damaged or truncated"),
     ({"n99999999_1.JPEG": GOOD}, None, {}, "n99999999.tar is not the archive of any of the 1000 classes"),
     (None, {"ILSVRC2012_val_00050001.JPEG": GOOD}, {}, "ILSVRC2012_val_00050001.JPEG is not among its 50000 images"),
 ])  # fmt: skip
 def test_wrong_imagenet(tmp_path, train, validation, options, message):
-    formats.imagenet(tmp_path, train, validation)
+    is_archive = isinstance(train, bytes)
+    formats.imagenet(tmp_path, None if is_archive else train, validation)
+    if is_archive:
+        (tmp_path / "ILSVRC2012_img_train.tar").write_bytes(train)
     with pytest.raises(ConfigError, match=message):
         prepare("imagenet", tmp_path, tmp_path / "data", **options)
 
 
-def test_undecodable_images_are_skipped_counted_and_listed(tmp_path):
-    formats.imagenet(tmp_path, {"n01440764_1.JPEG": GOOD, **BAD})
-    for _ in range(2):
-        assert prepare("imagenet", tmp_path, tmp_path / "data", bad="skip") == {
-            "train": 1,
-            "validation": 3,
-            "skipped": 3,
-        }
-    listed = json.loads((tmp_path / "data/imagenet2012/5.1.0/skipped.json").read_text())
-    assert [entry["record"].rsplit(" ", 1)[1] for entry in listed] == list(BAD)
-    assert all("cannot be decoded" in entry["reason"] for entry in listed)
-
-
 @pytest.mark.parametrize("bad, message", [(1, "1 image skipped"), (3, "3 images skipped")])
-def test_the_number_of_skipped_images_is_printed_at_every_load(tmp_path, capsys, bad, message):
+def test_undecodable_images_are_skipped_and_listed_and_counted_at_every_load(tmp_path, capsys, bad, message):
     good = {f"{wnid}_{n}.JPEG": GOOD for wnid in ("n01440764", "n01443537") for n in (20, 21)}
     formats.imagenet(tmp_path, good | dict(list(BAD.items())[:bad]))
-    prepare("imagenet", tmp_path, tmp_path / "data", bad="skip")
-    assert len(load("imagenet", tmp_path / "data", bad="skip", validation=0.5)["train"]) == 2
+    for raw in (tmp_path, None):
+        counts = prepare("imagenet", raw, tmp_path / "data", bad="skip")
+        assert counts == {"train": 4, "validation": 3, "skipped": bad}
     listed = tmp_path / "data/imagenet2012/5.1.0/skipped.json"
+    entries = json.loads(listed.read_text())
+    assert [entry["record"].rsplit(" ", 1)[1] for entry in entries] == list(BAD)[:bad]
+    assert all("cannot be decoded" in entry["reason"] for entry in entries)
+    assert len(load("imagenet", tmp_path / "data", bad="skip", validation=0.5)["train"]) == 2
     assert capsys.readouterr().err == f"{message}, listed in {listed}\n"
     with pytest.raises(
         ConfigError, match=rf"10.JPEG: cannot be decoded .* \(one of {bad} images skipped in .*5.1.0; repair"
@@ -271,25 +272,12 @@ def test_cmyk_and_png_become_rgb_jpegs(tmp_path):
     assert jpegs["n01440764_2.JPEG"][:2] == b"\xff\xd8"
 
 
-def test_an_image_twice(tmp_path):
-    formats.imagenet(tmp_path, {"n01440764_1.JPEG": GOOD})
-    content = formats.tarred({"n01440764_1.JPEG": GOOD}, "w")
-    inner = content[: 512 + len(GOOD) + -len(GOOD) % 512] + content  # without the end of the first
-    formats.tar(tmp_path / "ILSVRC2012_img_train.tar", {"n01440764.tar": inner})
-    with pytest.raises(ConfigError, match=r"the raw files contain n01440764_1.JPEG twice in the train split"):
-        prepare("imagenet", tmp_path, tmp_path / "data")
-
-
-def test_a_truncated_tar_of_tars(tmp_path):
-    formats.imagenet(tmp_path)
-    path = tmp_path / "ILSVRC2012_img_train.tar"
-    path.write_bytes(path.read_bytes()[:15_000])
-    with pytest.raises(ConfigError, match=r"ILSVRC2012_img_train.tar.*: damaged or truncated"):
-        prepare("imagenet", tmp_path, tmp_path / "data")
-
-
 def test_an_interrupted_preparation_leaves_nothing_and_starts_again(tmp_path):
+    """The remains of one that was killed are removed as well."""
     formats.cifar10(tmp_path)
+    remains = tmp_path / "data" / "cifar10.part" / "cifar10" / "3.0.2.incomplete"
+    remains.mkdir(parents=True)
+    (remains / "cifar10-train.array_record").write_bytes(b"cut off")
 
     def stop(stage, done, total):
         if stage == "read test" and done == 10:
@@ -301,16 +289,6 @@ def test_an_interrupted_preparation_leaves_nothing_and_starts_again(tmp_path):
         load("cifar10", tmp_path / "data")
     assert prepare("cifar10", tmp_path, tmp_path / "data") == COUNTS["cifar10"]
     assert os.listdir(tmp_path / "data") == ["cifar10"]
-
-
-def test_the_remains_of_a_killed_preparation_are_removed(tmp_path):
-    formats.mnist(tmp_path)
-    directory = tmp_path / "data" / "mnist.part" / "mnist" / "3.0.1.incomplete"
-    directory.mkdir(parents=True)
-    (directory / "mnist-train.array_record").write_bytes(b"cut off")
-    assert records.find(tmp_path / "data", "mnist") is None
-    assert prepare("mnist", tmp_path, tmp_path / "data") == COUNTS["mnist"]
-    assert os.listdir(tmp_path / "data") == ["mnist"]
 
 
 def test_a_second_process_waits_and_takes_the_result_of_the_first(folder, tmp_path, monkeypatch):
@@ -332,20 +310,13 @@ def test_a_second_process_waits_and_takes_the_result_of_the_first(folder, tmp_pa
 
 @pytest.mark.parametrize("form", ["raw files", "tfrecord"])
 def test_a_full_disk(folder, content, tmp_path, form):
-    """Simulated by a limit on the size of files, which makes the writer raise errors of the same kind."""
     source = content["cifar10", "raw files"]
     if form == "tfrecord":
         source = tmp_path / "old"
         formats.tfrecords(records.find(folder, "cifar10"), source)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
-    try:
-        with pytest.raises(
-            ConfigError, match=r"^.*/cifar10.part: cannot be written \(.*File too large.*\); free disk space"
-        ):
-            prepare("cifar10", source, tmp_path / "data")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    message = r"^.*/cifar10.part: cannot be written \(.*File too large.*\); free disk space"
+    with full_disk(30_000), pytest.raises(ConfigError, match=message):
+        prepare("cifar10", source, tmp_path / "data")
     assert os.listdir(tmp_path / "data") == ["cifar10"]
     assert os.listdir(tmp_path / "data" / "cifar10") == [".lock"]
 
@@ -513,18 +484,9 @@ def test_images_are_resized_to_the_configured_size(folder):
     assert all(source[0]["x"].shape == (1, 48, 40, 3) for source in splits.values())
 
 
-def test_images_are_decoded_once(folder, monkeypatch, tmp_path):
-    expected = load("mnist", folder)["train"].x
-    monkeypatch.setattr(records, "decode", None)
-    np.testing.assert_array_equal(load("mnist", folder)["train"].x, expected)
-
-
 def copy(folder, name, target):
-    directory = target / records.prepared(folder, name).relative_to(folder)
-    directory.mkdir(parents=True)
-    for file in records.prepared(folder, name).iterdir():
-        shutil.copy2(file, directory)
-    return directory
+    original = records.prepared(folder, name)
+    return shutil.copytree(original, target / original.relative_to(folder))
 
 
 def test_a_damaged_cache(folder, tmp_path):
@@ -547,7 +509,7 @@ def test_a_cache_of_other_arrays_is_discarded(directory, folder, tmp_path):
     np.testing.assert_array_equal(load("mnist", tmp_path)["train"].x, expected)
 
 
-def test_a_cache_stays_with_records_that_were_copied_without_their_times(directory, tmp_path, monkeypatch):
+def test_images_are_decoded_once_even_if_their_files_are_copied_without_their_times(directory, tmp_path, monkeypatch):
     """As from a bucket to a disk that is read only: each host of a pod would read all records at each start."""
     expected = load("mnist", tmp_path)["train"].x
     for file in directory.iterdir():
@@ -597,9 +559,13 @@ def test_records_with_a_wrong_label(folder, tmp_path):
 LABEL_7, LABEL_11 = (b"\n\x05label\x12\x05\x1a\x03\n\x01" + bytes([label]) for label in (7, 11))
 
 
-def test_records_of_a_wrong_shape(directory, tmp_path):
-    (directory / "features.json").write_text((directory / "features.json").read_text().replace('"28"', '"27"'))
-    with pytest.raises(ConfigError, match=r"train record 0: has shape \(28, 28, 1\), the data set \(27, 27, 1\)"):
+@pytest.mark.parametrize("old, new, message", [
+    ('"28"', '"27"', r"train record 0: has shape \(28, 28, 1\), the data set \(27, 27, 1\)"),
+    ('"label"', '"digit"', r"features.json: cannot be used \('label'\); prepare or copy the data set again"),
+])  # fmt: skip
+def test_features_of_other_records(directory, tmp_path, old, new, message):
+    (directory / "features.json").write_text((directory / "features.json").read_text().replace(old, new))
+    with pytest.raises(ConfigError, match=message):
         load("mnist", tmp_path)
 
 

@@ -55,19 +55,3 @@ def test_proportions_are_uniform(labels):
             np.testing.assert_allclose(proportions, uniform, atol=0.03)
         else:  # rectangles are cut off at the edges, so more of the example's own image stays
             assert np.all(proportions > uniform - 0.05) and proportions.mean() > 0.6
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_pure_function_of_the_key(labels, name):
-    f = FUNCTIONS[name]
-    out = f(jax.random.key(0), X, labels)
-    chex.assert_trees_all_equal(out, f(jax.random.key(0), X, labels))
-    assert len(np.unique(out[1].max(1))) > B / 4
-    assert not np.array_equal(out[1], f(jax.random.key(1), X, labels)[1])
-
-
-def test_mixing_twice_gives_probabilities(labels):
-    x, p = FUNCTIONS["mixup"](jax.random.key(0), X, labels)
-    _, p = FUNCTIONS["cutmix"](jax.random.key(1), x, mix.probabilities(p, C))
-    np.testing.assert_allclose(p.sum(1), 1, atol=1e-6)
-    assert p.min() >= 0

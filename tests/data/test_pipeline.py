@@ -49,14 +49,12 @@ class Noisy(data.DataSource):
 
 def stream(n, start_step=0, processes=1, **readers):
     """Return n batches, joined from those of all processes."""
-    parts = shares(BATCH, processes)
-    streams = []
-    for rows in parts:
-        readers_of = data.Readers(**readers)
-        batches: Any = data.train_batches(Noisy(), BATCH, SEED, start_step, rows=rows, readers=readers_of)
-        streams.append(list(itertools.islice(batches, n)))
-        batches.close()
-    return [joined(parts, step) for step in zip(*streams, strict=True)]
+    parts, of = shares(BATCH, processes), data.Readers(**readers)
+    streams: list[Any] = [data.train_batches(Noisy(), BATCH, SEED, start_step, rows=rows, readers=of) for rows in parts]
+    batches = [joined(parts, step) for step in itertools.islice(zip(*streams, strict=True), n)]
+    for stream in streams:
+        stream.close()
+    return batches
 
 
 def shares(batch_size, processes):
@@ -137,46 +135,21 @@ def test_evaluation_counts_every_record_once_in_equally_many_steps(processes, ba
     np.testing.assert_array_equal(shown, np.arange(103))
 
 
-def test_evaluation_reads_as_many_batches_at_once_as_there_are_threads():
-    everyone = threading.Barrier(4)
-
-    class Waiting(Noisy):
-        def take(self, indices, uniforms):
-            everyone.wait(timeout=60)
-            return super().take(indices, uniforms)
-
-    batches = list(data.eval_batches(Waiting(), 13, readers=data.Readers(0, 4)))  # 8 of them
-    assert np.concatenate([batch["mask"] for batch in batches]).sum() == 103
-
-
-def test_evaluation_does_not_read_a_source_of_one_thread_in_several():
-    class Handle(Noisy):
-        busy = False
-
-        def take(self, indices, uniforms):
-            assert not self.busy
-            self.busy = True
-            time.sleep(0.005)
-            batch = super().take(indices, uniforms)
-            self.busy = False
-            return batch
-
-    assert len(list(data.eval_batches(Handle(), 13, readers=data.Readers(workers=4)))) == 8
-
-
 def test_an_empty_source_has_no_batches_of_evaluation():
     assert not list(data.eval_batches(Noisy(0), 4))
 
 
-@pytest.mark.parametrize("read", [functools.partial(data.train_batches, seed=0), data.eval_batches])
-def test_a_batch_without_records_is_refused(read):
-    with pytest.raises(ConfigError, match=r"batch_size: 0 is not possible; allowed are 1 "):
-        read(Noisy(), 0)
-
-
-def test_a_batch_larger_than_the_source():
-    with pytest.raises(ConfigError, match=r"batch_size: 104 is not possible; allowed are 1 to 103"):
-        data.train_batches(Noisy(), 104, 0)
+@pytest.mark.parametrize(
+    ("read", "batch_size", "allowed"),
+    [
+        (functools.partial(data.train_batches, seed=0), 0, "1 to 103"),
+        (functools.partial(data.train_batches, seed=0), 104, "1 to 103"),
+        (data.eval_batches, 0, "1 and more"),
+    ],
+)
+def test_a_batch_without_records_or_larger_than_the_source_is_refused(read, batch_size, allowed):
+    with pytest.raises(ConfigError, match=f"batch_size: {batch_size} is not possible; allowed are {allowed}"):
+        read(Noisy(), batch_size)
 
 
 def test_sources_with_and_without_take_give_the_same_batches():
@@ -228,6 +201,11 @@ def test_streams_and_evaluations_read_an_own_source_in_turn(kind):
         stream.close()
 
 
+def test_evaluation_has_no_workers_and_reads_a_source_of_one_thread_in_one():
+    source = UserSource(HandleOfBatches(), "handle")  # without a lock of its own
+    assert len(list(data.eval_batches(source, 5, readers=data.Readers(workers=4)))) == 8
+
+
 def test_several_threads_read_an_own_source_at_once_if_data_threads_asks_for_them():
     class Waiting(RecordList):
         everyone = threading.Barrier(1)
@@ -275,6 +253,8 @@ ODD = {
         r"x of record 2 is \(2, 2\), but that of record 0 \(1, 2\); exp",
     ),
     "a list": ([1, 2], "record 2 is not a dict with x and y; expected is"),
+    "an array": (np.ones((1, 2)), "record 2 is not a dict with x and y; expected is"),
+    "a number as x": ({"x": 1.0, "y": 1}, "record 2 is not a dict with x and y; expected is"),
     "no label": ({"x": np.ones((1, 2))}, "record 2 is not a dict with x and y; expected is"),
     "labels from 1 on": ({"x": np.ones((1, 2)), "y": 10}, "record 2 has label 10; expected are 0 to 9"),
     "a negative label": ({"x": np.ones((1, 2)), "y": -1}, "record 2 has label -1; expected are 0 to 9"),
@@ -292,15 +272,20 @@ def test_a_record_unlike_the_first_is_one_line(kind):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("y, message", [
-    ([0, 10, -1], "record 6 has label 10; expected are 0 to 9"),
-    ([0.0, 1.0, 2.0], r"y of record 5 is float64 \(3,\); expected is an integer \(3,\)"),
-    ([0, 1], r"y of record 5 is int64 \(2,\); expected is an integer \(3,\)"),
+X = np.ones((3, 1, 2))
+
+
+@pytest.mark.parametrize(("batch", "message"), [
+    ({"x": X, "y": [0, 10, -1]}, "record 6 has label 10; expected are 0 to 9"),
+    ({"x": X, "y": [0.0, 1.0, 2.0]}, r"y of record 5 is float64 \(3,\); expected is an integer \(3,\)"),
+    ({"x": X, "y": [0, 1]}, r"y of record 5 is int64 \(2,\); expected is an integer \(3,\)"),
+    ((X, [0, 1, 2]), "record 5 by take is not a dict with x and y; expected is"),
+    (X, "record 5 by take is not a dict with x and y; expected is"),
 ])  # fmt: skip
-def test_wrong_labels_of_a_batch_are_one_line(y, message):
+def test_a_wrong_batch_is_one_line(batch, message):
     class Batches(RecordList):
         def take(self, indices, uniforms):
-            return {"x": np.ones((3, 1, 2)), "y": np.array(y)}
+            return batch
 
     with pytest.raises(ConfigError, match=f"^own.py: data: test: {message}"):
         UserSource(Batches(), "own.py: data: test").take(np.array([5, 6, 7]), np.zeros((3, 0)))

@@ -13,6 +13,7 @@ from csbp_jax.config import Config, ConfigError, Loss
 from csbp_jax.data.buckets import Buckets
 from csbp_jax.data.source import ArraySource, UserSource
 from csbp_jax.data.user import arrays
+from tests.data.test_pipeline import joined, shares
 
 BATCH, SEED = 8, 5
 LENGTHS = np.random.default_rng(0).integers(12, 141, 103)
@@ -31,16 +32,12 @@ def numbers_of(batch):
 
 def stream(count, start=0, processes=1, **options):
     """Batches joined from those of all processes."""
-    parts = [np.arange(process, BATCH, processes) for process in range(processes)]
+    parts = shares(BATCH, processes)
     streams = [
         itertools.islice(data.train_batches(numbered(), BATCH, SEED, start, rows=rows, **options), count)
         for rows in parts
     ]
-    order = np.argsort(np.concatenate(parts))
-    return [
-        {name: np.concatenate([batch[name] for batch in batches])[order] for name in batches[0]}
-        for batches in zip(*streams, strict=True)
-    ]
+    return [joined(parts, step) for step in zip(*streams, strict=True)]
 
 
 @pytest.mark.parametrize("buckets", [1, 2, 4, 50])
@@ -160,8 +157,10 @@ WRONG = {
         VALUE,
         r"x of record 19 is \(0, 3\)",
     ),
-    "other features": ([*RAGGED[:-1], np.ones((4, 2))], np.ones(20), VALUE, r"x holds records \(2, 3\)"),
-    "no features": ([np.ones(n) for n in (2, 3)], np.ones(2), VALUE, r"x holds records \(2,\), \(3,\); expected are"),
+    "other features": ([*RAGGED[:-1], np.ones((4, 2))], np.ones(20), VALUE, r"x holds records float64 \(2, 3\), "),
+    "no features": ([np.ones(n) for n in (2, 3)], np.ones(2), VALUE, r"float64 \(2,\), float64 \(3,\); expected are"),
+    "text of steps": ([np.full((n, 3), "a") for n in (2, 3)], np.ones(2), VALUE, r"x holds records <U1 \(2, 3\), "),
+    "complex": ([np.ones((n, 3), complex) for n in (2, 3)], np.ones(2), VALUE, "x holds records complex128 .*numbers"),
     "too long": ([*RAGGED[:-1], np.ones((7, 3))], np.ones(20), VALUE, r"2 to 7 time steps; expected are 1 to model"),
     "not a number in x": ([*RAGGED[:-1], np.full((5, 3), np.nan)], np.ones(20), VALUE, "x of record 19 holds values"),
     "not a number": (EQUAL, np.where(np.arange(20) == 3, np.nan, 1.0), VALUE, r"y\[3, 0\] is nan; expected are finite"),
@@ -243,14 +242,17 @@ def lines(*values):
     return "".join(f"{i}.npy,{','.join(map(str, values))}\n" for i in range(20))
 
 
+def of_folder(folder, **loss):
+    return config_of(**loss).replace(**{"data.name": "folder", "data.dir": str(folder)})
+
+
 def load(folder, tmp_path, **loss):
-    return data.load(config_of(**loss).replace(**{"data.name": "folder", "data.dir": str(folder)}), tmp_path / "kept")
+    return data.load(of_folder(folder, **loss), tmp_path / "kept")
 
 
 def test_a_table_names_files_and_values(tmp_path):
     folder = write(tmp_path / "x", "file, a, b\n" + "".join(f"{i}.npy, {i}, -1e-3\n" for i in range(20)))
-    config = config_of(**VALUE).replace(**{"data.name": "folder", "data.dir": str(folder)})
-    splits = data.load(config, tmp_path / "kept")
+    config, splits = of_folder(folder, **VALUE), load(folder, tmp_path, **VALUE)
     assert {split: len(source) for split, source in splits.items()} == {"train": 14, "validation": 2, "test": 4}
     assert data.classes(config.replace("model.classes", 2)) == ["a", "b"] and splits["train"].classes == 2
     rows = [splits["train"][i] for i in range(14)]
@@ -266,6 +268,17 @@ def test_a_table_names_classes_and_each_split_may_have_one(tmp_path):
         write(tmp_path / "x" / split, "file,kind\n" + lines("cat")[:-4] + "dog\n")
     splits = load(tmp_path / "x", tmp_path)
     assert {len(source) for source in splits.values()} == {18, 2, 20} and splits["test"][19]["y"] == 1
+
+
+def test_a_table_in_each_of_two_folders_of_a_split_is_one_line(tmp_path):
+    for split in ("train", "test", "val", "valid"):
+        write(tmp_path / "x" / split, "file,a\n" + lines(1))
+    with pytest.raises(ConfigError, match=r"valid: val is the validation split already; keep one"):
+        load(tmp_path / "x", tmp_path, **VALUE)
+    (tmp_path / "x" / "valid").rename(tmp_path / "other")
+    (tmp_path / "x" / "test" / "labels.csv").unlink()
+    with pytest.raises(ConfigError, match=r"test: has no labels.csv, but another split has; write it"):
+        load(tmp_path / "x", tmp_path, **VALUE)
 
 
 TABLES = {

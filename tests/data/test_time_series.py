@@ -111,11 +111,18 @@ def test_strokes_are_movements_split_by_writer(tmp_path):
         ("watch", "watch_dataset.npy", series_formats.watch_file(THREE_CHANNELS), "six channels"),
         ("seattle_weather", "vega_datasets-0.9.0-py3-none-any.whl", b"text", "not a zip"),
         ("seattle_weather", "vega_datasets-0.9.0-py3-none-any.whl", zipped({TABLE: b"day,rain"}), "day,rain"),
+        (
+            "omniglot_strokes",
+            "strokes_background_small1.zip strokes_background_small2.zip",
+            zipped({"a": b""}),
+            "no drawings",
+        ),
     ],
 )
 def test_damaged_files_are_named(tmp_path, name, file, content, words):
-    (tmp_path / file).write_bytes(content)
-    with pytest.raises(ConfigError, match=f"{file}: cannot be read .*{words}.*fetch it again"):
+    for raw in file.split():
+        (tmp_path / raw).write_bytes(content)
+    with pytest.raises(ConfigError, match=f"{file.split()[0]}: cannot be read .*{words}.*fetch it again"):
         sources.prepare(name, tmp_path, tmp_path, verify=False, show=quiet)
 
 

@@ -37,7 +37,7 @@ def images(channels=3):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_counts_are_only_cast(dtype):
     batch = counts(dtype) | {"mask": np.arange(8) < 5}
-    for f in transform.make(config(), events=True):
+    for f in transform.make(config(size=(6, 6)), events=True):  # a size without a method is left to the source
         out = f(KEY, batch)
         assert out["x"].dtype == jnp.float32
         np.testing.assert_array_equal(out["x"], batch["x"])
@@ -45,16 +45,13 @@ def test_counts_are_only_cast(dtype):
         chex.assert_trees_all_equal(out["mask"], batch["mask"])
 
 
-def test_images_are_scaled_to_brightness():
-    batch = images()
+@pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 1)])
+def test_images_are_scaled_to_brightness(dtype, white):
+    x = np.linspace(0, white, 32).astype(dtype).reshape(2, 1, 4, 4, 1)
     for f in transform.make(config(), events=False):
-        out = f(KEY, batch)
-        assert out["x"].dtype == jnp.float32
-        np.testing.assert_allclose(out["x"], batch["x"] / 255, rtol=1e-6)
-    deep: dict[str, Any] = {"x": np.array([0, 65535], np.uint16).reshape(2, 1, 1, 1, 1)}
-    np.testing.assert_array_equal(f(KEY, deep)["x"].ravel(), [0, 1])
-    ready: dict[str, Any] = {"x": np.array([0.25, 1], np.float32).reshape(2, 1, 1, 1, 1)}
-    np.testing.assert_array_equal(f(KEY, ready)["x"], ready["x"])
+        out = f(KEY, {"x": jnp.asarray(x)})["x"]
+        assert out.dtype == jnp.float32
+        np.testing.assert_allclose(out, x / white, rtol=1e-6)
 
 
 def test_latency_of_each_level_is_that_of_integers_eagerly_and_compiled():
@@ -118,10 +115,6 @@ def test_resized_before_the_largest_count_is_taken(method):
     np.testing.assert_allclose(out, small / small.max((2, 3, 4), keepdims=True), rtol=1e-6)
 
 
-def test_a_size_without_a_method_is_left_to_the_source():
-    assert transform.make(config(size=(6, 6)), events=True)[1](KEY, counts())["x"].shape == (8, 6, 16, 16, 2)
-
-
 @pytest.mark.parametrize("name", EVENTS)
 def test_names_stand_for_the_augmentations_of_that_name(name):
     """Only traced: the program of each name is that of its function, and evaluation leaves frames as they are."""
@@ -160,15 +153,6 @@ def test_augmentations_run_in_their_order(monkeypatch):
         calls.clear()
 
 
-def test_a_choice_of_frames_for_training_only():
-    train, evaluate = transform.make(config(frames=4), events=True)
-    batch = counts()
-    out = np.asarray(train(KEY, batch)["x"])
-    assert out.shape == (8, 4, 16, 16, 2) and evaluate(KEY, batch)["x"].shape == (8, 6, 16, 16, 2)
-    chosen = [[np.array_equal(out[:, i], batch["x"][:, j]) for j in range(6)].index(True) for i in range(4)]
-    assert chosen == sorted(chosen)
-
-
 def test_unmixed_batches_have_the_other_augmentations_and_probabilities():
     options = config(augment=("flip", "mixup"))
     unmixed = transform.make_unmixed(options, events=True)(KEY, counts())
@@ -197,17 +181,14 @@ def test_brightness_is_mixed_and_then_encoded(name):
     chex.assert_trees_all_equal(train(KEY, images())["x"], getattr(encode, name)(encode_key, levels(mixed), 6))
 
 
-def test_units_without_height_and_width():
-    shape = (8, 6, 700)
-    train, evaluate = transform.make(config(shape=(700,), augment=("mixup",), normalise="max", frames=3), events=True)
-    batch = counts(shape=shape)
-    trained, evaluated = (jax.eval_shape(f, KEY, batch)["x"].shape for f in (train, evaluate))
-    assert trained == (8, 3, 700) and evaluated == shape
-
-
-def test_one_frame_may_be_chosen_for_one_time_step():
-    train, _ = transform.make(config(time_steps=1, frames=1), events=True)
-    assert jax.eval_shape(train, KEY, counts(shape=(8, 1, 16, 16, 2)))["x"].shape == (8, 1, 16, 16, 2)
+@pytest.mark.parametrize(
+    ("steps", "frames", "units"), [(6, 4, (16, 16, 2)), (1, 1, (16, 16, 2)), (6, 3, (700,))], ids=str
+)
+def test_frames_are_chosen_for_training_alone_also_of_units_without_height_and_width(steps, frames, units):
+    options = config(units, steps, frames=frames, augment=("mixup",), normalise="max")
+    batch = counts(shape=(8, steps, *units))
+    shapes = [jax.eval_shape(f, KEY, batch)["x"].shape for f in transform.make(options, events=True)]
+    assert shapes == [(8, frames, *units), (8, steps, *units)]
 
 
 def test_frames_are_not_chosen_from_records_of_one_time_step():
@@ -219,13 +200,6 @@ def test_frames_are_not_chosen_from_records_of_one_time_step():
 OF_FRAMES = {"normalise": "max", "size": (12, 12), "resize": "bilinear", "frames": 4}
 
 
-def test_nothing_goes_back_to_the_host():
-    for f in transform.make(config(augment=(*EVENTS, "mixup", "cutmix"), **OF_FRAMES), events=True):
-        assert "callback" not in str(jax.make_jaxpr(f)(KEY, counts()))
-    for f in transform.make(config(augment=("crop", "flip", "cutout", "mixup", "cutmix"), encode="rate"), events=False):
-        assert "callback" not in str(jax.make_jaxpr(f)(KEY, images()))
-
-
 @pytest.mark.parametrize(
     "events, names",
     [
@@ -234,12 +208,13 @@ def test_nothing_goes_back_to_the_host():
         pytest.param(True, (*EVENTS, "mixup", "cutmix"), marks=pytest.mark.slow),
     ],
 )
-def test_a_single_compilation_gives_finite_batches_and_mixed_labels(events, names):
+def test_a_single_compilation_without_the_host_gives_finite_batches_and_mixed_labels(events, names):
     options = OF_FRAMES | {"frames": 4 if "event_drop" in names else None} if events else {"encode": "rate"}
     train, evaluate = transform.make(config(augment=names, **options), events)
     batch = counts() if events else images()
     outs = []
     for f in (train, evaluate):
+        assert "callback" not in str(jax.make_jaxpr(f)(KEY, batch))
         f = jax.jit(chex.assert_max_traces(f, 1))
         outs.append([jax.tree.map(np.asarray, f(key, batch)) for key in jax.random.split(KEY, 3)])
     assert all(np.all(np.isfinite(out["x"])) for out in (*outs[0], *outs[1]))

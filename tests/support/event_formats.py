@@ -8,7 +8,7 @@ import numpy as np
 
 from csbp_jax.data.events import cochlea
 from csbp_jax.data.events.recordings import CALTECH101, CIFAR10
-from tests.support.formats import tarred, zipped
+from tests.support.formats import saved, tarred, zipped
 
 
 def recording(seed, n=200, height=34, width=34, span=300_000):
@@ -48,9 +48,7 @@ def aedat4(events, path, height=128, width=128):
 
 def gesture(x, y, t, p):
     """DVS-Gesture as cut for tonic: columns x, y, polarity, milliseconds."""
-    file = io.BytesIO()
-    np.save(file, np.stack([x, y, p, t], axis=1))
-    return file.getvalue()
+    return saved(np.save, np.stack([x, y, p, t], axis=1))
 
 
 def wav(samples, rate=8000, channels=1):
@@ -85,6 +83,7 @@ def shd(path, recordings, labels, names=("zero",) * 20):
     return pathlib.Path(path).read_bytes()
 
 
+WORDS = tuple(f"word {number}" for number in range(35))
 # Numbers of the recordings of each class: their natural order differs from the alphabetical one.
 NUMBERS = (2, 10, 1, 9, 100)
 
@@ -98,8 +97,8 @@ def trees(name, folder):
         "dvs_gesture": _dvs_gesture,
         "cifar10_dvs": _cifar10_dvs,
         "cifar10_dvs_aedat": _cifar10_dvs_aedat,
-        "shd": _shd,
-        "ssc": _ssc,
+        "shd": lambda _: _spikes(folder, "shd", {"train": "train", "test": "test"}, ("zero",) * 20),
+        "ssc": lambda _: _spikes(folder, "ssc", {"train": "train", "validation": "valid", "test": "test"}, WORDS),
         "fsdd": _fsdd,
     }[name](folder)
 
@@ -178,15 +177,6 @@ def _cifar10_dvs_aedat(folder):
         content = {file: aedat(*events) for file, (_, events) in files.items() if file.startswith(label)}
         (folder / f"{label}.zip").write_bytes(zipped(content))
     return {"all": files}
-
-
-def _shd(folder):
-    return _spikes(folder, "shd", {"train": "train", "test": "test"}, ("zero",) * 20)
-
-
-def _ssc(folder):
-    names = tuple(f"word {number}" for number in range(35))
-    return _spikes(folder, "ssc", {"train": "train", "validation": "valid", "test": "test"}, names)
 
 
 def _spikes(folder, prefix, files, names):

@@ -34,9 +34,7 @@ def encoded(pixels, form="JPEG", **options):
 
 def cmyk(pixels):
     """Encode a picture [H, W, 3] as a CMYK JPEG."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).convert("CMYK").save(file, "JPEG", quality=95)
-    return file.getvalue()
+    return saved(Image.fromarray(pixels).convert("CMYK").save, "JPEG", quality=95)
 
 
 def photo(seed, height=60, width=80):

@@ -1,34 +1,23 @@
 """Small files that ask for much memory, wait, start programs, or raise unusual errors in the libraries."""
 
-import io
 import os
 import struct
-import zipfile
 import zlib
 
 import numpy as np
 
-from tests.support.formats import encoded, photo
+from tests.support.formats import encoded, photo, saved, zipped
 
 
 def npy_header(dtype, shape):
     """An npy header without its data."""
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
-    return file.getvalue()
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    return saved(np.lib.format.write_array_header_1_0, header)
 
 
 def npz(**members):
     """An npz of these bytes or arrays."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            if not isinstance(content, bytes):
-                buffer = io.BytesIO()
-                np.save(buffer, content)
-                content = buffer.getvalue()
-            archive.writestr(f"{name}.npy", content)
-    return file.getvalue()
+    return zipped({f"{name}.npy": x if isinstance(x, bytes) else saved(np.save, x) for name, x in members.items()})
 
 
 def npz_bomb(stated=6_000_000_000, written=6_000_000):
@@ -42,10 +31,7 @@ def npz_bomb(stated=6_000_000_000, written=6_000_000):
 
 def npz_without_array():
     """An npz whose only member is a text."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("notes.txt", "no array")
-    return file.getvalue()
+    return zipped({"notes.txt": "no array"})
 
 
 def wide_jpeg(side=65_500):

@@ -114,9 +114,6 @@ def event_drop(key: jax.Array, x: jax.Array) -> jax.Array:
     steps, height, width, _ = x.shape
     tenths = jax.random.randint(size_key, (), 1, 10)
 
-    def nothing() -> jax.Array:
-        return jnp.ones((steps, height, width))
-
     def period() -> jax.Array:
         start = steps * jax.random.uniform(position_key)
         begin = jnp.arange(steps, dtype=jnp.float32)
@@ -128,10 +125,13 @@ def event_drop(key: jax.Array, x: jax.Array) -> jax.Array:
         rectangle = box(position_key, (height, width), (height * twentieths // 20, width * twentieths // 20))
         return jnp.broadcast_to(1.0 - rectangle, (steps, height, width))
 
-    def singly() -> jax.Array:
-        return jnp.broadcast_to(1 - tenths / 10, (steps, height, width))
-
-    probability = jax.lax.switch(jax.random.randint(choice_key, (), 0, 4), (nothing, period, area, singly))
+    changes = (
+        lambda: jnp.ones((steps, height, width)),
+        period,
+        area,
+        lambda: jnp.broadcast_to(1 - tenths / 10, (steps, height, width)),
+    )
+    probability = jax.lax.switch(jax.random.randint(choice_key, (), 0, 4), changes)
     return jnp.sign(x) * thinned(thin_key, jnp.abs(x), probability[..., None])
 
 

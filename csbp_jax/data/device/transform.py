@@ -154,8 +154,13 @@ def _for_images(config: Config) -> tuple[Transform, Transform]:
 
 
 def _for_events(config: Config) -> tuple[Transform, Transform]:
-    data = config.data
-    _check_events(config)
+    data, spatial = config.data, len(config.model.input_shape) == 3
+    kind = "frames of events" if spatial else "events without height and width"
+    _check("augment", data.augment, (*_ON_EVENTS, *_MIX) if spatial else ["mixup"], kind)
+    _check("resize", [data.resize], ["events", *resize.METHODS] if spatial else ["events"], kind)
+    _check("encode", [data.encode], ["direct"], kind)
+    _check("normalise", [data.normalise], ["none", "max"], kind)
+    check_rules(_EVENT_RULES, flatten(config))
     thin, others = data.augment[:1] == ("event_drop",), [name for name in data.augment if name != "event_drop"]
 
     def frames(x: jax.Array) -> jax.Array:
@@ -186,17 +191,6 @@ def _for_events(config: Config) -> tuple[Transform, Transform]:
         return batch
 
     return train, evaluate
-
-
-def _check_events(config: Config) -> None:
-    data = config.data
-    spatial = len(config.model.input_shape) == 3
-    kind = "frames of events" if spatial else "events without height and width"
-    _check("augment", data.augment, (*_ON_EVENTS, *_MIX) if spatial else ["mixup"], kind)
-    _check("resize", [data.resize], ["events", *resize.METHODS] if spatial else ["events"], kind)
-    _check("encode", [data.encode], ["direct"], kind)
-    _check("normalise", [data.normalise], ["none", "max"], kind)
-    check_rules(_EVENT_RULES, flatten(config))
 
 
 def _check(field: str, values: Iterable[Any], allowed: Sequence[str], kind: str) -> None:

@@ -55,14 +55,9 @@ def fetch(
         published ones.
     """
     directory = downloads if raw_dir is None else raw_dir
-    local: dict[str, RawFile] = {}
-    missing = []
-    for file in wanted:
-        forms = [form for form in (file, file.unpacked) if form and (directory / form.name).is_file()]
-        if forms:
-            local[file.name] = forms[0]
-        else:
-            missing.append(file)
+    forms = [(file.name, form) for file in wanted for form in (file.unpacked, file) if form]  # the published one wins
+    local = {name: form for name, form in forms if (directory / form.name).is_file()}
+    missing = [file for file in wanted if file.name not in local]
     if missing and (raw_dir is not None or not all(file.download for file in missing)):
         raise ConfigError(missing_from(directory, missing))
     for i, file in enumerate(missing):
@@ -135,12 +130,12 @@ def download(file: RawFile, directory: pathlib.Path, show: Show, otherwise: str,
             ) from None
         if done < size:
             raise ConfigError(f"{file.url}: the connection broke after {done:,} of {size:,} bytes; run again")
-    try:
-        if verify:
+    if verify:
+        try:
             check(file, partial, show)
-    except ConfigError:
-        partial.unlink()
-        raise
+        except ConfigError:
+            partial.unlink()
+            raise
     os.replace(partial, directory / file.name)
 
 

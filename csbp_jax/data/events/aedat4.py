@@ -38,46 +38,33 @@ def read(path: pathlib.Path) -> tuple[NDArray[np.void], tuple[int, int]] | None:
     """
     with _lock:
         child = _running()
+        assert child.stdin and child.stdout
         try:
-            return _ask(child, path)
-        except BaseException as error:  # an interrupted answer would be taken for that of the next file
-            if not isinstance(error, _Refused):
-                _end(child)
+            child.stdin.write(json.dumps(str(path.absolute())).encode() + b"\n")
+            child.stdin.flush()
+            line = child.stdout.readline()
+            answer: dict[str, Any] = json.loads(line) if line else {}
+            size = answer.get("count", 0) * EVENT.itemsize
+            content = child.stdout.read(size)
+            if not line or len(content) < size:
+                raise BrokenPipeError
+        except BrokenPipeError:
+            child.communicate()  # waits, and closes the pipes
+            code = child.returncode
+            reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            raise ValueError(f"the package aedat ended with {reason}") from None
+        except BaseException:  # an interrupted answer would be taken for that of the next file
+            _end()
             raise
-
-
-class _Refused(ValueError):
-    """The package's own error; the child goes on."""
-
-
-def _ask(child: subprocess.Popen[bytes], path: pathlib.Path) -> tuple[NDArray[np.void], tuple[int, int]] | None:
-    assert child.stdin and child.stdout
-    try:
-        child.stdin.write(json.dumps(str(path.absolute())).encode() + b"\n")
-        child.stdin.flush()
-        line = child.stdout.readline()
-        answer: dict[str, Any] = json.loads(line) if line else {}
-        if "error" in answer:
-            raise _Refused(answer["error"])
-        size = answer.get("count", 0) * EVENT.itemsize
-        content = child.stdout.read(size)
-        if not line or len(content) < size:
-            raise BrokenPipeError
-    except BrokenPipeError:
-        code = child.wait()
-        reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        raise ValueError(f"the package aedat ended with {reason}") from None
-    if "count" not in answer:
-        return None
-    return np.frombuffer(content, EVENT), (answer["height"], answer["width"])
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    return (np.frombuffer(content, EVENT), (answer["height"], answer["width"])) if answer else None
 
 
 def _running() -> subprocess.Popen[bytes]:
     """Return the child, started if there is none."""
     global _child, _owner
     if _child is None or _owner != os.getpid() or _child.poll() is not None:
-        if _child is not None and _owner == os.getpid():
-            _end(_child)
         # -P: the modules beside this file are not meant to be imported by their short names.
         # stderr: a panic in Rust prints its message as well as raising it.
         _child = subprocess.Popen(
@@ -90,15 +77,11 @@ def _running() -> subprocess.Popen[bytes]:
     return _child
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.kill()
-    child.communicate()
-
-
 @atexit.register
-def _end_last() -> None:
+def _end() -> None:
     if _child is not None and _owner == os.getpid():
-        _end(_child)
+        _child.kill()
+        _child.communicate()
 
 
 def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:

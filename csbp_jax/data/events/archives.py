@@ -37,19 +37,19 @@ def expected(name: str) -> list[RawFile]:
 
     data_set = getattr(tonic.datasets, DATA_SETS[name].folder)
     if name in ("cifar10_dvs", "ncaltech101"):
-        archives = [(data_set.filename, data_set.file_md5, data_set.url)]
-    elif DATA_SETS[name].is_hdf5:
-        archives = []
-        for location in DATA_SETS[name].splits.values():
-            split = location.removesuffix(".h5").rpartition("_")[2]
-            file = getattr(data_set, f"{split}_zip")
-            archives.append((file, getattr(data_set, f"{split}_md5"), data_set.base_url + file))
-    else:
-        archives = [
-            (data_set.train_filename, data_set.train_md5, data_set.train_url),
-            (data_set.test_filename, data_set.test_md5, data_set.test_url),
+        return [_archive(data_set.filename, data_set.file_md5, data_set.url)]
+    if DATA_SETS[name].is_hdf5:
+        splits = [location.removesuffix(".h5").rpartition("_")[2] for location in DATA_SETS[name].splits.values()]
+        return [
+            _archive(
+                file := getattr(data_set, f"{split}_zip"), getattr(data_set, f"{split}_md5"), data_set.base_url + file
+            )
+            for split in splits
         ]
-    return [_archive(*archive) for archive in archives]
+    return [
+        _archive(data_set.train_filename, data_set.train_md5, data_set.train_url),
+        _archive(data_set.test_filename, data_set.test_md5, data_set.test_url),
+    ]
 
 
 def _archive(file: str, md5: str, url: str) -> RawFile:
@@ -84,19 +84,14 @@ def find(
         candidates += [*sorted(deeper), *sorted(raw_dir.glob("*"))]
     by_name = {path.name.lower(): path for path in candidates if path.is_file()}
     archives = expected(name)
-    first_release = [_archive(**entry) for entry in json.loads(_FIRST_RELEASE.read_text())]
-    if (
-        name == "cifar10_dvs"
-        and archives[0].name.lower() not in by_name
-        and any(archive.name in by_name for archive in first_release)
-    ):
-        archives = first_release
+    if name == "cifar10_dvs" and archives[0].name.lower() not in by_name:
+        first_release = [_archive(**entry) for entry in json.loads(_FIRST_RELEASE.read_text())]
+        archives = first_release if any(archive.name in by_name for archive in first_release) else archives
     missing = [archive for archive in archives if archive.name.lower() not in by_name]
     hint = f" ({_HINTS[name]})" if name in _HINTS else ""
     if missing and raw_dir is not None:
         raise ConfigError(f"{name}: {missing_from(raw_dir, missing)}{hint}")
-    for archive in missing:
-        remaining = [other for other in missing if other.name.lower() not in by_name]
-        download(archive, home / DOWNLOADS, show, missing_from(home / DOWNLOADS, remaining) + hint, verify)
+    for i, archive in enumerate(missing):
+        download(archive, home / DOWNLOADS, show, missing_from(home / DOWNLOADS, missing[i:]) + hint, verify)
         by_name[archive.name.lower()] = home / DOWNLOADS / archive.name
     return {archive: by_name[archive.name.lower()] for archive in archives}

@@ -50,11 +50,8 @@ def spikes(sound: NDArray[Any]) -> Events:
     x = np.asarray(sound, np.float64)
     rectified = np.stack([np.maximum(signal.lfilter(b, a, x), 0) for b, a in _filters()])
     envelope = signal.lfilter(*signal.butter(1, _SMOOTHING, fs=SAMPLE_RATE), rectified, axis=1)
-    loudest = envelope.max(initial=0)
-    if loudest > 0:
-        level = 1 + 20 / _RANGE * np.log10(np.maximum(envelope / loudest, 10 ** (-_RANGE / 20)))
-    else:
-        level = np.zeros_like(envelope)
+    loudest = envelope.max(initial=np.finfo(np.float64).tiny)  # above 0, so that silence is at level 0
+    level = 1 + 20 / _RANGE * np.log10(np.maximum(envelope / loudest, 10 ** (-_RANGE / 20)))
     count = np.floor(_RATE / SAMPLE_RATE * np.cumsum(level, axis=1))
     time, channel = np.nonzero(np.diff(count, axis=1, prepend=0).T)
     zero = np.zeros(len(time), np.int64)

@@ -29,13 +29,21 @@ Count = Callable[[Recording], IntArray]
 
 
 class CachedFrames(DataSource):
-    """Source over rows of a cached array: record i is ``{"x": [T, ...] unsigned counts, "y": a target}``."""
+    """Source over rows of a cached array: record i is ``{"x": [T, ...] unsigned counts, "y": a target}``.
+
+    Args:
+      path: of the array.
+      rows: of the records; -1 for those without frames, which are left out.
+      y: their targets.
+      classes: number of classes, labels or values.
+    """
 
     events = True
 
     def __init__(self, path: pathlib.Path, rows: IntArray, y: Array, classes: int):
-        self.path, self.rows, self.classes = path, rows, classes
-        self.y = y.astype(np.int32) if y.ndim == 1 else y
+        usable = rows >= 0
+        self.path, self.rows, self.classes = path, rows[usable], classes
+        self.y = (y.astype(np.int32) if y.ndim == 1 else y)[usable]
 
     @functools.cached_property
     def _frames(self) -> IntArray:
@@ -53,7 +61,6 @@ class CachedFrames(DataSource):
 
     def take(self, indices: Array, uniforms: Array) -> Batch:
         """Return records ``indices [b]``, stacked; ``uniforms`` are not used."""
-        del uniforms
         return {"x": self._frames[self.rows[indices]], "y": self.y[indices]}
 
 

@@ -68,7 +68,7 @@ def prepare(
             and (marker["verified"] or not verify)
             and marker["records"] == count_recordings(name, folder)
         )
-        if marker is None or not complete or raw_dir is not None:
+        if not complete or raw_dir is not None:
             archives = find(name, raw_dir, home, show, verify)
             checksums = {archive.name: check(archive, path, show, verify) for archive, path in archives.items()}
             if marker is None or not complete or marker["archives"] != checksums:

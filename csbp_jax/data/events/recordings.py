@@ -186,32 +186,24 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
         yield file
 
 
-def read(name: str, recording: Recording) -> Events:
+def read(name: str, recording: Recording, unordered: set[str] | None = None) -> Events:
     """Read the events of one recording; those of SHD and SSC are sorted by time, in row 0.
+
+    Args:
+      name: one of ``DATA_SETS``.
+      recording: from :func:`index`.
+      unordered: if the timestamps decrease, the recording is sorted by time, and its id added to this set; with None
+        it is an error.
 
     Raises:
       ConfigError: truncated, without events, outside the camera, or decreasing timestamps; the message names the file
         and the remedy.
     """
-    return validate(_parse(name, recording), _name(name, recording))
-
-
-def read_sorted(name: str, recording: Recording) -> tuple[Events, bool]:
-    """Read one recording, sorted by time if its timestamps decrease.
-
-    Returns:
-      the events, and whether they had to be sorted.
-
-    Raises:
-      ConfigError: as :func:`read`, except for decreasing timestamps.
-    """
     events = _parse(name, recording)
-    decreases = bool(np.any(events.t[1:] < events.t[:-1]))
-    return validate(sort_by_time(events) if decreases else events, _name(name, recording)), decreases
-
-
-def _name(name: str, recording: Recording) -> str | pathlib.Path:
-    return recording.id if DATA_SETS[name].is_hdf5 else recording.path
+    if unordered is not None and np.any(events.t[1:] < events.t[:-1]):
+        unordered.add(recording.id)
+        events = sort_by_time(events)
+    return validate(events, recording.id if DATA_SETS[name].is_hdf5 else recording.path)
 
 
 def _parse(name: str, recording: Recording) -> Events:

@@ -14,7 +14,7 @@ from csbp_jax.config import Config, ConfigError, Data
 from csbp_jax.data.buckets import check_lengths
 from csbp_jax.data.events import binning, cochlea, frame_cache, preparation, spoken_digits
 from csbp_jax.data.events.readers import Events, IntArray
-from csbp_jax.data.events.recordings import DATA_SETS, Recording, index, names_in_file, read, read_sorted
+from csbp_jax.data.events.recordings import DATA_SETS, Recording, index, names_in_file, read
 from csbp_jax.data.source import Array, DataSource, Record, Rows
 from csbp_jax.data.splits import stratified
 
@@ -127,11 +127,8 @@ def _show(stage: str, done: int, total: int) -> None:
 def _frames(parameters: dict[str, Any], data: Data, unordered: set[str], recording: Recording) -> IntArray:
     """Bin one recording into frames, and add its id to ``unordered`` if its events had to be sorted."""
     name, T, shape = (parameters[key] for key in ("name", "T", "shape"))
-    if parameters["sorted"]:  # decreasing timestamps are then the publisher's, not damage
-        events, decreases = read_sorted(name, recording)
-        unordered |= {recording.id} if decreases else set()
-    else:
-        events = read(name, recording)
+    # Decreasing timestamps in verified archives are the publisher's, not damage.
+    events = read(name, recording, unordered if parameters["sorted"] else None)
     counts = bin_events(events, data, T, shape)
     return counts.reshape(T, -1) if DATA_SETS[name].is_sound else counts
 
@@ -181,6 +178,7 @@ def _split_sources(target: pathlib.Path, content: dict[str, Any], data: Data) ->
     """Split all recordings and then drop those left out, so that they do not move others between splits."""
     entries = content["parts"]
     labels = {name: np.array(entry["labels"]) for name, entry in entries.items()}
+    members = {name: (name, np.arange(len(y))) for name, y in labels.items()}
     if "all" in entries:
         rest, test = (
             spoken_digits.split_off_test(entries["all"]["ids"], data.test_speaker)
@@ -188,8 +186,6 @@ def _split_sources(target: pathlib.Path, content: dict[str, Any], data: Data) ->
             else split_off_test(data.name, labels["all"], data.split)
         )
         members = {"train": ("all", rest), "test": ("all", test)}
-    else:
-        members = {name: (name, np.arange(len(y))) for name, y in labels.items()}
     name, rest = members["train"]
     if "validation" not in members:
         train, validation = stratified(labels[name][rest], data.validation)
@@ -199,9 +195,7 @@ def _split_sources(target: pathlib.Path, content: dict[str, Any], data: Data) ->
     for split in ("train", "validation", "test"):
         name, indices = members[split]
         rows = np.array(entries[name]["rows"])[indices]
-        usable = rows >= 0
-        y = labels[name][indices][usable]
-        sources[split] = frame_cache.CachedFrames(target / f"{name}.npy", rows[usable], y, classes)
+        sources[split] = frame_cache.CachedFrames(target / f"{name}.npy", rows, labels[name][indices], classes)
     return sources
 
 

@@ -126,7 +126,6 @@ def centre_window(height: int, width: int, size: tuple[int, int]) -> Window:
 
 def full_window(height: int, width: int, size: tuple[int, int]) -> Window:
     """Return the window of the whole image, whatever its proportions."""
-    del size
     return 0, 0, height, width
 
 

@@ -59,6 +59,7 @@ def _affine(image: Image.Image, coefficients: tuple[float, ...], fill: Fill) -> 
 
 # Each takes an image, a level from 0 to 9, a sign, and the colour of pixels from outside the image.
 _OPERATIONS: dict[str, Callable[[Image.Image, float, int, Fill], Image.Image]] = {
+    "identity": lambda image, level, sign, fill: image,
     "shear_x": lambda image, level, sign, fill: _affine(image, (1, sign * 0.3 * level / 9, 0, 0, 1, 0), fill),
     "shear_y": lambda image, level, sign, fill: _affine(image, (1, 0, 0, sign * 0.3 * level / 9, 1, 0), fill),
     "translate_x": lambda image, level, sign, fill: _affine(
@@ -83,7 +84,7 @@ _OPERATIONS: dict[str, Callable[[Image.Image, float, int, Fill], Image.Image]] =
 }
 
 
-_RANDAUGMENT = ("identity", *(name for name in _OPERATIONS if name != "invert"))
+_RANDAUGMENT = tuple(name for name in _OPERATIONS if name != "invert")
 _MOST_MAGNITUDE = 30
 
 
@@ -118,9 +119,7 @@ def randaugment(x: Images, u: Uniforms, magnitude: int, fill: NDArray[Any]) -> I
 
     def operations(row: Uniforms) -> Iterator[tuple[str, float, float]]:
         for choice, sign in row.reshape(-1, OPERATION_UNIFORMS):
-            name = _RANDAUGMENT[int(uniform_integers(choice, len(_RANDAUGMENT)))]
-            if name != "identity":
-                yield name, level, sign
+            yield _RANDAUGMENT[int(uniform_integers(choice, len(_RANDAUGMENT)))], level, sign
 
     return _applied(x, u, operations, fill)
 

@@ -4,14 +4,22 @@ It is faster than Pillow. Pixels differ by at most 1 of 255.
 """
 
 import threading
-from typing import Any
 
 import cykooz_resizer
 import numpy as np
 
 from csbp_jax.data.images.augment import Images, Window
 
-_RESIZERS = threading.local()
+
+class _OfThread(threading.local):
+    """A resizer and its options; a resizer has buffers, so each thread has one of its own."""
+
+    def __init__(self) -> None:
+        bilinear = cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.bilinear)
+        self.resizer, self.options = cykooz_resizer.Resizer(), cykooz_resizer.ResizeOptions(resize_alg=bilinear)
+
+
+_OF_THREAD = _OfThread()
 
 
 def resize(image: Images, window: Window, size: tuple[int, int]) -> Images:
@@ -20,15 +28,5 @@ def resize(image: Images, window: Window, size: tuple[int, int]) -> Images:
     cut = image[top : top + h, left : left + w].tobytes()
     pixels = cykooz_resizer.PixelType.U8x3
     target = cykooz_resizer.ImageData(size[1], size[0], pixels)
-    resizer, options = _resizer()
-    resizer.resize(cykooz_resizer.ImageData(w, h, pixels, cut), target, options)
+    _OF_THREAD.resizer.resize(cykooz_resizer.ImageData(w, h, pixels, cut), target, _OF_THREAD.options)
     return np.frombuffer(target.get_buffer(), np.uint8).reshape(*size, 3)
-
-
-def _resizer() -> tuple[Any, Any]:
-    """Return a resizer and its options; a resizer has buffers, so each thread has one of its own."""
-    if not hasattr(_RESIZERS, "value"):
-        bilinear = cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.bilinear)
-        _RESIZERS.value = cykooz_resizer.Resizer(), cykooz_resizer.ResizeOptions(resize_alg=bilinear)
-    resizer, options = _RESIZERS.value
-    return resizer, options

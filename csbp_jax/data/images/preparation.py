@@ -23,6 +23,7 @@ from csbp_jax.runtime import files
 _UNVERIFIED = "unverified"
 """Empty file in a prepared directory whose raw files were not compared with the published ones."""
 
+_MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 # The files without .gz, from a copy whose training images have the md5 6bbc9ace898e44ae57da46a324031adb that others
 # state too. If the official .gz files are present, their checksums are verified instead.
 _MNIST_UNPACKED = {
@@ -66,7 +67,7 @@ def prepare(
     """
     if raw_dir is not None and (directory := records.find(data_dir, name)):
         print(f"{directory}: is prepared, so {raw_dir} was not read; move it away to prepare it again", file=sys.stderr)
-    _once(name, None, data_dir, verify, lambda: _prepare(name, raw_dir, data_dir, verify, bad, show))
+    _once(name, None, data_dir, verify, show, lambda work: _write_raw(name, raw_dir, data_dir, work, verify, bad, show))
 
 
 def prepare_reduced(
@@ -89,19 +90,44 @@ def prepare_reduced(
     """
     if records.find(data_dir, name, side) is None:
         prepare_original()
-    _once(name, side, data_dir, verify, lambda: _prepare_reduced(name, side, data_dir, show))
+    _once(name, side, data_dir, verify, show, lambda work: _write_reduced(name, side, data_dir, work, show))
 
 
-def _once(name: str, side: int | None, data_dir: pathlib.Path, verify: bool, write: Callable[[], None]) -> None:
+def _once(
+    name: str,
+    side: int | None,
+    data_dir: pathlib.Path,
+    verify: bool,
+    show: Show,
+    write: Callable[[pathlib.Path], pathlib.Path],
+) -> None:
     """Let one process write a data set that is not prepared; others wait for it.
 
+    Args:
+      name: the data set.
+      side: shorter side of reduced images; None for the original.
+      data_dir: directory of prepared data sets.
+      verify: whether what is prepared has to be of verified files.
+      show: progress callback.
+      write: writes below a scratch directory, and returns the directory of the records there.
+
     Raises:
-      ConfigError: what is prepared is not of verified files, which ``verify`` asks for.
+      ConfigError: what is prepared is not of verified files, or has another form.
     """
     if records.find(data_dir, name, side) is None:
         with locked(data_dir / records.TFDS[name] / ".lock"):
             if records.find(data_dir, name, side) is None:
-                write()
+                with scratch_directory(data_dir / f"{records.TFDS[name]}.part") as work:
+                    written = write(work)
+                    records.load(written, list(records.info(written).splits), show)
+                    final = data_dir / records.folder(name, side) / records.metadata(written)["version"]
+                    if final.exists():
+                        raise ConfigError(
+                            f"{final}: contains the data set in another form; move it away, or name another data "
+                            "directory"
+                        )
+                    final.parent.mkdir(exist_ok=True)
+                    os.replace(written, final)
     directory = records.prepared(data_dir, name, side)
     if verify and (directory / _UNVERIFIED).exists():
         raise ConfigError(
@@ -110,49 +136,52 @@ def _once(name: str, side: int | None, data_dir: pathlib.Path, verify: bool, wri
         )
 
 
-def _prepare_reduced(name: str, side: int, data_dir: pathlib.Path, show: Show) -> None:
+def _write_reduced(name: str, side: int, data_dir: pathlib.Path, work: pathlib.Path, show: Show) -> pathlib.Path:
     original = records.prepared(data_dir, name)
-    with scratch_directory(data_dir / f"{records.TFDS[name]}.part") as work:
-        builder = tfds.builder(records.TFDS[name], data_dir=work, file_format="array_record")
-        splits = {
-            split: reduced.reduced_records(records.encoded(original, split), split, side, show)
-            for split in records.info(original).splits
-        }
-        written = _write(builder, splits, show)
-        config = {"configName": f"shorter_side_{side}", "configDescription": reduced.description(side)}
-        info = records.metadata(written) | {"version": records.metadata(original)["version"]} | config
-        files.write_json(written / "dataset_info.json", info)
-        for file in ("skipped.json", _UNVERIFIED):
-            if (original / file).exists():
-                (written / file).write_bytes((original / file).read_bytes())
-        records.load(written, list(splits), show)
-        final = data_dir / records.folder(name, side) / info["version"]
-        final.parent.mkdir(exist_ok=True)
-        os.replace(written, final)
+    builder = tfds.builder(records.TFDS[name], data_dir=work, file_format="array_record")
+    splits = {
+        split: reduced.reduced_records(records.encoded(original, split), split, side, show)
+        for split in records.info(original).splits
+    }
+    written = _write(builder, splits, show)
+    config = {"configName": f"shorter_side_{side}", "configDescription": reduced.description(side)}
+    info = records.metadata(written) | {"version": records.metadata(original)["version"]} | config
+    files.write_json(written / "dataset_info.json", info)
+    for file in ("skipped.json", _UNVERIFIED):
+        if (original / file).exists():
+            (written / file).write_bytes((original / file).read_bytes())
+    return written
 
 
-def _prepare(
-    name: str, raw_dir: pathlib.Path | None, data_dir: pathlib.Path, verify: bool, bad: str, show: Show
-) -> None:
-    tfrecords = existing(name, raw_dir)
-    with scratch_directory(data_dir / f"{records.TFDS[name]}.part") as work:
-        if tfrecords:
-            written = work / records.TFDS[name] / records.metadata(tfrecords)["version"]
-            tfrecord.convert(tfrecords, written, show)
-        else:
-            builder = tfds.builder(records.TFDS[name], data_dir=work, file_format="array_record")
-            raw_files, downloads = _raw_files(name, builder), data_dir / "downloads"
-            paths = fetch(raw_files, raw_dir, downloads / name, verify, show)
-            written = _build(name, builder, paths, bad, show)
-            if not verify:
-                (written / _UNVERIFIED).touch()
-        records.load(written, list(records.info(written).splits), show)
-        final = data_dir / written.relative_to(work)
-        if final.exists():
-            raise ConfigError(
-                f"{final}: contains the data set in another form; move it away, or name another data directory"
-            )
-        os.replace(written, final)
+def _write_raw(
+    name: str,
+    raw_dir: pathlib.Path | None,
+    data_dir: pathlib.Path,
+    work: pathlib.Path,
+    verify: bool,
+    bad: str,
+    show: Show,
+) -> pathlib.Path:
+    if tfrecords := existing(name, raw_dir):
+        written = work / records.TFDS[name] / records.metadata(tfrecords)["version"]
+        tfrecord.convert(tfrecords, written, show)
+        return written
+    builder = tfds.builder(records.TFDS[name], data_dir=work, file_format="array_record")
+    paths = fetch(_raw_files(name, builder), raw_dir, data_dir / "downloads" / name, verify, show)
+    skipped: list[dict[str, str]] = []
+    read: dict[str, Callable[..., readers.Splits]] = {
+        "cifar10": readers.cifar,
+        "cifar100": readers.cifar,
+        "mnist": readers.mnist,
+        "fashion_mnist": readers.mnist,
+        "imagenet": functools.partial(readers.imagenet, bad=bad, skipped=skipped),
+    }
+    written = _write(builder, read[name](builder, paths, show), show)
+    if skipped:
+        (written / "skipped.json").write_text(json.dumps(skipped, indent=1))
+    if not verify:
+        (written / _UNVERIFIED).touch()
+    return written
 
 
 def existing(name: str, raw_dir: pathlib.Path | None) -> pathlib.Path | None:
@@ -173,22 +202,6 @@ def existing(name: str, raw_dir: pathlib.Path | None) -> pathlib.Path | None:
                 )
             return directory
     return None
-
-
-def _build(name: str, builder: Any, paths: dict[str, pathlib.Path], bad: str, show: Show) -> pathlib.Path:
-    """Let the official builder write the records of the raw files, and return their directory."""
-    skipped: list[dict[str, str]] = []
-    by_name: dict[str, Callable[..., readers.Splits]] = {
-        "cifar10": readers.cifar,
-        "cifar100": readers.cifar,
-        "mnist": readers.mnist,
-        "fashion_mnist": readers.mnist,
-        "imagenet": functools.partial(readers.imagenet, bad=bad, skipped=skipped),
-    }
-    directory = _write(builder, by_name[name](builder, paths, show), show)
-    if skipped:
-        (directory / "skipped.json").write_text(json.dumps(skipped, indent=1))
-    return directory
 
 
 def _write(builder: Any, generators: readers.Splits, show: Show) -> pathlib.Path:
@@ -218,11 +231,10 @@ def _checked(
 def _raw_files(name: str, builder: Any) -> Sequence[RawFile]:
     if name == "imagenet":
         return records.IMAGENET
-    unpacked = {}
-    if name == "mnist":
-        for file, (size, digest) in _MNIST_UNPACKED.items():
-            url = f"https://storage.googleapis.com/cvdf-datasets/mnist/{file}.gz"
-            unpacked[f"{file}.gz"] = RawFile(file, size, f"sha256:{digest}", url)
+    unpacked = {
+        f"{file}.gz": RawFile(file, size, f"sha256:{digest}", f"{_MNIST}{file}.gz")
+        for file, (size, digest) in (_MNIST_UNPACKED if name == "mnist" else {}).items()
+    }
     return [
         RawFile(
             info.filename,

@@ -5,6 +5,7 @@ generator of ``(key, record)`` for each split. Archives are read without unpacki
 data, which names file and record.
 """
 
+import functools
 import gzip
 import io
 import pathlib
@@ -43,11 +44,10 @@ def cifar(builder: Any, paths: Paths, show: Show) -> Splits:
             name = member.name.removeprefix(layout.prefix)
             if member.name.startswith(layout.prefix) and name in wanted:
                 files[name] = read(content, f"{path}: {member.name}", _LIMIT)
-    for name in wanted:
-        if name not in files:
-            raise ConfigError(f"{path}: does not contain {layout.prefix}{name}; fetch it again")
+    if missing := [name for name in wanted if name not in files]:
+        raise ConfigError(f"{path}: does not contain {layout.prefix}{missing[0]}; fetch it again")
     for key, name in zip(keys, layout.label_files, strict=True):
-        names = files[name].decode().split()
+        names = files[name].decode(errors="replace").split()
         if len(names) != features[key].num_classes:
             raise ConfigError(f"{path}: {name} has {len(names)} names for {features[key].num_classes} classes")
         features[key].names = names
@@ -119,16 +119,7 @@ def imagenet(builder: Any, paths: Paths, show: Show, *, bad: str, skipped: list[
 
     An image that cannot be decoded is an error (``bad="fail"``), or it is left out and appended to ``skipped``.
     """
-
-    def usable(data: bytes, record: str) -> bytes | None:
-        try:
-            return _as_jpeg(data, record)
-        except ConfigError as error:
-            if bad == "fail":
-                raise ConfigError(f"{error}, or skip such images (--data.bad skip)") from None
-            skipped.append({"record": record, "reason": str(error)})
-            return None
-
+    usable = functools.partial(_as_jpeg, bad=bad, skipped=skipped)
     classes = builder.info.features["label"].names
     return {
         "train": _imagenet_train(paths["ILSVRC2012_img_train.tar"], set(classes), usable, show),
@@ -167,9 +158,15 @@ def _imagenet_validation(path: pathlib.Path, usable: Usable, show: Show) -> Reco
                 yield member.name, {"file_name": member.name, "image": jpeg, "label": labels[int(number[1]) - 1]}
 
 
-def _as_jpeg(data: bytes, record: str) -> bytes:
+def _as_jpeg(data: bytes, record: str, bad: str, skipped: list[dict[str, str]]) -> bytes | None:
     """Return an RGB or grey JPEG unchanged, and re-encode others: one PNG and 22 CMYK images of the real set."""
-    pixels = decode(data, record, by_pillow)
+    try:
+        pixels = decode(data, record, by_pillow)
+    except ConfigError as error:
+        if bad == "fail":
+            raise ConfigError(f"{error}, or skip such images (--data.bad skip)") from None
+        skipped.append({"record": record, "reason": str(error)})
+        return None
     with open_image(io.BytesIO(data)) as image:
         if image.format == "JPEG" and image.mode in ("RGB", "L"):
             return data

@@ -53,12 +53,6 @@ class EncodedImages(Protocol):
     def __getitems__(self, rows: Sequence[int], /) -> list[dict[str, Any]]: ...
 
 
-class SizedImages(EncodedImages, Protocol):
-    """Encoded images of known number."""
-
-    def __len__(self) -> int: ...
-
-
 def folder(name: str, side: int | None = None) -> str:
     """Return the path within a data directory that holds the versions of a data set, as in TensorFlow Datasets.
 
@@ -112,15 +106,14 @@ def prepared(data_dir: pathlib.Path, name: str, side: int | None = None) -> path
     Raises:
       ConfigError: there is none; says how to prepare it.
     """
-    directory = find(data_dir, name, side)
-    if directory is None and side is not None and find(data_dir, name) is not None:
+    if directory := find(data_dir, name, side):
+        return directory
+    if side is not None and find(data_dir, name):
         raise ConfigError(
             f"{name} is not prepared with a shorter side of {side} in {data_dir}; run: make data DATASET={name} "
             f'ARGS="--data.shorter-side {side}"'
         )
-    if directory is None:
-        raise not_prepared(name, data_dir, IMAGENET if name == "imagenet" else ())
-    return directory
+    raise not_prepared(name, data_dir, IMAGENET if name == "imagenet" else ())
 
 
 def info(directory: pathlib.Path) -> Any:
@@ -142,10 +135,9 @@ def _builder(directory: pathlib.Path) -> Any:
 def _builder_of(directory: pathlib.Path, size: int, modified: int) -> Any:
     import tensorflow_datasets as tfds  # in functions: it is slow to import, and a run on other data needs none of it
 
-    del size, modified
     features = directory / "features.json"
-    _check_features(features)
     with files.readable(features, "prepare or copy the data set again", Exception, "cannot be used"):
+        _check_features(features)
         return tfds.builder_from_directory(directory)
 
 
@@ -153,23 +145,21 @@ def _check_features(path: pathlib.Path) -> None:
     """Check which classes a ``features.json`` names: TensorFlow Datasets imports the module of any.
 
     Raises:
-      ConfigError: it cannot be read, or a class is not a feature of TensorFlow Datasets.
+      ValueError: a class is not a feature of TensorFlow Datasets, or the file is not JSON.
     """
-    errors = OSError, ValueError, RecursionError
-    with files.readable(path, "prepare or copy the data set again", errors, "cannot be used"):
-        unchecked: list[Any] = [files.read_json(path)]
-        while unchecked:
-            value = unchecked.pop()
-            if isinstance(value, str):  # versions of the format have JSON in texts
-                with contextlib.suppress(ValueError):
-                    unchecked.append(json.loads(value))
-            elif isinstance(value, list):
-                unchecked += value
-            elif isinstance(value, dict):
-                unchecked += value.values()
-                for key in _CLASS_KEYS & value.keys():
-                    if isinstance(value[key], str) and not _FEATURE.fullmatch(value[key]):
-                        raise ValueError(f"names {value[key]!r}, which is not a feature of TensorFlow Datasets")
+    unchecked: list[Any] = [files.read_json(path)]
+    while unchecked:
+        value = unchecked.pop()
+        if isinstance(value, str):  # versions of the format have JSON in texts
+            with contextlib.suppress(ValueError):
+                unchecked.append(json.loads(value))
+        elif isinstance(value, list):
+            unchecked += value
+        elif isinstance(value, dict):
+            unchecked += value.values()
+            for key in _CLASS_KEYS & value.keys():
+                if isinstance(value[key], str) and not _FEATURE.fullmatch(value[key]):
+                    raise ValueError(f"names {value[key]!r}, which is not a feature of TensorFlow Datasets")
 
 
 _CLASS_KEYS = {"pythonClassName", "python_class_name", "type"}
@@ -268,7 +258,8 @@ def _read_cache(path: pathlib.Path) -> dict[str, NDArray[Any]]:
 
 def _decode_all(directory: pathlib.Path, split: str, show: Show) -> dict[str, NDArray[Any]]:
     source, features = encoded(directory, split), info(directory).features
-    shape, classes = features["image"].shape, features["label"].num_classes
+    with files.readable(directory / "features.json", "prepare or copy the data set again", Exception, "cannot be used"):
+        shape, classes = features["image"].shape, features["label"].num_classes
     y = np.empty(len(source), np.int32)
     x = None if None in shape else np.empty((len(source), *shape), np.uint8)
     for i in range(len(source)):

@@ -39,7 +39,7 @@ def reduce(jpeg: bytes, side: int, record: str) -> bytes:
     return file.getvalue()
 
 
-def reduced_records(source: records.SizedImages, split: str, side: int, show: Show) -> Iterator[tuple[str, Any]]:
+def reduced_records(source: Any, split: str, side: int, show: Show) -> Iterator[tuple[str, Any]]:
     """Iterate over ``(key, record)`` of a split with reduced images; all cores work on them."""
 
     def with_reduced(record: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,11 @@ _LANE = 32
 _START = bytes.fromhex("54641f64")  # its remainder is 0xFFFFFFFF, the initial value of a CRC
 Bits = NDArray[np.uint32]
 
+# The remainder of each byte.
+_TABLE: Bits = np.arange(256, dtype=np.uint32)
+for _ in range(8):
+    _TABLE = np.where(_TABLE & 1, (_TABLE >> 1) ^ np.uint32(0x82F63B78), _TABLE >> 1)
+
 
 def convert(source: pathlib.Path, target: pathlib.Path, show: Show) -> None:
     """Copy the records of ``source``, in their order, and its metadata to the new directory ``target``.
@@ -48,7 +53,8 @@ def convert(source: pathlib.Path, target: pathlib.Path, show: Show) -> None:
         counts.setdefault(shard.name.split(".tfrecord-")[0], []).append(count)
     for split in info["splits"]:
         actual = counts.get(f"{info['name']}-{split['name']}", [])
-        if actual != (expected := [int(n) for n in split["shardLengths"]]):
+        # Protobuf leaves a list out that is empty.
+        if actual != (expected := [int(n) for n in split.get("shardLengths", [])]):
             raise ConfigError(
                 f"{source}: {split['name']} has shards of {actual} records, but dataset_info.json says {expected}; "
                 "copy it again"
@@ -107,17 +113,6 @@ def crc32c(data: bytes) -> int:
         state = _apply(_shift(level), state[::2]) ^ state[1::2]
         level += 1
     return int(~state[0])
-
-
-def _table() -> Bits:
-    """Tabulate the remainder of each byte."""
-    state = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        state = np.where(state & 1, (state >> 1) ^ np.uint32(0x82F63B78), state >> 1)
-    return state
-
-
-_TABLE = _table()
 
 
 @functools.cache

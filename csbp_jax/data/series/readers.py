@@ -139,6 +139,8 @@ def _strokes(paths: list[pathlib.Path]) -> Series:
                     drawing = f"{match[1]}/{match[2]}", int(match[3])
                     drawings[drawing] = np.concatenate([*_movements(_member(archive, name).decode())])
     with files.readable(paths[0], "fetch it again"):
+        if not drawings:
+            raise ValueError("it holds no drawings")
         keys = sorted(drawings)
         names, label = np.unique([character for character, _ in keys], return_inverse=True)
         split = np.digitize([writer for _, writer in keys], (15, 17))

@@ -55,8 +55,8 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
     if "validation" not in returned:
         if "train" not in pairs:
             raise ConfigError(f"{origin}: data gives no validation; it can be taken from train only if that is {_PAIR}")
-        parts = divided(pairs["train"][1], config.data.validation, config.loss)
         x, y = pairs["train"]
+        parts = divided(y, config.data.validation, config.loss)
         for split, rows in zip(("train", "validation"), parts, strict=True):
             pairs[split] = _rows(x, rows), _rows(y, rows)
     loss = config.loss
@@ -65,17 +65,17 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
         records = ArraySource(x, y, classes or np.shape(y[0])[-1], loss.per == "step")
         own[split] = UserSource(records, name(split), loss=loss)
     splits = {split: own[split] for split in _SPLITS}
-    if not any(source.lengths is not None and len(source) and np.ptp(source.lengths) for source in splits.values()):
-        for source in splits.values():
-            source.lengths = None
-    for source in splits.values():
-        if len(source) and source.lengths is None:
-            _check_records(np.asarray(example_batch(source)["x"]), config, source.name)
-    _check_options(splits["train"], config)
-    expected = _form(splits["train"], config)
-    for source in splits.values():
-        if len(source) and (form := _form(source, config)) != expected:
-            raise ConfigError(f"{source.name}: holds {form}, but train {expected}; give all splits one form")
+    equal = all(source.lengths is None or not np.ptp(source.lengths) for source in splits.values())
+    examples = {split: np.asarray(example_batch(source)["x"]) for split, source in splits.items()}
+    for split, source in splits.items():
+        source.lengths = None if equal else source.lengths
+        if source.lengths is None:
+            _check_records(examples[split], config, source.name)
+    _check_options(splits["train"], examples["train"].shape[1:], config)
+    forms = {split: _form(source, examples[split], config) for split, source in splits.items()}
+    for split, form in forms.items():
+        if form != forms["train"]:
+            raise ConfigError(f"{name(split)}: holds {form}, but train {forms['train']}; give all splits one form")
     return splits
 
 
@@ -142,16 +142,14 @@ def _pair(pair: tuple[Any, ...], config: Config, name: str, several: bool) -> Pa
     """Return a split's records and targets; ``several``: whether records of any split differ in length."""
     if len(pair) != 2:
         raise ConfigError(f"{name} is a tuple of {len(pair)}; expected is {_PAIR}")
-    x = _inputs(pair[0], name, several)
+    x, classes = _inputs(pair[0], name, several), config.model.classes
     if isinstance(x, np.ndarray):
         _check_records(x, config, name)
+        steps = [config.model.time_steps] * len(x)  # those of still inputs, too
     else:
-        check_lengths(np.array([len(record) for record in x]), config, name)
-    stills = isinstance(x, np.ndarray) and x.shape[1] == 1
-    steps = [config.model.time_steps if stills else len(record) for record in x]
-    most, count = config.model.classes or MAX_CLASSES, config.model.classes
-    y = targets.of_records(pair[1], steps, config.loss, count, most, name)
-    return x, y
+        steps = [len(record) for record in x]
+        check_lengths(np.array(steps), config, name)
+    return x, targets.of_records(pair[1], steps, config.loss, classes, classes or MAX_CLASSES, name)
 
 
 def _inputs(records: Any, name: str, several: bool) -> Records:
@@ -162,10 +160,10 @@ def _inputs(records: Any, name: str, several: bool) -> Records:
     except ValueError:
         raise ConfigError(f"{name}: x or y holds records of several shapes; expected is {_PAIR}") from None
     if several:
-        forms = {(array.shape[1:], array.dtype.kind in "buif") for array in x}
-        if len(forms) > 1 or min(array.ndim for array in x) < 2:
-            shapes = ", ".join(dict.fromkeys(str(array.shape) for array in x[:10]))
-            raise ConfigError(f"{name}: x holds records {shapes}; expected are [T, ...], equal but for T")
+        forms = {(array.shape[1:], array.ndim > 1 and array.dtype.kind in "buif") for array in x}
+        if len(forms) > 1 or not forms.pop()[1]:
+            shapes = ", ".join(dict.fromkeys(f"{array.dtype} {array.shape}" for array in x[:10]))
+            raise ConfigError(f"{name}: x holds records {shapes}; expected are numbers [T, ...], equal but for T")
         if 0 in (sizes := [array.size for array in x]):
             raise ConfigError(f"{name}: x of record {sizes.index(0)} is {x[sizes.index(0)].shape}, which is empty")
     elif x[0].ndim < 3 or x[0].dtype.kind not in "buif" or 0 in x[0].shape:
@@ -229,9 +227,9 @@ def _check_records(x: Array, config: Config, name: str) -> None:
         )
 
 
-def _check_options(train: UserSource, config: Config) -> None:
+def _check_options(train: UserSource, shape: tuple[int, ...], config: Config) -> None:
     """Check options that other sources implement; those that events lack are refused by transform."""
-    data, shape = config.data, np.shape(example_batch(train)["x"])[1:]
+    data = config.data
     lacking = {*(() if train.num_uniforms else transform.ON_HOST), *(() if len(shape) == 4 else ("cutmix",))}
     wrong = [f"data.augment: {name}" for name in data.augment if name in lacking and not train.events]
     if isinstance(train.source, ArraySource) and data.size and data.resize == "events":
@@ -243,9 +241,8 @@ def _check_options(train: UserSource, config: Config) -> None:
         )
 
 
-def _form(source: UserSource, config: Config) -> str:
-    """Describe what a split holds, whose form is that of the network and of its transforms."""
-    x = np.asarray(example_batch(source)["x"])
+def _form(source: UserSource, x: Array, config: Config) -> str:
+    """Describe what a split holds, by a batch; its form is that of the network and of its transforms."""
     resized_to = config.data.size if source.events and config.data.resize != "events" else None
     shape = (*resized_to, *x.shape[4:]) if resized_to else x.shape[2:]
     # Counts are the same numbers in any type, but an integer's brightness is relative to its type.

@@ -63,8 +63,8 @@ def fingerprint(config: Config, folder: pathlib.Path) -> str:
     """Return a checksum of the files' names, splits, sizes and modification times, and of targets from a table."""
     del folder
     splits, _ = list_files(config)
-    root = pathlib.Path(config.data.dir)
-    tables = b"".join(files.read_bytes(path, files.LARGE) for path in _tables(root, {}).values())
+    folders = _split_folders(pathlib.Path(config.data.dir), {})
+    tables = b"".join(files.read_bytes(path, files.LARGE) for path in _tables(folders).values())
     return folder_files.fingerprint(splits) + (hashlib.sha256(tables).hexdigest() if tables else "")
 
 
@@ -85,14 +85,14 @@ def list_files(config: Config, skipped: dict[str, str] | None = None) -> tuple[S
     """
     skipped = None if config.data.bad == "fail" else {} if skipped is None else skipped
     root = pathlib.Path(config.data.dir)
-    if root == pathlib.Path():
+    if not config.data.dir:
         raise ConfigError(
             "data.dir: missing; name the folder that holds your class folders or labels.csv (make: DIR=...)"
         )
     if not root.is_dir():
         raise ConfigError(f"data.dir: there is no folder {root}; name one that holds a folder for each class")
-    tables = _tables(root, skipped)
-    if tables:
+    folders = _split_folders(root, skipped)
+    if tables := _tables(folders):
         splits, classes = folder_labels.read(tables, root, config, _check_suffix, skipped)
         return _with_all_splits(root, splits, config), classes
     if (config.loss.task, config.loss.per) != ("class", "example"):
@@ -100,7 +100,6 @@ def list_files(config: Config, skipped: dict[str, str] | None = None) -> tuple[S
             f"{root}: has no {folder_labels.NAME}, which targets of loss.task {config.loss.task} need; write it (docs/"
             "data.md), or for targets of every time step a function data (docs/own.md)"
         )
-    folders = _split_folders(root, skipped)
     names = {split: set(_subfolders(path, skipped)) for split, path in folders.items()}
     classes = sorted(set().union(*names.values()), key=natural_key)
     if "all" in folders and len(classes) == 1 and len(_subfolders(root / classes[0], None)) > 1:
@@ -128,24 +127,18 @@ def _with_all_splits(root: pathlib.Path, splits: Splits, config: Config) -> Spli
     return {split: splits[split] for split in ("train", "validation", "test")}
 
 
-def _tables(root: pathlib.Path, skipped: dict[str, str] | None) -> dict[str, pathlib.Path]:
-    """Return the table of targets of each split, or of "all"; none if there are class folders."""
-    if (root / folder_labels.NAME).is_file():
-        return {"all": root / folder_labels.NAME}
-    subfolders = _subfolders(root, skipped)
-    named = [name for name in subfolders if name.lower() in _SPLIT_NAMES]
-    tables = {_SPLIT_NAMES[name.lower()]: subfolders[name] / folder_labels.NAME for name in named}
-    if not any(table.is_file() for table in tables.values()):
-        return {}
-    for split in ("train", "test", *tables):
-        if not tables.get(split, root / split / folder_labels.NAME).is_file():
-            raise ConfigError(f"{root / split}: has no {folder_labels.NAME}, but another split has; write it")
-    return tables
+def _tables(folders: dict[str, pathlib.Path]) -> dict[str, pathlib.Path]:
+    """Return the table of targets of each split; none if there are class folders."""
+    tables = {split: folder / folder_labels.NAME for split, folder in folders.items()}
+    missing = [split for split, table in tables.items() if not table.is_file()]
+    if 0 < len(missing) < len(tables):
+        raise ConfigError(f"{folders[missing[0]]}: has no {folder_labels.NAME}, but another split has; write it")
+    return {} if missing else tables
 
 
 def _split_folders(root: pathlib.Path, skipped: dict[str, str] | None) -> dict[str, pathlib.Path]:
-    """Find the folder of each split; ``{"all": root}`` if root has no train folder, so that it holds the classes."""
-    subfolders = _subfolders(root, skipped)
+    """Find the folder of each split; ``{"all": root}`` if root holds a table or no train folder, and so all files."""
+    subfolders = {} if (root / folder_labels.NAME).is_file() else _subfolders(root, skipped)
     split_of = {name: _SPLIT_NAMES[name.lower()] for name in sorted(subfolders) if name.lower() in _SPLIT_NAMES}
     if "train" not in split_of.values():
         return {"all": root}

@@ -48,11 +48,9 @@ def load_events(config: Config, folder: pathlib.Path, splits: Splits, classes: i
     print_skipped(content["skipped"])
     sources: dict[str, DataSource] = {}
     for split, entry in content["parts"].items():
-        rows = np.array(entry["rows"])
-        # Not those of the cache: a new class without a usable file changes labels, but not the files' fingerprint.
-        labels = labels_of(splits[split])
-        usable = rows >= 0
-        sources[split] = CachedFrames(target / f"{split}.npy", rows[usable], labels[usable], classes)
+        # Not the cache's labels: a new class without a usable file changes them, but not the files' fingerprint.
+        rows, labels = np.array(entry["rows"]), labels_of(splits[split])
+        sources[split] = CachedFrames(target / f"{split}.npy", rows[rows >= 0], labels[rows >= 0], classes)
     return with_own_lengths(sources, config) if data.bins == "own" else sources
 
 

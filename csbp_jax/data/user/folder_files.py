@@ -5,7 +5,7 @@ import hashlib
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class _EncodedFiles:
         self.paths = paths
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
-        paths = [self.paths[i] for i in indices]
+        paths = (self.paths[i] for i in indices)
         return [{"image": files.read_bytes(path, files.LARGE), "file_name": os.fsencode(path)} for path in paths]
 
 
@@ -79,23 +79,23 @@ def load_frames(config: Config, folder: pathlib.Path, splits: Splits, classes: i
         )
     splits = _usable(splits, data.bad, read_array)
     paths, expected = paths_of(splits), config.model.time_steps
-    shapes = {path: read_array(path).shape for path in paths}
+    shapes = dict(shapes_of(paths, data.bad))
     _common_shape(paths, lambda path: shapes[path][1:])
-    steps = {path: shape[0] for path, shape in shapes.items()}
-    lengths, only = np.array(list(steps.values())), steps[paths[0]]
-    if np.ptp(lengths):
+    lengths = np.array([shapes[path][0] for path in paths])
+    several = np.ptp(lengths) > 0
+    if several:
         check_lengths(lengths, config, data.dir)
-    elif only not in (1, expected):
+    elif lengths[0] not in (1, expected):
         raise ConfigError(
-            f"{paths[0]}: has {only} time steps, its first axis; expected is model.time_steps ({expected}), or 1; "
-            f"set --model.time-steps {only}, or save other frames"
+            f"{paths[0]}: has {lengths[0]} time steps, its first axis; expected is model.time_steps ({expected}), or "
+            f"1; set --model.time-steps {lengths[0]}, or save other frames"
         )
     return {
         split: ArrayFileSource(
             of_split := [record.path for record in records],
             labels_of(records),
             classes,
-            np.array([steps[path] for path in of_split]) if np.ptp(lengths) else None,
+            np.array([shapes[path][0] for path in of_split]) if several else None,
         )
         for split, records in splits.items()
     }
@@ -114,6 +114,14 @@ class ArrayFileSource(DataSource):
 
     def __getitem__(self, i: int, /) -> Record:
         return {"x": read_array(self.paths[i]), "y": self.y[i]}
+
+
+def shapes_of(paths: Iterable[pathlib.Path], bad: str) -> Iterator[tuple[pathlib.Path, tuple[int, ...]]]:
+    """Yield each file and its array's shape; with ``bad`` "skip" not those of files that cannot be read."""
+    skipped: dict[str, str] | None = {} if bad == "skip" else None
+    for path in paths:
+        with collect_errors(str(path), skipped):
+            yield path, read_array(path).shape
 
 
 def read_array(path: pathlib.Path) -> Array:
@@ -144,10 +152,9 @@ def _lists_events(x: Array) -> bool:
     if x.ndim != 2 or x.shape[1] != 4 or x.dtype.kind not in "iu":
         return False
     t, p = x[:, 2], x[:, 3]
-    if not ((x[:, :3] >= 0).all() and (t[1:] >= t[:-1]).all() and np.isin(p, (-1, 0, 1)).all()):
-        return False
+    possible = (x[:, :3] >= 0).all() and (t[1:] >= t[:-1]).all() and np.isin(p, (-1, 0, 1)).all()
     # Spikes and counts of a channel may rise as well, but hardly by as much as times do.
-    return int(t[-1]) - int(t[0]) >= 100
+    return bool(possible) and int(t[-1]) - int(t[0]) >= 100
 
 
 def fingerprint(splits: Splits) -> str:

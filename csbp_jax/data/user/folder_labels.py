@@ -7,12 +7,10 @@ a.png,cat
 """
 
 import csv
-import functools
 import math
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -56,7 +54,6 @@ def read(
     for split, (others, _) in tables.items():
         if others != names:
             raise ConfigError(f"{paths[split]}: has the targets {', '.join(others)}, but {first} {', '.join(names)}")
-    label_of: Callable[[list[str], str], Any] = functools.partial(_numbers, names, loss.task)
     if loss.task == "class":
         if len(names) > 1:
             raise ConfigError(
@@ -66,7 +63,6 @@ def read(
         names = sorted({cells[0] for _, rows in tables.values() for _, _, cells in rows}, key=natural_key)
         if len(names) < 2:
             raise ConfigError(f"{first}: has one class, {names[0]!r}; it needs at least two")
-        label_of = lambda cells, where: names.index(cells[0])  # noqa: E731
     splits: dict[str, list[Recording]] = {split: [] for split in paths}
     for split, path in paths.items():
         lines: dict[pathlib.Path, int] = {}
@@ -82,7 +78,8 @@ def read(
                     raise ConfigError(f"{where}: names {file} again, after line {lines[target]}; keep one line")
                 check_format(file)
                 lines[target] = line
-                splits[split].append(Recording(os.path.relpath(file, root), file, label_of(cells, where)))
+                label = names.index(cells[0]) if loss.task == "class" else _numbers(names, loss.task, cells, where)
+                splits[split].append(Recording(os.path.relpath(file, root), file, label))
         if not splits[split]:
             raise ConfigError(f"{path}: none of its files can be used")
     return splits, names

@@ -56,8 +56,13 @@ def reader(
     if name == "folder":
         trained_on = _training_files(config, classes)
         content = folder.content_type(trained_on, config.data.bad) if trained_on else _first_content_type(paths)
-        frames = trained_on if content == "frames" else []
-        several = functools.cache(lambda: len({len(folder_files.read_array(file)) for file in frames}) > 1)
+
+        @functools.cache
+        def several() -> bool:
+            if content == "frames":
+                return len({shape for _, shape in folder_files.shapes_of(trained_on, config.data.bad)}) > 1
+            return content == "events" and config.data.bins == "own"
+
         readers_by_type: dict[str, Read] = {
             "pictures": functools.partial(_read_folder_picture, config),
             "frames": _frame_reader(config, trained_on, several),
@@ -157,12 +162,14 @@ def _read_brightness(path: pathlib.Path, shape: tuple[int, int, int]) -> Array:
 
 
 def _frame_reader(config: Config, trained_on: Sequence[pathlib.Path], several: Callable[[], bool]) -> Read:
-    expected = functools.cache(lambda: folder_files.read_array(trained_on[0]).shape)
+    first = functools.cache(lambda: next(folder_files.shapes_of(trained_on, config.data.bad), None))
 
     def read(path: pathlib.Path) -> Array:
         x = folder_files.read_array(path)
-        if trained_on and x.shape != expected() and not (x.shape[1:] == expected()[1:] and several()):
-            _check_shape(path, x.shape, expected(), f"{trained_on[0]}, trained on, is")
+        if example := first():
+            file, expected = example
+            if x.shape != expected and not (x.shape[1:] == expected[1:] and several()):
+                _check_shape(path, x.shape, expected, f"{file}, trained on, is")
         if len(x) not in (1, config.model.time_steps) and not (trained_on and len(x) < config.model.time_steps):
             raise ConfigError(
                 f"{path}: has {len(x)} time steps; expected is model.time_steps ({config.model.time_steps}), or 1"
