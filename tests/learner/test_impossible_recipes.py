@@ -43,6 +43,14 @@ class NoSynapse(Dense):
         return nn.Dense(3, name="readout")(run(layers.Spike(2, name="fc1_spike"), x))
 
 
+class Twice(Dense):
+    """A spiking layer that is called twice."""
+
+    def body(self, x, train, run):
+        layer = self.spiking(layers.Dense)(x.shape[-1], name="fc1")
+        return nn.Dense(3, name="readout")(run(layer, run(layer, x)))
+
+
 def calibrated(model):
     config = replaced(replaced(NO_TERM, "model.norm", "none"), "model.init_rate", 0.2)
     of_model = dataclasses.replace(recipe(config), model=model)
@@ -61,6 +69,10 @@ CASES = [
         lambda: calibrated(NoSynapse(classes=3, time_steps=2)),
         "model.init_rate: .* its spiking layer fc1_spike has no synapse of its own",
     ),
+    (
+        lambda: calibrated(Twice(classes=3, time_steps=2, norm="none")),
+        "model.init_rate: .* its spiking layer fc1 is called more than once",
+    ),
     (lambda: loss_of_bare("loss.firing"), "loss.firing: 0.5, but the network gave no rates; set it to 0"),
     (lambda: loss_of_bare("loss.membrane"), "loss.membrane: 0.5, but the network gave no membrane terms; set it to 0"),
     (lambda: init({"betta": 0.9}), "hparams: .*unknown betta"),
@@ -78,6 +90,16 @@ CASES = [
     (
         lambda: make(replaced(replaced(CONFIG, "model.norm", "none"), "model.init_rate", 0.2)),
         ".*learner.make has no examples to measure rates on; take Recipe",
+    ),
+    *(  # their rate would be that of another step
+        (
+            lambda changes=changes: make(replaced(replaced(CONFIG, "chaos.substeps", 5), *changes)),
+            "chaos.substeps: 5 is not possible without steps_per_epoch, as their rate is that of optimizer.schedule",
+        )
+        for changes in (
+            ("optimizer.schedule", "cosine"),
+            ("optimizer", Optimizer(schedule="constant", warmup_epochs=1)),
+        )
     ),
     (lambda: recipe(SUBSTEPS), "optimizer.accumulate: 2 is not possible with chaos.substeps 10"),
     (
