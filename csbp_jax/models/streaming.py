@@ -66,6 +66,5 @@ def stream(
         states = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), expected)
     elif not isinstance(states, Mapping) or jax.eval_shape(lambda: dict(states)) != expected:
         raise ValueError("stream: states are of another network or batch; pass those of the chunk before, or None")
-    end: dict[str, State]
     end, logits = jax.lax.scan(step, dict(states), jnp.moveaxis(x, 1, 0))
     return jnp.moveaxis(logits, 0, 1), end

@@ -205,9 +205,9 @@ NEURONS: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("kind", "fields", "expected"), NEURONS)
 def test_the_config_names_the_neuron_and_its_constants(kind, fields, expected):
-    others = {"synapse_decay": 0.3, "adaptation": 0.1, "adaptation_decay": 0.6, "levels": 7, "order": 3}
+    others: dict[str, Any] = {"synapse_decay": 0.3, "adaptation": 0.1, "adaptation_decay": 0.6, "levels": 7, "order": 3}
     config = Neuron(**SHARED, **others, **fields, surrogate="arctan", surrogate_param=3.0)
-    neuron = models.neuron(config, time_steps=5)
+    neuron: Any = models.neuron(config, time_steps=5)
     assert type(neuron) is kind
     assert {name: getattr(neuron, name, None) for name in expected} == expected
     assert kind is neurons.ILIF or neuron.spike == surrogate.arctan(3.0)
