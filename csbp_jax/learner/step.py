@@ -35,12 +35,15 @@ def init(recipe: Recipe, key: jax.Array, hparams: dict[str, Any] | None = None) 
     ``z0`` is one number for all taps, or ``{tap: number}``.
 
     Raises:
-      ConfigError: a hyperparameter or a tap is unknown, or the forcing is a function.
+      ConfigError: a hyperparameter or a tap is unknown, the forcing is a function, or the task has no classes whose
+        labels could be smoothed.
     """
     config = recipe.config
     weights_key, key = jax.random.split(key)
     example = jnp.zeros((1, 1, *config.model.input_shape), jnp.result_type(float))
     hparams = complete_hyperparameters(hparams or {}, hyperparameters(config, recipe.steps_per_epoch))
+    if "smoothing" in hparams and config.loss.task != "class":
+        raise ConfigError(f"hparams: smoothing is not possible with loss.task {config.loss.task}, which has no classes")
     variables = recipe.model.init(weights_key, example, False)
     weights = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
     return State(

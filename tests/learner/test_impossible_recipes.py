@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from csbp_jax import learner
-from csbp_jax.config import Chaos, ConfigError, Optimizer, check, replaced
+from csbp_jax.config import Chaos, ConfigError, Loss, Optimizer, check, replaced
 from csbp_jax.learner import cbp, objective, optimizer
 from csbp_jax.models import layers
 from csbp_jax.models.basic import Dense
@@ -78,6 +78,10 @@ CASES = [
     (lambda: init({"betta": 0.9}), "hparams: .*unknown betta"),
     (lambda: init({"z0": {"fc1.norm": 1.0}}), ".*z0 names fc1.norm, but the taps are fc1.norm, fc2.membrane"),
     (lambda: init({"forcing": lambda step: 0.1}), "hparams: forcing is a function; give it to the force"),
+    (
+        lambda: init({"smoothing": 0.1}, replaced(NO_TERM, "loss", Loss(task="value", name="mse"))),
+        "hparams: smoothing is not possible with loss.task value, which has no classes",
+    ),
     (lambda: init({"z0": 5.0}, NO_TERM), r".*z0 is given, but chaos\.taps of the config is empty"),
     (
         lambda: make(replaced(NO_TERM, "chaos.z0", (3.0,))),
