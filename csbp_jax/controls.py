@@ -173,15 +173,13 @@ def logistic(forcing: Forcing = None, seed: int = 0) -> optax.GradientTransforma
 
         # sin**2(pi a) - 1/2 = -cos(2 pi a) / 2, with a in [-1/2, 1/2)
         def value(a: jax.Array, u: jax.Array) -> jax.Array:
-            angle = lax.bitcast_convert_type(a, jnp.int32).astype(_at_least_float32(u))  # beyond float16's range
+            wide = jnp.promote_types(u.dtype, jnp.float32)  # angles are beyond float16's range
+            angle = lax.bitcast_convert_type(a, jnp.int32).astype(wide)
             return (-(2**0.5) * jnp.cos(2 * jnp.pi * (angle / 2.0**32))).astype(u.dtype)
 
         return (jnp.array(False), digits), jax.tree.map(value, digits, updates)
 
-    def start(params: Tensors) -> tuple[jax.Array, Tensors]:
-        return jnp.array(True), jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.uint32), params)
-
-    return _force(forcing, start, draw, seed)
+    return _force(forcing, lambda params: (jnp.array(True), optax.tree.zeros_like(params, jnp.uint32)), draw, seed)
 
 
 def mpgd(
@@ -238,7 +236,7 @@ def mpgd(
         return (jnp.array(False), orbits, signs), numbers
 
     def start(params: Tensors) -> Any:
-        ones = jax.tree.map(lambda p: jnp.ones((2, *p.shape), _at_least_float32(p)), params)
+        ones = jax.tree.map(lambda p: jnp.ones((2, *p.shape), jnp.promote_types(p.dtype, jnp.float32)), params)
         return jnp.array(True), ones, ones
 
     return _force(forcing, start, draw, seed)
@@ -246,21 +244,12 @@ def mpgd(
 
 def replay(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
     """Add the record of another run; ``forcing`` holds whole tensors, ``[N, ...]``."""
-
-    def ones(carry: Any, key: Any, updates: Tensors, params: Tensors) -> tuple[Any, Tensors]:
-        return carry, jax.tree.map(jnp.ones_like, updates)
-
-    return _force(forcing, lambda params: (), ones)
-
-
-def _at_least_float32(x: jax.Array) -> Any:
-    return jnp.promote_types(x.dtype, jnp.float32)
+    return _force(forcing, lambda params: (), lambda carry, key, updates, _: (carry, optax.tree.ones_like(updates)))
 
 
 def shuffled(key: jax.Array, record: Tensors) -> Tensors:
     """Permute a record ``[N, ...]`` in time, in the same way for all tensors."""
-    count = len(jax.tree.leaves(record)[0])
-    order = jax.random.permutation(key, count)
+    order = jax.random.permutation(key, len(jax.tree.leaves(record)[0]))
     return jax.tree.map(lambda r: r[order], record)
 
 
@@ -323,9 +312,6 @@ def _force(
     """
     ranges.require("force", ranges.FROM_0, seed=seed)
 
-    def init(params: Tensors) -> Forced:
-        return Forced(start(params))
-
     def update(updates: Tensors, state: Forced, params: Tensors = None, **extra: Any) -> tuple[Tensors, Forced]:
         if missing := [name for name in ("step", "key") if name not in extra]:
             raise ConfigError(
@@ -338,7 +324,7 @@ def _force(
         carry, numbers = draw(state.carry, key, updates, params)
         return jax.tree.map(lambda u, size, number: u + size * number, updates, sizes, numbers), Forced(carry)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(lambda params: Forced(start(params)), update)
 
 
 def _forcing_at(forcing: Forcing, step: jax.Array, updates: Tensors) -> Tensors:

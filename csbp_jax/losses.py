@@ -198,9 +198,9 @@ def smoothed(labels: jax.Array, classes: int, share: ArrayLike) -> jax.Array:
     ranges.require("smoothed", ranges.FROM_0_BELOW_1, share=share)
     if not isinstance(share, jax.Array) and not share:
         return labels
-    are_probabilities = jnp.issubdtype(labels.dtype, jnp.floating)
-    probabilities = labels if are_probabilities else jax.nn.one_hot(labels, classes)
-    return optax.smooth_labels(probabilities, share)
+    if not jnp.issubdtype(labels.dtype, jnp.floating):
+        labels = jax.nn.one_hot(labels, classes)
+    return optax.smooth_labels(labels, share)
 
 
 def rate_cross_entropy(

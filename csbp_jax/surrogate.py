@@ -72,18 +72,14 @@ def _spike(u: jax.Array, surrogate: Surrogate) -> jax.Array:
     return (u > 0).astype(u.dtype)
 
 
-def _spike_forward(u: jax.Array, surrogate: Surrogate) -> tuple[jax.Array, tuple[jax.Array, Surrogate]]:
-    # The comparison is repeated: a rule that called _spike would put a custom_vjp inside the gradient,
-    # and the tangent map of a training step (a jvp through that gradient) would fail.
-    return (u > 0).astype(u.dtype), (u, surrogate)
-
-
 def _spike_backward(residual: tuple[jax.Array, Surrogate], cotangent: jax.Array) -> tuple[jax.Array, Surrogate]:
     u, surrogate = residual
     return cotangent * surrogate.derivative(u), jax.tree.map(jnp.zeros_like, surrogate)
 
 
-_spike.defvjp(_spike_forward, _spike_backward)
+# The comparison is repeated: a rule that called _spike would put a custom_vjp inside the gradient,
+# and the tangent map of a training step (a jvp through that gradient) would fail.
+_spike.defvjp(lambda u, surrogate: ((u > 0).astype(u.dtype), (u, surrogate)), _spike_backward)
 
 
 def _triangle(x: jax.Array, width: jax.Array) -> jax.Array:

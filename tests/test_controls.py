@@ -10,9 +10,10 @@ import optax
 import pytest
 from scipy import optimize, special, stats
 
-from csbp_jax import chaos, controls, learner, losses, models
-from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer
-from csbp_jax.learner import optimizer
+from csbp_jax import chaos, controls, learner
+from csbp_jax.config import Chaos, ConfigError, Optimizer
+from tests.support import small_net
+from tests.support.small_net import batch, first_state, gradients, train_step
 
 PULLS = {"chaos": chaos.term, "drift": controls.drift, "linear": controls.linear}
 FORCES = {"gaussian": controls.gaussian(), "ar1": controls.ar1(0.9), "logistic": controls.logistic()}
@@ -174,12 +175,6 @@ def test_sums_of_mpgds_series_grow_faster_than_those_of_noise(name, power):
     assert abs(pushes.mean(axis=0).mean()) < 4 * stats.sem(pushes.mean(axis=0))
 
 
-def test_forces_of_two_keys_differ_and_one_key_repeats():
-    first, repeated, other = (run(FORCES["logistic"], jnp.ones(3), 3, seed) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first, repeated)
-    assert not np.allclose(first, other)
-
-
 @pytest.mark.parametrize("second", [controls.gaussian, functools.partial(controls.ar1, 0.9)])
 def test_two_forces_in_one_optimiser_are_independent_with_seeds_of_their_own(second):
     same, other = (run(optax.chain(FORCES["gaussian"], force), jnp.ones(1), 1) for force in (second(), second(seed=1)))
@@ -245,70 +240,49 @@ def test_rms_of_a_record():
 # --- within a training step ---------------------------------------------------------------------------------------
 
 
-def make(tx=None, **fields):
-    config = Config(
-        model=Model(name="dense", input_shape=(6,), classes=3, time_steps=2, features=(7,)),
-        chaos=Chaos(z0=(20.0,), beta=1.0, taps=("fc1.norm",), scale=1.0, **fields),
-        optimizer=Optimizer(name="sgd", lr=0.1, momentum=0.0, schedule="constant"),
-    )
-    tx = optimizer.build(config.optimizer, 1, 10) if tx is None else tx
-    model = models.build(config.model)
-    return config, model, learner.make(model, tx, losses.rate_cross_entropy, config)
+CONFIG = dataclasses.replace(
+    small_net.CONFIG,
+    chaos=Chaos(z0=(20.0,), beta=1.0, taps=("fc1.norm",), scale=1.0),
+    optimizer=Optimizer(name="sgd", lr=0.1, momentum=0.0, schedule="constant"),
+)
 
 
-def batch():
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(2 * rng.normal(size=(8, 1, 6)), jnp.result_type(float))
-    return {"x": x, "y": jnp.asarray(rng.integers(0, 3, 8))}
-
-
-@functools.cache
-def plain_start():
-    """Compute the state in float64 with which all runs begin."""
-    state = jax.jit(make()[2][0])(jax.random.key(0))
-    return jax.tree.map(lambda a: a.astype(float) if jnp.issubdtype(a.dtype, jnp.floating) else a, state)
+def recipe(tx=None, **fields):
+    of_config = small_net.recipe(dataclasses.replace(CONFIG, chaos=dataclasses.replace(CONFIG.chaos, **fields)))
+    return of_config if tx is None else dataclasses.replace(of_config, tx=tx)
 
 
 def start(tx, **hparams):
-    """Return that state for another optimiser."""
-    state = plain_start()
+    """Return the first state of all runs for an optimiser."""
+    state = first_state(recipe())
     return dataclasses.replace(state, opt_state=tx.init(state.params), hparams=state.hparams | hparams)
 
 
 @pytest.mark.parametrize("term", ["drift", pytest.param("linear", marks=pytest.mark.slow)])
 def test_the_config_selects_the_term(x64, term):
-    _, _, (_, step, _) = make(term=term)
-    state = plain_start()
-    _, metrics = jax.jit(step)(state, batch())
-    config, model, _ = make()
+    state = first_state(recipe())
+    _, metrics = train_step(recipe(term=term), state, batch())
 
     @jax.jit
-    def terms(params, batch_stats):
-        def tap(h):
-            return PULLS[term](h, 0.65, 1.0)
+    def terms(variables, x):
+        options = {"tap": lambda h: PULLS[term](h, 0.65, 1.0), "taps": CONFIG.chaos.taps, "mutable": ["batch_stats"]}
+        return recipe().model.apply(variables, x, True, **options)[0][1].terms
 
-        variables = {"params": params, "batch_stats": batch_stats}
-        options = {"tap": tap, "taps": config.chaos.taps, "mutable": ["batch_stats"]}
-        return model.apply(variables, batch()["x"], True, **options)[0][1].terms
-
-    value = terms(state.params, state.batch_stats)["fc1.norm"]
+    value = terms(learner.weights_of(state), batch()["x"])["fc1.norm"]
     assert float(metrics["chaos_loss"]) == pytest.approx(20 * float(value), rel=1e-12)
 
 
 def test_substeps_are_plain_descent_on_the_term_in_smaller_steps(x64):
-    config, model, (_, step, _) = make(substeps=5)
-    state = plain_start()
-    recipe = learner.Recipe(model, optax.identity(), losses.rate_cross_entropy, config, 1)
-    gradients = jax.jit(functools.partial(learner.gradients, recipe))
-    task = jax.device_get(gradients(state, batch())["task"])
+    state = first_state(recipe())
+    task = jax.device_get(gradients(recipe(), state, batch())["task"])
     params = jax.device_get(state.params)
     for _ in range(5):
-        gradient = jax.device_get(gradients(dataclasses.replace(state, params=params), batch())["chaos"])
+        gradient = jax.device_get(gradients(recipe(), dataclasses.replace(state, params=params), batch())["chaos"])
         params = jax.tree.map(lambda p, g: p - 0.1 / 5 * g, params, gradient)
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, task)
-    after, metrics = jax.jit(step)(state, batch())
+    after, metrics = train_step(recipe(substeps=5), state, batch())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13), after.params, expected)
-    whole_step, whole_metrics = jax.jit(make()[2][1])(state, batch())
+    whole_step, whole_metrics = train_step(recipe(), state, batch())
     for name in ("loss", "task_loss", "chaos_loss"):
         assert float(metrics[name]) == pytest.approx(float(whole_metrics[name]), rel=1e-12)
     pairs = zip(*map(jax.tree.leaves, jax.device_get((after.params, whole_step.params))), strict=True)
@@ -318,16 +292,15 @@ def test_substeps_are_plain_descent_on_the_term_in_smaller_steps(x64):
 def test_the_learner_passes_step_key_and_forcing_to_a_force(x64):
     descent = optax.scale(-1.0)
     tx = optax.chain(controls.gaussian(), descent)
-    step, plain_step = (jax.jit(make(tx)[2][1]) for tx in (tx, descent))
-    plain, _ = plain_step(start(descent), batch())
+    plain, _ = train_step(recipe(descent), start(descent), batch())
     forcing = jax.tree.map(lambda p: jnp.asarray([0.5, 0.0]), plain.params)
-    forced, _ = step(start(tx, forcing=forcing), batch())
+    forced, _ = train_step(recipe(tx), start(tx, forcing=forcing), batch())
     pairs = zip(*map(jax.tree.leaves, jax.device_get((forced.params, plain.params))), strict=True)
     pushes = np.concatenate([np.ravel(a - b) for a, b in pairs])
     assert np.std(pushes) == pytest.approx(0.1 * 0.5, rel=0.25)
     # The record's second step has no force: another step is a plain one.
-    after, _ = step(forced, batch())
-    unforced, _ = plain_step(dataclasses.replace(forced, opt_state=plain.opt_state), batch())
+    after, _ = train_step(recipe(tx), forced, batch())
+    unforced, _ = train_step(recipe(descent), dataclasses.replace(forced, opt_state=plain.opt_state), batch())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), after.params, unforced.params)
 
 
@@ -343,16 +316,15 @@ def test_the_learner_passes_step_key_and_forcing_to_a_force(x64):
 def test_a_force_with_its_own_forcing_acts_on_gradient_or_weights(x64, name, side):
     """Descent at half the rate: a force on the gradient comes through it, one on the weights does not."""
     descent = optax.scale(-0.5)
-    _, _, (_, plain_step, _) = make(descent)
-    sizes = jax.tree.map(lambda _: jnp.asarray([0.3, 0.1]), plain_start().params)
+    sizes = jax.tree.map(lambda _: jnp.asarray([0.3, 0.1]), first_state(recipe()).params)
     force = controls.ar1(0.9, sizes) if name == "ar1" else getattr(controls, name)(sizes)
     tx = optax.chain(force, descent) if side == "gradient" else optax.chain(descent, force)
-    _, _, (_, step, _) = make(tx)
     first = start(tx)
 
     def both(state, _):
-        plain, _ = plain_step(dataclasses.replace(state, opt_state=descent.init(state.params)), batch())
-        state, _ = step(state, batch())
+        unforced = dataclasses.replace(state, opt_state=descent.init(state.params))
+        plain, _ = learner.train_step(recipe(descent), unforced, batch())
+        state, _ = learner.train_step(recipe(tx), state, batch())
         return state, jax.tree.map(jnp.subtract, state.params, plain.params)
 
     def pushes(key):

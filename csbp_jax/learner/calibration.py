@@ -28,7 +28,6 @@ from csbp_jax.learner.state import State, weights_of
 EXAMPLES = 32
 """Number of training examples that a run measures its initial rates on."""
 
-_SYNAPSES = ("conv", "dense")
 _RANGE = 8.0  # log2 of the largest factor, and minus that of the smallest
 _HALVINGS = 12  # the factor is then known to 0.3 %
 
@@ -97,7 +96,7 @@ def calibrate(recipe: Recipe, state: State, x: jax.Array, lengths: jax.Array | N
 
 
 def _synapse(params: Any, layer: str) -> str:
-    names = [name for name in _SYNAPSES if name in params]
+    names = [name for name in ("conv", "dense") if name in params]
     if len(names) != 1:
         raise ConfigError(
             f"model.init_rate: not possible for this network; its spiking layer {layer} has no synapse of its own"

@@ -50,10 +50,6 @@ def kick(
     [0.3, 0.3]
     """
 
-    def init(params: optax.Params) -> optax.ScaleByScheduleState:
-        del params
-        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
-
     def update(
         updates: dict[str, Any],
         state: optax.ScaleByScheduleState,
@@ -62,7 +58,6 @@ def kick(
         outputs: dict[str, ArrayLike],
         **extra: Any,
     ) -> tuple[dict[str, Any], optax.ScaleByScheduleState]:
-        del params, extra
         z = strength(state.count) if callable(strength) else strength
         kicks = {name: z * shortfall(h, target, scale) for name, h in outputs.items()}
         kicked = {
@@ -71,4 +66,6 @@ def kick(
         }
         return updates | kicked, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(
+        lambda params: optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32)), update
+    )

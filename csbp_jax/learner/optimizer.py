@@ -138,10 +138,9 @@ def scale_by_layer(decay: float, layers: Sequence[str]) -> optax.GradientTransfo
         )
 
     def distances(params: optax.Params) -> Any:
-        def group_of(path: tuple[Any, ...], _: Any) -> str:
-            return _group(jax.tree_util.keystr(path[:1], simple=True))
-
-        of_leaves = jax.tree_util.tree_map_with_path(group_of, params)
+        of_leaves = jax.tree_util.tree_map_with_path(
+            lambda path, _: _group(jax.tree_util.keystr(path[:1], simple=True)), params
+        )
         present = [group for group in groups if group in jax.tree.leaves(of_leaves) and group != _READOUT]
         distance = {group: len(present) - depth for depth, group in enumerate(present)}
         return jax.tree.map(lambda group: distance.get(group, 0), of_leaves)

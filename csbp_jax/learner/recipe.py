@@ -20,9 +20,9 @@ class Recipe:
         receives ``value`` (the loss), ``step``, ``key`` and, if the hparams have them, ``forcing`` (controls.py) and
         ``weight_decay``.
       loss: ``loss(logits, targets, where=None[, lengths])``, a scalar mean, e.g. ``losses.rate_cross_entropy``.
-      config: determines the taps, kind, cut and reduction of the chaos term, how the gradient is computed, and the
-        input's shape for ``init``.
-      steps_per_epoch: for the schedule of the rate, and of a config that anneals z once per epoch.
+      config: determines the taps, kind, cut and reduction of the chaos term, how the gradient is computed, the rate of
+        ``chaos.substeps`` by ``optimizer.schedule``, which is that of ``tx`` too, and the input's shape for ``init``.
+      steps_per_epoch: for that schedule, and for a config that anneals z once per epoch.
       term: replaces the config's chaos term; called like ``chaos.term``.
 
     Raises:

@@ -69,8 +69,7 @@ def evaluated_weights(config: Config, state: State) -> dict[str, Any]:
 
     The latter have the running statistics of the training weights.
     """
-    averages: dict[str, Any] = state.ema
-    return averages if config.optimizer.name == "schedule_free" else weights_of(state)
+    return state.ema if config.optimizer.name == "schedule_free" else weights_of(state)
 
 
 def with_evaluated_weights(config: Config, state: State, weights: dict[str, Any]) -> State:
@@ -156,7 +155,7 @@ def dynamical_leaves(state: State) -> State:
     def mask(tree: Any) -> Any:
         return tree_map_with_path(inexact, tree, is_leaf=lambda node: isinstance(node, controls.Forced))
 
-    nothing: State = jax.tree.map(lambda _: False, state)
+    nothing = jax.tree.map(lambda _: False, state)
     return dataclasses.replace(nothing, params=mask(state.params), opt_state=mask(state.opt_state))
 
 

@@ -35,12 +35,15 @@ def init(recipe: Recipe, key: jax.Array, hparams: dict[str, Any] | None = None) 
     ``z0`` is one number for all taps, or ``{tap: number}``.
 
     Raises:
-      ConfigError: a hyperparameter or a tap is unknown, or the forcing is a function.
+      ConfigError: a hyperparameter or a tap is unknown, the forcing is a function, or the task has no classes whose
+        labels could be smoothed.
     """
     config = recipe.config
     weights_key, key = jax.random.split(key)
     example = jnp.zeros((1, 1, *config.model.input_shape), jnp.result_type(float))
     hparams = complete_hyperparameters(hparams or {}, hyperparameters(config, recipe.steps_per_epoch))
+    if "smoothing" in hparams and config.loss.task != "class":
+        raise ConfigError(f"hparams: smoothing is not possible with loss.task {config.loss.task}, which has no classes")
     variables = recipe.model.init(weights_key, example, False)
     weights = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
     return State(
@@ -63,8 +66,11 @@ def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[
     """
     (loss, outcome), gradient = loss_and_gradient(recipe, state, batch)
 
+    # What a transformation may use beside the gradient (controls.py), with a key of a step in ARCHITECTURE.md.
+    arguments = {name: state.hparams[name] for name in OF_UPDATE if name in state.hparams}
+    arguments["key"] = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 2)
     direction, opt_state = optax.with_extra_args_support(recipe.tx).update(
-        gradient, state.opt_state, state.params, value=loss, **_update_arguments(state)
+        gradient, state.opt_state, state.params, value=loss, step=state.step, **arguments
     )
     # The minus sign of descent is in the direction already, as in every optax transformation.
     updates = jax.tree.map(lambda u: state.hparams["lr"].astype(u.dtype) * u, direction)
@@ -143,13 +149,13 @@ def make(
 
     The arguments are those of :class:`Recipe`: ``tx`` is an optimiser for a learning rate of 1, such as
     ``optax.adam(1.0)``, because a step multiplies its update by ``config.optimizer.lr``. Without ``steps_per_epoch`` a
-    config may not anneal by the epoch. The functions are ``init(key, hparams=None) -> State``,
-    ``train_step(state, batch) -> (State, metrics)`` and ``eval_step(state, batch) -> sums``. ``init`` draws the
-    weights; it does not read the config's ``weights``.
+    config may not anneal by the epoch, nor have sub-steps, whose rate is that of its schedule, unless that is constant.
+    The functions are ``init(key, hparams=None) -> State``, ``train_step(state, batch) -> (State, metrics)`` and
+    ``eval_step(state, batch) -> sums``. ``init`` draws the weights; it does not read the config's ``weights``.
 
     Raises:
-      ConfigError: as :class:`Recipe`; the config anneals once per epoch, of unknown length; or ``model.init_rate`` is
-        set, for which there are no examples here.
+      ConfigError: as :class:`Recipe`; the config anneals, or has sub-steps with a schedule, by epochs of unknown
+        length; or ``model.init_rate`` is set, for which there are no examples here.
     """
     if config.model.init_rate is not None:
         raise ConfigError(
@@ -159,16 +165,15 @@ def make(
         raise ConfigError(
             "chaos.anneal: epoch is not possible without steps_per_epoch; give it, or set chaos.anneal to step"
         )
+    falls = config.optimizer.schedule != "constant" or config.optimizer.warmup_epochs
+    if steps_per_epoch is None and config.chaos.substeps > 1 and falls:
+        raise ConfigError(
+            f"chaos.substeps: {config.chaos.substeps} is not possible without steps_per_epoch, as their rate is that "
+            "of optimizer.schedule; give it, or set optimizer.schedule to constant and optimizer.warmup_epochs to 0"
+        )
     recipe = Recipe(model, tx, loss, config, steps_per_epoch or 1, term)
     return (
         lambda key, hparams=None: init(recipe, key, hparams),
         lambda state, batch: train_step(recipe, state, batch),
         lambda state, batch: eval_step(recipe, state, batch),
     )
-
-
-def _update_arguments(state: State) -> dict[str, Any]:
-    """Return the arguments that an optax transformation may use besides the gradient (controls.py)."""
-    # Of the keys of a step in ARCHITECTURE.md.
-    key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 2)
-    return {"step": state.step, "key": key} | {n: value for n, value in state.hparams.items() if n in OF_UPDATE}

@@ -43,9 +43,23 @@ def self_attention(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.
     return out.reshape(*out.shape[:3], -1)
 
 
-def pools(patch: int, conv: int) -> bool:
-    """Return whether 3x3 max pooling of stride 2 follows convolution ``conv`` (from 1) of the four of a stem."""
-    return patch >= 1 << (5 - conv)
+def stem(
+    x: jax.Array,
+    embed: int,
+    patch: int,
+    conv: Callable[..., nn.Module],
+    last: Callable[..., nn.Module],
+    run: RunLayer,
+) -> jax.Array:
+    """Apply four 3x3 convolutions, up to ``embed`` channels, the last of which are followed by max pooling of stride 2.
+
+    patch: pixels per token, in height and in width: a power of 2 up to 16.
+    conv, last: constructors of the first three layers and of the fourth.
+    """
+    for number, divisor in enumerate((8, 4, 2, 1), start=1):
+        x = run((last if number == 4 else conv)(embed // divisor, name=f"stem{number}"), x)
+        x = layers.max_pool(x, size=3, stride=2, pad=1) if patch >= 1 << (5 - number) else x
+    return x
 
 
 class Transformer(Network):
@@ -82,6 +96,14 @@ class Transformer(Network):
         """Return the constructor of a block's synapse with its norm, and neuron if ``layer`` has one."""
         return self.spiking(layer, use_bias=use_bias, kernel_init=self.kernel_init, bias_init=self.bias_init)
 
+    def perceptron(
+        self, x: jax.Array, name: str, run: RunLayer, last: type[layers.DenseNorm] = layers.Dense
+    ) -> jax.Array:
+        """Apply the two layers of a block, ``NAME_mlp1`` and ``NAME_mlp2``, the second of which is a ``last``."""
+        channels = x.shape[-1]
+        y = run(self.dense(layers.Dense)(self.mlp_ratio * channels, name=f"{name}_mlp1"), x)
+        return run(self.dense(last)(channels, name=f"{name}_mlp2"), y)
+
     def attention_spikes(self, current: jax.Array, name: str, run: RunLayer) -> jax.Array:
         """Run the attention neurons on a current; their layer is ``NAME_attention``."""
         spike = layers.Spike(self.time_steps, self.dtype, ATTENTION_THRESHOLD, name=f"{name}_attention")
@@ -111,9 +133,3 @@ class SSATransformer(Transformer):
         """Average tokens ``[B, T, H, W, C]`` over space, and compute logits; the initial weights are normal."""
         layer = layers.Linear(self.classes, kernel_init=layers.NORMAL, bias_init=nn.initializers.zeros, name="readout")
         return run(layer, layers.space_mean(x))
-
-    def perceptron(self, x: jax.Array, name: str, run: RunLayer) -> jax.Array:
-        """Apply two layers; they are ``NAME_mlp1`` and ``NAME_mlp2``."""
-        synapse, channels = self.dense(layers.Dense), x.shape[-1]
-        y = run(synapse(self.mlp_ratio * channels, name=f"{name}_mlp1"), x)
-        return run(synapse(channels, name=f"{name}_mlp2"), y)

@@ -1,7 +1,7 @@
 """Base classes of the networks: the call and its auxiliary outputs; a family defines only the order of its layers."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +9,7 @@ import jax
 from flax.typing import Dtype
 
 from csbp_jax import chaos, neurons
-from csbp_jax.models import norms
+from csbp_jax.models import layers, norms
 from csbp_jax.models.taps import Aux, MembraneTerm, Probe, Tap, merge_aux
 from csbp_jax.xla import memory
 from csbp_jax.xla.platform import traced_for
@@ -131,3 +131,17 @@ class ResidualNetwork(PublishedNetwork):
     """
 
     drop_path: float = 0.0
+
+    def each_block(
+        self, stages: Sequence[tuple[int, int]], first_stride: int = 1
+    ) -> Iterator[tuple[str, int, int, layers.DropPath]]:
+        """Yield ``(name, channels, stride, drop path)`` of every block; channels are those at this width.
+
+        stages: channels and number of blocks of each stage, whose first block has stride 2.
+        first_stride: that of the first stage in its place.
+        """
+        rates = iter(layers.drop_path_rates(self.drop_path, sum(blocks for _, blocks in stages)))
+        for stage, (channels, blocks) in enumerate(stages, start=1):
+            for block in range(1, blocks + 1):
+                stride = 1 if block > 1 else first_stride if stage == 1 else 2
+                yield f"stage{stage}_block{block}", self.wide(channels), stride, layers.DropPath(next(rates))

@@ -5,6 +5,8 @@ and taps those of taps.py: ``NODE.conv`` or ``NODE.dense`` of a synapse, ``NODE.
 """
 
 import dataclasses
+import functools
+import operator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -128,9 +130,7 @@ class GraphNetwork(Network):
             raise ConfigError(f"x: has shape {x.shape}, but must be [B, T, {', '.join(map(str, self.graph.shape))}]")
         outputs = {self.graph.input: repeat_over_time(x, self.time_steps)}
         for name, sources, operation in self.graph.nodes:
-            total = outputs[sources[0]]
-            for source in sources[1:]:
-                total = total + outputs[source]
+            total = functools.reduce(operator.add, [outputs[source] for source in sources])
             outputs[name] = self._apply(name, operation, total, run)
         return outputs[self.graph.nodes[-1].name]
 
@@ -166,9 +166,11 @@ class _Synapse(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Any, probe: Probe) -> tuple[jax.Array, Aux]:
         kernel, bias, stride, padding, dilation, groups = self.synapse
-        options: dict[str, Any] = {"use_bias": bias is not None, "kernel_init": lambda *_: jnp.asarray(kernel)}
-        if bias is not None:
-            options["bias_init"] = lambda *_: jnp.asarray(bias)
+        options: dict[str, Any] = {
+            "use_bias": bias is not None,
+            "kernel_init": lambda *_: jnp.asarray(kernel),
+            "bias_init": lambda *_: jnp.asarray(bias),
+        }
         if kernel.ndim == 2:
             h = nn.Dense(kernel.shape[-1], name="dense", **options)(x)
             return h, apply_taps(str(self.name), {"dense": h}, probe)
@@ -187,11 +189,10 @@ class _Spiking(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Any, probe: Probe) -> tuple[jax.Array, Aux]:
-        tensors = {"current": x}
-        if self.feedback is None:
-            return run_neuron(str(self.name), tensors, x, self.cell, probe)
-        weights = self.param("feedback", lambda _: jnp.asarray(self.feedback))
-        return run_neuron(str(self.name), tensors, x, Feedback(self.cell, weights), probe)
+        cell = self.cell
+        if self.feedback is not None:
+            cell = Feedback(cell, self.param("feedback", lambda _: jnp.asarray(self.feedback)))
+        return run_neuron(str(self.name), {"current": x}, x, cell, probe)
 
 
 def variables(graph: Graph) -> dict[str, Any]:

@@ -207,8 +207,7 @@ class DropPath(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Drop branches of ``x [B, ...]`` in training."""
-        drop = nn.Dropout(self.rate, broadcast_dims=tuple(range(1, x.ndim)), deterministic=not train)
-        return drop(x)
+        return nn.Dropout(self.rate, broadcast_dims=tuple(range(1, x.ndim)), deterministic=not train)(x)
 
 
 def drop_path_rates(rate: float, blocks: int) -> tuple[float, ...]:
@@ -225,9 +224,7 @@ def _dot_general(*operands: Any, **options: Any) -> jax.Array:
 
 def bind_neuron(neuron: Neuron | nn.Module, channels: int) -> Neuron:
     """Return the neuron, or, for a module, the neuron that this layer's own copy of the module returns."""
-    if not isinstance(neuron, nn.Module):
-        return neuron
-    return neuron.copy(name="neuron")(channels)
+    return neuron.copy(name="neuron")(channels) if isinstance(neuron, nn.Module) else neuron
 
 
 def scale_threshold(neuron: Any, factor: float) -> Any:

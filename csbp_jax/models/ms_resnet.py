@@ -40,12 +40,9 @@ class MSResNet(ResidualNetwork):
         kernel, stride = self.stem
         conv = self.current(self.initial_scale())
         x = run(conv(self.wide(64), kernel, stride, time_steps=self.time_steps, name="stem"), x)
-        rates = iter(layers.drop_path_rates(self.drop_path, sum(blocks for _, blocks in self.stages)))
-        for stage, (channels, blocks) in enumerate(self.stages, start=1):
-            for block in range(1, blocks + 1):
-                stride = 1 if block > 1 else self.first_stride if stage == 1 else 2
-                y, x = self.block(x, self.wide(channels), stride, f"stage{stage}_block{block}", run)
-                x = layers.DropPath(next(rates))(y, train) + x
+        for name, channels, stride, drop in self.each_block(self.stages, self.first_stride):
+            y, x = self.block(x, channels, stride, name, run)
+            x = drop(y, train) + x
         x = run(layers.Spike(dtype=self.dtype, name="last_spike"), x)
         return run(layers.Linear(self.classes, name="readout"), layers.space_mean(x))
 

@@ -59,7 +59,8 @@ class BatchNorm(nn.Module):
         """Return factor and summand of xhat, shaped to broadcast against ``x``."""
         gamma = self.param("scale", nn.initializers.constant(self.scale), x.shape[-1:])
         beta = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        return _broadcastable(self.gain * gamma, x), _broadcastable(beta, x)
+        scale, shift = (jnp.asarray(a, x.dtype).reshape(*(1,) * (x.ndim - 1), -1) for a in (self.gain * gamma, beta))
+        return scale, shift
 
 
 class TEBN(BatchNorm):
@@ -91,7 +92,7 @@ class BNTT(nn.Module):
     def __call__(self, x: jax.Array, train: bool, lengths: jax.Array | None = None) -> jax.Array:
         _check_steps("bntt", self.time_steps, x)
         gamma = self.param("scale", nn.initializers.constant(self.scale), (self.time_steps, x.shape[-1]))
-        scale = _broadcastable(gamma, x)
+        scale = jnp.asarray(gamma, x.dtype).reshape(1, self.time_steps, *(1,) * (x.ndim - 3), -1)
         return _normalise(self, x, train, (0, *range(2, x.ndim - 1)), scale, jnp.zeros_like(scale), lengths=lengths)
 
 
@@ -102,7 +103,6 @@ class NoNorm(nn.Module):
     scale: float = 1.0
 
     def __call__(self, x: jax.Array, train: bool, lengths: jax.Array | None = None) -> jax.Array:
-        del train, lengths
         return x
 
 
@@ -192,14 +192,6 @@ def _normalise(
         mean, var = (jnp.expand_dims(running.value, axes) for running in (running_mean, running_var))
         y = batch_norm.over_time(lambda x: (x - mean) * (scale / jnp.sqrt(var + module.epsilon)) + shift, x, repeats)
     return y.astype(dtype)
-
-
-def _broadcastable(parameter: jax.Array, x: jax.Array) -> jax.Array:
-    """Reshape ``[C]`` or ``[T, C]`` to broadcast against ``x [B, T, ..., C]``."""
-    if parameter.ndim == 1:
-        return jnp.asarray(parameter, x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
-    steps, channels = parameter.shape
-    return jnp.asarray(parameter, x.dtype).reshape(1, steps, *(1,) * (x.ndim - 3), channels)
 
 
 def _check_steps(name: str, time_steps: int, x: jax.Array) -> None:

@@ -32,14 +32,10 @@ class TET(ResidualNetwork):
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
         conv = self.spiking(layers.ConvNormLIF, use_bias=self.use_bias, kernel_init=self.kernel_init)
         x = run(conv(self.wide(self.stem), name="stem"), x)
-        rates = iter(layers.drop_path_rates(self.drop_path, sum(blocks for _, blocks in STAGES)))
-        for stage, (features, blocks) in enumerate(STAGES, start=1):
-            for block in range(1, blocks + 1):
-                stride = 2 if stage > 1 and block == 1 else 1
-                name = f"stage{stage}_block{block}"
-                y = run(conv(self.wide(features), stride=stride, name=f"{name}_conv1"), x)
-                y, x = self.currents(x, y, stride, name, run)
-                x = run(layers.Spike(dtype=self.dtype, name=name), layers.DropPath(next(rates))(y, train) + x)
+        for name, features, stride, drop in self.each_block(STAGES):
+            y = run(conv(features, stride=stride, name=f"{name}_conv1"), x)
+            y, x = self.currents(x, y, stride, name, run)
+            x = run(layers.Spike(dtype=self.dtype, name=name), drop(y, train) + x)
         return self.head(x, train, run)
 
     def currents(

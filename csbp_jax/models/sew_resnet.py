@@ -46,12 +46,10 @@ class ResNet(ResidualNetwork):
         x = run(stem(self.wide(64), kernel=7, stride=2, time_steps=steps, name="stem"), x)
         x = run(layers.Spike(self.time_steps, self.dtype, name="stem_spike"), x)
         x = layers.max_pool(x, size=3, stride=2, pad=1)
-        rates = iter(layers.drop_path_rates(self.drop_path, sum(self.blocks)))
-        for stage, blocks in enumerate(self.blocks, start=1):
-            for block in range(1, blocks + 1):
-                stride = 2 if stage > 1 and block == 1 else 1
-                y, x = self.block(x, self.wide(32 * 2**stage), stride, f"stage{stage}_block{block}", run)
-                x = connect(self.connect, layers.DropPath(next(rates))(y, train), x)
+        stages = [(64 * 2**stage, blocks) for stage, blocks in enumerate(self.blocks)]
+        for name, features, stride, drop in self.each_block(stages):
+            y, x = self.block(x, features, stride, name, run)
+            x = connect(self.connect, drop(y, train), x)
         return run(layers.Linear(self.classes, name="readout"), layers.space_mean(x))
 
     def block(self, x: jax.Array, features: int, stride: int, name: str, run: RunLayer) -> tuple[jax.Array, jax.Array]:

@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax
 
 from csbp_jax.models import layers
-from csbp_jax.models.attention import Transformer, pools
+from csbp_jax.models.attention import Transformer, stem
 from csbp_jax.models.base import RunLayer
 
 
@@ -39,24 +39,17 @@ class SpikeDriven(Transformer):
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
         self.require_multiple_of(8)
         spike = functools.partial(layers.Spike, self.time_steps, self.dtype)
-        x = self.stem(x, run)
-        position = self.spiking(layers.ConvNorm, kernel_init=self.kernel_init)
-        x = x + run(position(self.embed, name="position"), run(spike(name="stem4_spike"), x))
+        conv = self.spiking(layers.ConvNormLIF, kernel_init=self.kernel_init)
+        current = self.spiking(layers.ConvNorm, kernel_init=self.kernel_init)
+        x = stem(x, self.embed, self.patch, conv, current, run)
+        x = x + run(current(self.embed, name="position"), run(spike(name="stem4_spike"), x))
         for block, rate in enumerate(layers.drop_path_rates(self.drop_path, self.depth), start=1):
             name, drop = f"block{block}", layers.DropPath(rate)
             x = x + drop(self.masked_attention(run(spike(name=f"{name}_spike"), x), name, run), train)
-            x = x + drop(self.perceptron(run(spike(name=f"{name}_mlp_spike"), x), name, run), train)
+            y = self.perceptron(run(spike(name=f"{name}_mlp_spike"), x), name, run, last=layers.DenseNorm)
+            x = x + drop(y, train)
         x = run(spike(name="head_spike"), layers.space_mean(x))
         return run(layers.Linear(self.classes, name="readout"), x)
-
-    def stem(self, x: jax.Array, run: RunLayer) -> jax.Array:
-        """Compute the current of the patches."""
-        conv = self.spiking(layers.ConvNormLIF, kernel_init=self.kernel_init)
-        last = self.spiking(layers.ConvNorm, kernel_init=self.kernel_init)
-        for number, divisor in enumerate((8, 4, 2, 1), start=1):
-            x = run((last if number == 4 else conv)(self.embed // divisor, name=f"stem{number}"), x)
-            x = layers.max_pool(x, size=3, stride=2, pad=1) if pools(self.patch, number) else x
-        return x
 
     def masked_attention(self, x: jax.Array, name: str, run: RunLayer) -> jax.Array:
         """Apply spike-driven self-attention (SDSA) to spikes, to a current."""
@@ -64,11 +57,6 @@ class SpikeDriven(Transformer):
         q, k, v = (run(synapse(self.embed, name=f"{name}_{part}"), x) for part in "qkv")
         mask = self.attention_spikes(layers.space_sum(k * v), name, run)
         return run(self.dense(layers.DenseNorm)(self.embed, name=f"{name}_proj"), q * mask)
-
-    def perceptron(self, x: jax.Array, name: str, run: RunLayer) -> jax.Array:
-        """Apply the two layers of a block to spikes, to a current."""
-        x = run(self.dense(layers.Dense)(self.mlp_ratio * self.embed, name=f"{name}_mlp1"), x)
-        return run(self.dense(layers.DenseNorm)(self.embed, name=f"{name}_mlp2"), x)
 
 
 CIFAR = functools.partial(SpikeDriven, embed=512, depth=2)

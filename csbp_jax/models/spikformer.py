@@ -22,7 +22,7 @@ import flax.linen as nn
 import jax
 
 from csbp_jax.models import layers
-from csbp_jax.models.attention import SSATransformer, pools
+from csbp_jax.models.attention import SSATransformer, stem
 from csbp_jax.models.base import RunLayer
 
 
@@ -40,9 +40,7 @@ class Spikformer(SSATransformer):
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
         self.require_multiple_of(8, self.heads)
         conv = self.spiking(layers.ConvNormLIF, kernel_init=layers.TORCH)
-        for number, divisor in enumerate((8, 4, 2, 1), start=1):
-            x = run(conv(self.embed // divisor, name=f"stem{number}"), x)
-            x = layers.max_pool(x, size=3, stride=2, pad=1) if pools(self.patch, number) else x
+        x = stem(x, self.embed, self.patch, conv, conv, run)
         x = x + run(conv(self.embed, name="position"), x)
         for block, rate in enumerate(layers.drop_path_rates(self.drop_path, self.depth), start=1):
             drop = layers.DropPath(rate)

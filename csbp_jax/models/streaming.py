@@ -12,8 +12,6 @@ from csbp_jax.models.base import Network
 from csbp_jax.models.graph import GraphNetwork
 from csbp_jax.neurons import Neuron, State
 
-_PER_TIME_STEP = ("tebn", "bntt")
-
 
 def stream(
     network: Network,
@@ -50,7 +48,7 @@ def stream(
       ConfigError: the network's norm has parameters for each of its time steps, a layer is called more than once, or it
         was read from an NIR graph.
     """
-    if network.norm in _PER_TIME_STEP:
+    if network.norm in ("tebn", "bntt"):
         raise ConfigError(f"stream: not possible with model.norm {network.norm}, whose parameters are per time step")
     if isinstance(network, GraphNetwork):
         raise ConfigError("stream: not possible for a network of an NIR graph, whose integrators carry no state")
@@ -68,6 +66,5 @@ def stream(
         states = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), expected)
     elif not isinstance(states, Mapping) or jax.eval_shape(lambda: dict(states)) != expected:
         raise ValueError("stream: states are of another network or batch; pass those of the chunk before, or None")
-    end: dict[str, State]
     end, logits = jax.lax.scan(step, dict(states), jnp.moveaxis(x, 1, 0))
     return jnp.moveaxis(logits, 0, 1), end

@@ -8,6 +8,7 @@ threshold 1, hard reset and the triangle surrogate of width 1.
 """
 
 import functools
+import itertools
 from typing import Literal
 
 import flax.linen as nn
@@ -35,12 +36,11 @@ class VGG(PublishedNetwork):
 
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
         conv = self.spiking(layers.ConvNormLIF, use_bias=True, kernel_init=layers.HE_FAN_OUT)
-        number = 0
+        numbers = itertools.count(1)
         for stage in self.stages:
             for i, features in enumerate(stage, start=1):
-                number += 1
                 stride = 2 if self.halve == "stride" and i == len(stage) else 1
-                x = run(conv(self.wide(features), stride=stride, name=f"conv{number}"), x)
+                x = run(conv(self.wide(features), stride=stride, name=f"conv{next(numbers)}"), x)
             if self.halve == "pool":
                 x = layers.pool(x)
         x = layers.flat(x)

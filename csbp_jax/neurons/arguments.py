@@ -1,11 +1,13 @@
 """Checks of the arguments of neurons, which name the neuron and the argument. Ranges of numbers: in each neuron."""
 
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
+
+AtThreshold = Literal["silent", "fire"]
 
 State = TypeVar("State", bound=Any)
 """A named tuple of arrays."""
@@ -59,7 +61,13 @@ def one_of(neuron: str, name: str, value: str, allowed: Any) -> None:
         raise ValueError(f"{neuron}: {name} is {value!r}, but must be one of {', '.join(get_args(allowed))}")
 
 
-def surrogate(neuron: str, value: Any) -> None:
-    """Raise a TypeError for a spike that is a function or a name: a surrogate is a pytree, since it may be traced."""
-    if jax.tree_util.all_leaves([value]):
-        raise TypeError(f"{neuron}: spike is {value!r}, but must be a Surrogate, such as surrogate.triangle()")
+def firing(neuron: str, spike: Any, at_threshold: AtThreshold) -> None:
+    """Check how a neuron fires.
+
+    Raises:
+      TypeError: the spike is a function or a name: a surrogate is a pytree, since it may be traced.
+      ValueError: ``at_threshold`` is unknown.
+    """
+    if jax.tree_util.all_leaves([spike]):
+        raise TypeError(f"{neuron}: spike is {spike!r}, but must be a Surrogate, such as surrogate.triangle()")
+    one_of(neuron, "at_threshold", at_threshold, AtThreshold)

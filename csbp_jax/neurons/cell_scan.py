@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from csbp_jax.neurons.lif import AtThreshold
+from csbp_jax.neurons.arguments import AtThreshold
 from csbp_jax.neurons.lif_scan import sum_to
 from csbp_jax.xla.time_loop import at, over_time
 
@@ -34,17 +34,11 @@ State = tuple[jax.Array, Hidden]
 """``(membrane, other states)``."""
 
 
-def above(distance: jax.Array) -> jax.Array:
-    """Evaluate ``H(u - threshold)``, 0 or 1, with H(0) = 0."""
-    return (distance > 0).astype(distance.dtype)
-
-
-def at_or_above(distance: jax.Array) -> jax.Array:
-    """Evaluate ``H(u - threshold)``, 0 or 1, with H(0) = 1."""
-    return (distance >= 0).astype(distance.dtype)
-
-
-HEAVISIDE: dict[AtThreshold, Fire] = {"silent": above, "fire": at_or_above}
+HEAVISIDE: dict[AtThreshold, Fire] = {
+    "silent": lambda distance: (distance > 0).astype(distance.dtype),
+    "fire": lambda distance: (distance >= 0).astype(distance.dtype),
+}
+"""``H(u - threshold)``, 0 or 1, with H(0) = 0 or 1."""
 
 
 def with_gradient_of(spike: Fire, fire: Fire, distance: jax.Array) -> jax.Array:
@@ -105,7 +99,6 @@ def _forward(
     membrane, hidden = state
 
     def step(row: jax.Array, t: jax.Array, rows: State) -> State:
-        del t
         _, v, hidden = equations(constants, *rows)
         return decay * v + row, hidden
 

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from csbp_jax import ranges
 from csbp_jax.neurons import arguments, cell_scan
-from csbp_jax.neurons.lif import AtThreshold
+from csbp_jax.neurons.arguments import AtThreshold
 from csbp_jax.surrogate import Surrogate
 
 

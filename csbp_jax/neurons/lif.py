@@ -23,11 +23,11 @@ from jax.typing import ArrayLike
 
 from csbp_jax import ranges
 from csbp_jax.neurons import arguments, lif_scan
+from csbp_jax.neurons.arguments import AtThreshold
 from csbp_jax.surrogate import Surrogate, triangle
 
 Reset = Literal["hard", "soft", "none"]
 Residual = Literal["full", "half"]
-AtThreshold = Literal["silent", "fire"]
 
 
 def lif(
@@ -79,8 +79,7 @@ def lif(
     ([[0.0, 1.0, 0.0]], 0.8)
     """
     arguments.one_of("lif", "residual", residual, Residual)
-    arguments.one_of("lif", "at_threshold", at_threshold, AtThreshold)
-    arguments.surrogate("lif", spike)
+    arguments.firing("lif", spike, at_threshold)
     rule = lif_scan.Rule(reset, detach_reset, residual, at_threshold)
     return lif_scan.lif(*prepare_arguments(x, membrane, decay, threshold, reset), spike, rule)
 
@@ -100,8 +99,7 @@ def lif_trace(
 
     The reverse pass stores ``u`` anyway; returning it costs only its cotangent.
     """
-    arguments.one_of("lif", "at_threshold", at_threshold, AtThreshold)
-    arguments.surrogate("lif", spike)
+    arguments.firing("lif", spike, at_threshold)
     rule = lif_scan.Rule(reset, detach_reset, at_threshold=at_threshold)
     return lif_scan.lif_trace(*prepare_arguments(x, membrane, decay, threshold, reset), spike, rule)
 

@@ -14,7 +14,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from csbp_jax import ranges
-from csbp_jax.neurons.lif import LIF, AtThreshold, Reset
+from csbp_jax.neurons.arguments import AtThreshold
+from csbp_jax.neurons.lif import LIF, Reset
 from csbp_jax.neurons.protocol import Neuron, State, Trace, TracingNeuron
 from csbp_jax.surrogate import Surrogate, arctan
 

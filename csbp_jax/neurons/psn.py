@@ -19,7 +19,7 @@ from jax import lax
 from csbp_jax import ranges
 from csbp_jax.config import ConfigError
 from csbp_jax.neurons import arguments, cell_scan
-from csbp_jax.neurons.lif import AtThreshold
+from csbp_jax.neurons.arguments import AtThreshold
 from csbp_jax.surrogate import Surrogate, arctan
 
 # U(-1/sqrt(T), 1/sqrt(T)), as in the code of the article.
@@ -49,8 +49,7 @@ class Parallel:
     def trace(self, x: jax.Array, state: None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
         """As the call, with u ``[B, T, ...]``."""
         x, _, dtype = arguments.sequence("PSN", x)
-        arguments.one_of("PSN", "at_threshold", self.at_threshold, AtThreshold)
-        arguments.surrogate("PSN", self.spike)
+        arguments.firing("PSN", self.spike, self.at_threshold)
         T = len(self.weight)
         if x.shape[1] != T or state is not None:
             steps = f"x has {x.shape[1]} time steps" if x.shape[1] != T else "x continues an earlier sequence"
@@ -94,8 +93,7 @@ class Sliding:
     def trace(self, x: jax.Array, state: SlidingState | None = None) -> tuple[jax.Array, SlidingState, jax.Array]:
         """As the call, with u ``[B, T, ...]``."""
         x, shape, dtype = arguments.sequence("SlidingPSN", x)
-        arguments.one_of("SlidingPSN", "at_threshold", self.at_threshold, AtThreshold)
-        arguments.surrogate("SlidingPSN", self.spike)
+        arguments.firing("SlidingPSN", self.spike, self.at_threshold)
         order, current = len(self.weight), x.astype(dtype)
         if state is not None and not isinstance(state, SlidingState):
             raise TypeError(

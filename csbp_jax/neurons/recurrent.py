@@ -41,8 +41,7 @@ class Feedback:
 
     def __call__(self, x: jax.Array, state: FeedbackState | None = None, /) -> tuple[jax.Array, FeedbackState]:
         """Return ``(spikes, state)`` of ``x [B, T, F]``."""
-        spikes, state = self._over_time(self.neuron, x, state)
-        return spikes, state
+        return self._over_time(self.neuron, x, state)
 
     @property
     def trace(self) -> Trace:
@@ -51,14 +50,11 @@ class Feedback:
         inner = cast(TracingNeuron, self.neuron).trace
 
         def trace(x: jax.Array, state: FeedbackState | None = None, /) -> tuple[jax.Array, FeedbackState, jax.Array]:
-            spikes, state, u = self._over_time(inner, x, state)
-            return spikes, state, u
+            return self._over_time(inner, x, state)
 
         return trace
 
-    def _over_time(
-        self, neuron: Callable[..., tuple[Any, ...]], x: jax.Array, state: FeedbackState | None
-    ) -> tuple[Any, ...]:
+    def _over_time(self, neuron: Callable[..., tuple[Any, ...]], x: jax.Array, state: FeedbackState | None) -> Any:
         def step(carry: FeedbackState, x_t: jax.Array) -> tuple[FeedbackState, list[jax.Array]]:
             state, spikes = carry
             # Cast in every step, not before the loop: the gradient then adds up over time in the weights' own dtype.

@@ -17,7 +17,8 @@ from jax.typing import ArrayLike
 
 from csbp_jax import ranges
 from csbp_jax.neurons import arguments, cell_scan, lif_scan
-from csbp_jax.neurons.lif import LIF, AtThreshold, Reset
+from csbp_jax.neurons.arguments import AtThreshold
+from csbp_jax.neurons.lif import LIF, Reset
 from csbp_jax.surrogate import Surrogate, triangle
 
 
@@ -120,8 +121,7 @@ class ALIF:
         """As the call, with u ``[B, T, ...]``, the membrane before reset."""
         x, shape, dtype = arguments.sequence("ALIF", x)
         arguments.one_of("ALIF", "reset", self.reset, Reset)
-        arguments.one_of("ALIF", "at_threshold", self.at_threshold, AtThreshold)
-        arguments.surrogate("ALIF", self.spike)
+        arguments.firing("ALIF", self.spike, self.at_threshold)
         ranges.require("ALIF", ranges.FROM_0_TO_1, decay=self.decay, adaptation_decay=self.adaptation_decay)
         ranges.require("ALIF", ranges.ABOVE_0, threshold=self.threshold)
         ranges.require("ALIF", ranges.FROM_0, adaptation=self.adaptation)
@@ -180,8 +180,7 @@ class CLIF:
     ) -> tuple[jax.Array, ComplementaryState, jax.Array]:
         """As the call, with u ``[B, T, ...]``, the membrane before reset."""
         x, shape, dtype = arguments.sequence("CLIF", x)
-        arguments.one_of("CLIF", "at_threshold", self.at_threshold, AtThreshold)
-        arguments.surrogate("CLIF", self.spike)
+        arguments.firing("CLIF", self.spike, self.at_threshold)
         ranges.require("CLIF", ranges.FROM_0_TO_1, decay=self.decay)
         ranges.require("CLIF", ranges.ABOVE_0, threshold=self.threshold)
         v, m = arguments.states("CLIF", ComplementaryState, state, shape, dtype)

@@ -55,7 +55,9 @@ def _convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     at_points = unfused((_weights(_FROM_TAPS, x) @ kernel.reshape(_TAPS**2, -1)).reshape(-1, *kernel.shape[2:]))
 
     def of_images(images: jax.Array) -> jax.Array:
-        products = lax.dot_general(_inputs_at_points(images), at_points, (((2,), (1,)), ((0,), (0,))))
+        products = lax.dot_general(
+            _windows_at_points(images, _FROM_INPUTS, border=1), at_points, (((2,), (1,)), ((0,), (0,)))
+        )
         return _outputs(products, images.shape)
 
     y: jax.Array = lax.map(of_images, _in_chunks(x))
@@ -67,7 +69,10 @@ def _kernel_gradient(x: jax.Array, y_bar: jax.Array) -> jax.Array:
 
     def add(total: jax.Array, chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         images, bars = chunk
-        at_points = _inputs_at_points(images), _windows_at_points(bars, _FROM_OUTPUTS, border=0)
+        at_points = (
+            _windows_at_points(images, _FROM_INPUTS, border=1),
+            _windows_at_points(bars, _FROM_OUTPUTS, border=0),
+        )
         return total + lax.dot_general(*at_points, (((1,), (1,)), ((0,), (0,)))), None
 
     zeros = jnp.zeros((_INPUTS**2, x.shape[3], y_bar.shape[3]), x.dtype)
@@ -102,13 +107,11 @@ def _in_chunks(x: jax.Array) -> jax.Array:
     return jnp.pad(x, ((0, missing), (0, 0), (0, 0), (0, 0))).reshape(chunks, images, *x.shape[1:])
 
 
-def _inputs_at_points(x: jax.Array) -> jax.Array:
-    """Transform ``[N, H, W, C]``, with a border of zeros: ``[36, tiles, C]``."""
-    return _windows_at_points(x, _FROM_INPUTS, border=1)
-
-
 def _windows_at_points(x: jax.Array, matrix: np.ndarray, border: int) -> jax.Array:
-    """Transform windows of ``[N, H, W, C]`` that begin every fourth row and column: ``[36, tiles, C]``."""
+    """Transform windows of ``[N, H, W, C]`` that begin every fourth row and column: ``[36, tiles, C]``.
+
+    border: zeros before the first row and column; behind the last are as many as the last windows need.
+    """
     size = matrix.shape[1]
     # From the first row or column of the first window to that of the last.
     extents = [(count - 1) * _OUTPUTS + 1 for count in _tiles(x.shape)]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from csbp_jax import learner
-from csbp_jax.config import Chaos, ConfigError, Optimizer, check, replaced
+from csbp_jax.config import Chaos, ConfigError, Loss, Optimizer, check, replaced
 from csbp_jax.learner import cbp, objective, optimizer
 from csbp_jax.models import layers
 from csbp_jax.models.basic import Dense
@@ -43,6 +43,14 @@ class NoSynapse(Dense):
         return nn.Dense(3, name="readout")(run(layers.Spike(2, name="fc1_spike"), x))
 
 
+class Twice(Dense):
+    """A spiking layer that is called twice."""
+
+    def body(self, x, train, run):
+        layer = self.spiking(layers.Dense)(x.shape[-1], name="fc1")
+        return nn.Dense(3, name="readout")(run(layer, run(layer, x)))
+
+
 def calibrated(model):
     config = replaced(replaced(NO_TERM, "model.norm", "none"), "model.init_rate", 0.2)
     of_model = dataclasses.replace(recipe(config), model=model)
@@ -61,11 +69,19 @@ CASES = [
         lambda: calibrated(NoSynapse(classes=3, time_steps=2)),
         "model.init_rate: .* its spiking layer fc1_spike has no synapse of its own",
     ),
+    (
+        lambda: calibrated(Twice(classes=3, time_steps=2, norm="none")),
+        "model.init_rate: .* its spiking layer fc1 is called more than once",
+    ),
     (lambda: loss_of_bare("loss.firing"), "loss.firing: 0.5, but the network gave no rates; set it to 0"),
     (lambda: loss_of_bare("loss.membrane"), "loss.membrane: 0.5, but the network gave no membrane terms; set it to 0"),
     (lambda: init({"betta": 0.9}), "hparams: .*unknown betta"),
     (lambda: init({"z0": {"fc1.norm": 1.0}}), ".*z0 names fc1.norm, but the taps are fc1.norm, fc2.membrane"),
     (lambda: init({"forcing": lambda step: 0.1}), "hparams: forcing is a function; give it to the force"),
+    (
+        lambda: init({"smoothing": 0.1}, replaced(NO_TERM, "loss", Loss(task="value", name="mse"))),
+        "hparams: smoothing is not possible with loss.task value, which has no classes",
+    ),
     (lambda: init({"z0": 5.0}, NO_TERM), r".*z0 is given, but chaos\.taps of the config is empty"),
     (
         lambda: make(replaced(NO_TERM, "chaos.z0", (3.0,))),
@@ -78,6 +94,16 @@ CASES = [
     (
         lambda: make(replaced(replaced(CONFIG, "model.norm", "none"), "model.init_rate", 0.2)),
         ".*learner.make has no examples to measure rates on; take Recipe",
+    ),
+    *(  # their rate would be that of another step
+        (
+            lambda changes=changes: make(replaced(replaced(CONFIG, "chaos.substeps", 5), *changes)),
+            "chaos.substeps: 5 is not possible without steps_per_epoch, as their rate is that of optimizer.schedule",
+        )
+        for changes in (
+            ("optimizer.schedule", "cosine"),
+            ("optimizer", Optimizer(schedule="constant", warmup_epochs=1)),
+        )
     ),
     (lambda: recipe(SUBSTEPS), "optimizer.accumulate: 2 is not possible with chaos.substeps 10"),
     (

@@ -1,19 +1,14 @@
 """The membrane regulariser against its equations, in the loss and in the gradient."""
 
-import dataclasses
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax import learner, losses, neurons
-from csbp_jax.config import Loss, Optimizer, replaced
+from csbp_jax.config import replaced
 from csbp_jax.surrogate import triangle
 from tests.support import small_net
-
-WITHOUT_TERM = dataclasses.replace(small_net.CONFIG, chaos=dataclasses.replace(small_net.CONFIG.chaos, z0=(0.0,)))
-MEMBRANE = dataclasses.replace(WITHOUT_TERM, loss=Loss(membrane=0.5))
 
 
 def test_the_gradient_passes_through_the_membranes_and_not_through_the_target(x64):
@@ -57,14 +52,3 @@ def test_it_is_the_mean_over_layers_and_part_of_the_plain_loss(x64):
     assert np.abs(kernel - of_task).max() > 1e-3
     chex.assert_trees_all_close(gradients["chaos"], expected["chaos"], rtol=1e-12, atol=1e-15)
     assert "membrane_loss" not in jax.eval_shape(small_net.train_step, plain, state, batch)[1]
-
-
-def test_it_brings_membranes_nearer_to_their_spikes():
-    descent, ends = Optimizer(name="sgd", lr=0.1, schedule="constant"), []
-    start = small_net.first_state(small_net.recipe(dataclasses.replace(MEMBRANE, optimizer=descent)))
-    for config in (MEMBRANE, dataclasses.replace(MEMBRANE, loss=Loss(membrane=1e-9))):
-        recipe, state = small_net.recipe(dataclasses.replace(config, optimizer=descent)), start
-        for _ in range(40):
-            state, metrics = small_net.train_step(recipe, state, small_net.batch())
-        ends.append(float(metrics["membrane_loss"]) / config.loss.membrane)
-    assert ends[0] < 0.8 * ends[1]

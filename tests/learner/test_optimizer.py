@@ -27,17 +27,16 @@ def values(config, epochs=4, steps_per_epoch=10):
     return np.array(schedule(jnp.arange(epochs * steps_per_epoch + 1)))
 
 
-def test_cosine_runs_from_one_to_zero():
-    np.testing.assert_allclose(values(BASE), (1 + np.cos(np.pi * np.arange(41) / 40)) / 2, atol=1e-6)
-
-
-def test_steps_fall_every_step_epochs_epochs():
-    stairs = values(dataclasses.replace(BASE, schedule="step", step_epochs=2, step_factor=0.1))
-    np.testing.assert_allclose(stairs, 0.1 ** (np.arange(41) // 20), rtol=1e-5)
-
-
-def test_constant():
-    np.testing.assert_array_equal(values(dataclasses.replace(BASE, schedule="constant")), 1)
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"schedule": "cosine"}, (1 + np.cos(np.pi * np.arange(41) / 40)) / 2),
+        ({"schedule": "step", "step_epochs": 2, "step_factor": 0.1}, 0.1 ** (np.arange(41) // 20)),
+        ({"schedule": "constant"}, np.ones(41)),
+    ],
+)
+def test_schedules_have_their_closed_forms(fields, expected):
+    np.testing.assert_allclose(values(dataclasses.replace(BASE, **fields)), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])

@@ -2,7 +2,6 @@
 
 import math
 import re
-from typing import Any
 
 import chex
 import jax
@@ -12,7 +11,7 @@ import pytest
 
 from csbp_jax import chaos, neurons
 from csbp_jax.config import ConfigError
-from csbp_jax.models import layers, norms
+from csbp_jax.models import layers
 from csbp_jax.models.taps import Aux, Probe
 from csbp_jax.neurons.plif import PLIF
 from csbp_jax.neurons.recurrent import Feedback
@@ -33,17 +32,6 @@ def test_a_recurrent_layer_feeds_back_through_its_weights(x64):
     terms = [chaos.term(h) for h in (current, expected[1].membrane, expected[2])]
     chex.assert_trees_all_close([aux.terms[tap] for tap in probe.taps], terms, rtol=1e-6)
     assert spikes.sum() > 0
-
-
-def test_a_neuron_without_trace_lacks_it_with_feedback_too():
-    def relu(x, membrane=None):
-        return jax.nn.relu(x), membrane
-
-    layer, x = layers.Recurrent(F, name="rec"), jnp.ones((B, T, 3))
-    variables = jax.eval_shape(lambda: layer.init(jax.random.key(0), x, False, relu, NO_PROBE))
-    probe = Probe(chaos.term, ("rec.membrane_pre",))
-    with pytest.raises(ConfigError, match=r"rec.membrane_pre: this neuron has no method trace"):
-        jax.eval_shape(lambda variables: layer.apply(variables, x, False, relu, probe), variables)
 
 
 @pytest.mark.parametrize("layer", [layers.ConvNormLIF, layers.Dense, layers.Recurrent, layers.Spike])
@@ -89,62 +77,6 @@ def test_a_strided_convolution_pads_both_sides_equally():
     layer = layers.ConvNorm(1, stride=2, kernel_init=jax.nn.initializers.ones, name="c")
     current, _ = jax.jit(lambda x: layer.init_with_output(jax.random.key(0), x, False, None, NO_PROBE)[0])(x)
     np.testing.assert_allclose(current[0, 0, :, :, 0], [[10, 24], [51, 90]], rtol=1e-4)  # sums around pixels 0 and 2
-
-
-SMALL = [((2, 2), 3, 1), ((2, 1), 3, 1), ((1, 1), 3, 1), ((5, 2), 3, 1), ((4, 4), 3, 2), ((2, 2), 3, 2), ((3, 2), 7, 2)]
-FAST_SMALL = [((1, 1), 3, 1), ((3, 2), 7, 2)]
-
-
-def sizes(cases):
-    return [pytest.param(*case, marks=() if case in FAST_SMALL else pytest.mark.slow) for case in cases]
-
-
-def identity_norm(name) -> Any:
-    return norms.NoNorm(name=name)
-
-
-def convolution(size, kernel, stride):
-    """``(gradients in weights and input, output)`` of a layer's convolution, and of the plain one."""
-    layer = layers.ConvNorm(F, kernel, stride, norm=identity_norm)
-    x = jax.random.normal(jax.random.key(0), (B, T, *size, 4))
-    weights = jax.jit(lambda x: layer.init(jax.random.key(1), x, True, None, NO_PROBE)["params"])(x)
-
-    def ours(weights, x):
-        return layer.apply({"params": weights}, x, True, None, NO_PROBE)[0]
-
-    def plain(weights, x):
-        pads = [(kernel // 2,) * 2] * 2
-        names = ("NHWC", "HWIO", "NHWC")
-        folded, kernels = x.reshape(-1, *x.shape[2:]), weights["conv"]["kernel"].astype(x.dtype)
-        h = jax.lax.conv_general_dilated(folded, kernels, (stride,) * 2, pads, dimension_numbers=names)
-        return h.reshape(B, T, *h.shape[1:])
-
-    def run(f):
-        def loss(weights, x):
-            h = f(weights, x)
-            return (h**3).sum(), h
-
-        return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True)), (weights, x)
-
-    return run(ours), run(plain)
-
-
-@pytest.mark.parametrize(("size", "kernel", "stride"), sizes(SMALL))
-def test_a_small_image_is_convolved_exactly(x64, size, kernel, stride):
-    (ours, arguments), (plain, _) = convolution(size, kernel, stride)
-    (actual, h), (expected, plain_h) = ours(*arguments), plain(*arguments)
-    chex.assert_trees_all_close(h, plain_h, rtol=0, atol=1e-12)
-    chex.assert_trees_all_close(actual[1], expected[1], rtol=0, atol=1e-9)
-    chex.assert_trees_all_close(actual[0]["conv"], expected[0]["conv"], rtol=1e-5, atol=1e-5)  # float32
-
-
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere the plain convolution")
-@pytest.mark.parametrize(("size", "kernel", "stride"), sizes(SMALL))
-def test_no_convolution_on_cpu_has_an_input_smaller_than_its_kernel(size, kernel, stride):
-    """XLA would compute it by a plain loop."""
-    (ours, arguments), _ = convolution(size, kernel, stride)
-    text = ours.lower(*arguments).compile().as_text()
-    assert " convolution(" not in text and "dot" in text
 
 
 @pytest.mark.parametrize("pool", [layers.pool, layers.max_pool])

@@ -182,39 +182,35 @@ def test_any_neuron_function_can_be_used_but_only_one_with_trace_gives_membranes
         jax.eval_shape(apply(("fc1.membrane_pre",)), variables, x)
 
 
-def test_the_config_selects_the_neuron():
-    lif = models.neuron(Neuron(decay=0.5, threshold=0.7, surrogate="arctan", surrogate_param=2.0, reset="soft"))
-    assert isinstance(lif, neurons.LIF)
-    assert (lif.decay, lif.threshold, lif.reset, lif.detach_reset) == (0.5, 0.7, "soft", False)
-    np.testing.assert_allclose(lif.spike.derivative(0.0), 1.0)
+SHARED: dict[str, Any] = {
+    "decay": 0.4,
+    "threshold": 0.7,
+    "reset": "soft",
+    "detach_reset": True,
+    "at_threshold": "fire",
+}
+NEURONS: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
+    (neurons.LIF, {}, SHARED),
+    (neurons.CuBaLIF, {"name": "cuba"}, SHARED | {"synapse_decay": 0.3}),
+    (neurons.ALIF, {"name": "alif"}, SHARED | {"adaptation": 0.1, "adaptation_decay": 0.6}),
+    (neurons.CLIF, {"name": "clif"}, SHARED | {"reset": None}),
+    (neurons.ILIF, {"name": "ilif"}, SHARED | {"reset": None, "levels": 7}),
+    (psn.PSN, {"name": "psn"}, {"threshold": 0.7, "at_threshold": "fire", "time_steps": 5}),
+    (psn.MaskedPSN, {"name": "masked_psn"}, {"threshold": 0.7, "at_threshold": "fire", "time_steps": 5, "order": 3}),
+    (psn.SlidingPSN, {"name": "sliding_psn"}, {"threshold": 0.7, "at_threshold": "fire", "order": 3}),
+    (PLIF, {"learn": "layer"}, SHARED | {"per_channel": False}),
+    (PLIF, {"learn": "channel"}, SHARED | {"per_channel": True}),
+]
 
 
-def test_the_config_names_the_neuron():
-    shared: dict[str, Any] = {
-        "decay": 0.4,
-        "threshold": 0.7,
-        "reset": "soft",
-        "detach_reset": True,
-        "at_threshold": "fire",
-    }
-    cuba: Any = models.neuron(Neuron(name="cuba", synapse_decay=0.3, **shared))
-    alif: Any = models.neuron(Neuron(name="alif", adaptation=0.1, adaptation_decay=0.6, **shared))
-    for neuron in (cuba, alif):
-        assert {name: getattr(neuron, name) for name in shared} == shared and neuron.spike == surrogate.triangle(1.0)
-    clif: Any = models.neuron(Neuron(name="clif", **shared))
-    ilif: Any = models.neuron(Neuron(name="ilif", levels=7, **shared))
-    for neuron in (clif, ilif):
-        names = [name for name in shared if name != "reset"]
-        assert [getattr(neuron, name) for name in names] == [shared[name] for name in names]
-    assert isinstance(clif, neurons.CLIF) and isinstance(ilif, neurons.ILIF) and ilif.levels == 7
-    masked: Any = models.neuron(Neuron(name="masked_psn", order=3, **shared), 5)
-    sliding: Any = models.neuron(Neuron(name="sliding_psn", order=3, **shared))
-    plain: Any = models.neuron(Neuron(name="psn", **shared), 6)
-    assert (masked.time_steps, masked.order, sliding.order, plain.time_steps) == (5, 3, 3, 6)
-    assert all(module.threshold == 0.7 and module.at_threshold == "fire" for module in (masked, sliding, plain))
-    assert isinstance(masked, psn.MaskedPSN) and isinstance(sliding, psn.SlidingPSN) and type(plain) is psn.PSN
-    assert isinstance(cuba, neurons.CuBaLIF) and cuba.synapse_decay == 0.3
-    assert isinstance(alif, neurons.ALIF) and (alif.adaptation, alif.adaptation_decay) == (0.1, 0.6)
+@pytest.mark.parametrize(("kind", "fields", "expected"), NEURONS)
+def test_the_config_names_the_neuron_and_its_constants(kind, fields, expected):
+    others: dict[str, Any] = {"synapse_decay": 0.3, "adaptation": 0.1, "adaptation_decay": 0.6, "levels": 7, "order": 3}
+    config = Neuron(**SHARED, **others, **fields, surrogate="arctan", surrogate_param=3.0)
+    neuron: Any = models.neuron(config, time_steps=5)
+    assert type(neuron) is kind
+    assert {name: getattr(neuron, name, None) for name in expected} == expected
+    assert kind is neurons.ILIF or neuron.spike == surrogate.arctan(3.0)
 
 
 def test_the_config_scales_the_input_and_lets_neurons_fire_at_their_threshold():
@@ -225,13 +221,3 @@ def test_the_config_scales_the_input_and_lets_neurons_fire_at_their_threshold():
     assert lif(x)[0].tolist() == plif.init_with_output(jax.random.key(0), 1)[0](x)[0].tolist() == [[1, 0, 0, 1]]
     strict = models.neuron(Neuron(decay=0.5, scale_input=True))
     assert isinstance(strict, Scaled) and strict(x)[0].tolist() == [[0, 0, 0, 1]]
-
-
-def test_a_traced_neuron_replaces_the_networks_own():
-    model, variables, x = setup("dense")
-    rates = jax.jit(
-        jax.vmap(
-            lambda threshold: model.apply(variables, x, False, neuron=neurons.LIF(0.25, threshold))[1].rates["fc1"]
-        )
-    )(jnp.array([0.5, 1.0, 50.0]))
-    assert rates[0] > rates[1] > rates[2] == 0

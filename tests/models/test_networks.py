@@ -13,9 +13,9 @@ from jax.flatten_util import ravel_pytree
 
 from csbp_jax import learner, losses, models, neurons
 from csbp_jax.config import Chaos, Config, ConfigError, Model, Neuron, Optimizer
+from csbp_jax.instruments.training_map import to_default_precision
 from csbp_jax.learner import optimizer
 from csbp_jax.models import graph, layers
-from csbp_jax.neurons.plif import PLIF as LearnedNeuron
 from csbp_jax.surrogate import triangle
 from experiments.parity import cases
 
@@ -43,10 +43,6 @@ TANGENT = {
 FAST = ("plif",)
 
 
-def in_float64(tree):
-    return jax.tree.map(lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
-
-
 def make(model, tap):
     """The learner's functions; a 7B-Net is cut to two stages."""
     config = Config(
@@ -68,7 +64,7 @@ def test_tangent_map_of_a_training_step_equals_central_differences(x64, case):
     rng = np.random.default_rng(0)
     x = rng.normal(0.5, 1, (4, model.time_steps, *model.input_shape))
     data = {"x": jnp.asarray(x), "y": jnp.asarray(rng.integers(0, 3, 4))}
-    state = in_float64(jax.jit(init)(jax.random.key(0)))
+    state = to_default_precision(jax.jit(init)(jax.random.key(0)))
     flat, unravel = ravel_pytree((state.params, state.opt_state[1]))
 
     def step(flat):
@@ -104,18 +100,9 @@ def test_published_networks_with_dropout_need_a_key_in_training_only(name):
         jax.eval_shape(lambda v, x: model.apply(v, x, True, mutable=["batch_stats"]), variables, x)
 
 
-@pytest.mark.parametrize(
-    "network",
-    [
-        # That it has dropout, in training only, is seen in its shapes too, which are fast.
-        pytest.param(small("cnn6", input_shape=(16, 16, 2)), id="cnn6", marks=pytest.mark.slow),
-        pytest.param(Model("small_conv", (4, 4, 2), features=(8,)), id="conv"),
-    ],
-)
-def test_dropout_is_drawn_from_the_key_and_in_training_only(network):
-    side = network.input_shape[0]
-    model = models.build(dataclasses.replace(network, time_steps=2, dropout=0.5))
-    x = jax.random.normal(jax.random.key(1), (2, 2, side, side, 2))
+def test_dropout_is_drawn_from_the_key_and_in_training_only():
+    model = models.build(Model("small_conv", (4, 4, 2), features=(8,), time_steps=2, dropout=0.5))
+    x = jax.random.normal(jax.random.key(1), (2, 2, 4, 4, 2))
     variables = jax.jit(lambda x: model.init(jax.random.key(0), x))(x)
 
     @jax.jit
@@ -176,14 +163,6 @@ def test_a_dropped_block_passes_on_its_shortcut(name, monkeypatch):
 def test_an_option_that_a_network_lacks_is_an_error(model, message):
     with pytest.raises(ConfigError, match=f"^{message}$"):
         models.build(model)
-
-
-def test_the_config_selects_the_learned_neuron():
-    plif = models.neuron(PLIF)
-    assert isinstance(plif, LearnedNeuron)
-    assert (plif.decay, plif.detach_reset, plif.per_channel) == (0.5, True, False)
-    by_channel = models.neuron(dataclasses.replace(PLIF, learn="channel"))
-    assert isinstance(by_channel, LearnedNeuron) and by_channel.per_channel
 
 
 def test_a_traced_neuron_replaces_learned_ones():

@@ -1,15 +1,17 @@
-"""Norms against their definitions in numpy, in training and evaluation, and the conventions of PyTorch."""
+"""Norms and their gradients against their definitions, in training and evaluation, and the conventions of PyTorch."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from chex import assert_trees_all_close
 
 from csbp_jax.config import ConfigError
 from csbp_jax.models import norms
 
-B, T, H, W, C = 3, 4, 5, 2, 6
-SHAPES = pytest.mark.parametrize("space", [(), (H, W)], ids=["dense", "conv"])
+B, T, H, W, C = 4, 3, 5, 2, 6
 KINDS = pytest.mark.parametrize("kind", ["batch", "tdbn", "tebn", "bntt"])
 
 
@@ -27,46 +29,52 @@ def test_a_norm_without_options_is_that_of_its_name():
     assert plain == {kind: norms.make(kind, T)() for kind in plain}
 
 
-def random_variables(variables, seed=0):
-    """Positive, all different."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: rng.uniform(0.5, 2, leaf.shape), variables)
-
-
-def definition(kind, x, params, statistics, train):
-    """``(y, mean, var)`` of the table in norms.py: the statistics that evaluation would use after this step."""
-    epsilon, rows = {"bntt": 1e-4}.get(kind, 1e-5), []
-    axes = (0, *range(2, x.ndim - 1)) if kind == "bntt" else tuple(range(x.ndim - 1))
-    kept = [n for axis, n in enumerate(x.shape) if axis not in axes]
-    mean, var = statistics["mean"], statistics["var"]
-    here_mean, here_var = (x.mean(axes), x.var(axes)) if train else (mean, var)
+def definition(kind, groups, train, statistics, params, x):
+    """``(y, {mean, var})`` of the table in norms.py; the statistics that evaluation would use after this step."""
+    h, C = x.reshape(groups, -1, *x.shape[1:]), x.shape[-1]
+    axes = (1, *range(3, x.ndim)) if kind == "bntt" else tuple(range(1, x.ndim))
+    mean, var = (jnp.expand_dims(statistics[name], (0, *axes)) for name in ("mean", "var"))
     if train:
-        mean, var = 0.9 * mean + 0.1 * here_mean, 0.9 * var + 0.1 * x.var(axes, ddof=1)
-    for t in range(x.shape[1]):
-
-        def step(a, t=t):
-            return a[t] if kind == "bntt" else a
-
-        xhat = (x[:, t] - step(here_mean)) / np.sqrt(step(here_var) + epsilon)
-        y = step(params["scale"]) * xhat * (0.5 * 0.7 if kind == "tdbn" else 1)
-        y = y + (0 if kind == "bntt" else params["bias"])
-        rows.append(y * (params["p"][t] if kind == "tebn" else 1))
-    assert mean.shape == tuple(kept)
-    return np.stack(rows, 1), mean, var
+        mean, var, unbiased = h.mean(axes, keepdims=True), h.var(axes, keepdims=True), h.var(axes, ddof=1)
+        new = {"mean": mean.reshape(unbiased.shape), "var": unbiased}
+        statistics = {name: 0.9 * old + 0.1 * new[name].mean(0) for name, old in statistics.items()}
+    of_steps = (1, -1, *(1,) * (x.ndim - 3))
+    y = ((h - mean) / jnp.sqrt(var + (1e-4 if kind == "bntt" else 1e-5))).reshape(x.shape)
+    y = params["scale"].reshape(*(of_steps if kind == "bntt" else (1,) * (x.ndim - 1)), C) * y
+    y = y * (0.5 * 0.7 if kind == "tdbn" else 1)
+    if kind != "bntt":
+        y = y + params["bias"].reshape(*(1,) * (x.ndim - 1), C)
+    return (y * params["p"].reshape(*of_steps, 1) if kind == "tebn" else y), statistics
 
 
 @KINDS
-@SHAPES
-@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
-def test_norms_equal_their_definitions(x64, kind, space, train):
-    x = np.random.default_rng(1).normal(0.5, 2, (B, T, *space, C))
-    norm = norms.make(kind, T, threshold=0.5, alpha=0.7)()
-    variables = random_variables(jax.eval_shape(lambda: norm.init(jax.random.key(0), x, False)))
-    y, after = jax.jit(lambda v, x: norm.apply(v, x, train, mutable=["batch_stats"]))(variables, x)
-    params, statistics = (jax.tree.map(np.asarray, variables[k]) for k in ("params", "batch_stats"))
-    expected = definition(kind, x, params, statistics, train)
-    for actual, wanted in zip((y, after["batch_stats"]["mean"], after["batch_stats"]["var"]), expected, strict=True):
-        np.testing.assert_allclose(actual, wanted, rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize(("space", "groups", "train"), [((), 1, True), ((H, W), 2, True), ((H, W), 1, False)])
+def test_norms_equal_their_definitions(x64, kind, space, groups, train):
+    """Also gradients through the new running statistics, and the derivative of all along a direction."""
+    draw = np.random.default_rng(1)
+    x, weights = draw.normal(0.5, 2, (B, T, *space, C)), draw.normal(size=(B, T, *space, C))
+    norm = norms.make(kind, T, threshold=0.5, alpha=0.7, groups=groups)()
+    shapes = jax.eval_shape(lambda: norm.init(jax.random.key(0), x, False))
+    variables = jax.tree.map(lambda leaf: draw.uniform(0.5, 2, leaf.shape), shapes)
+    statistics = variables["batch_stats"]
+
+    def ours(params, x):
+        y, after = norm.apply({"params": params, "batch_stats": statistics}, x, train, mutable=["batch_stats"])
+        return y, after["batch_stats"]
+
+    def everything(normalise):
+        def loss(*point):
+            y, after = normalise(*point)
+            return (jnp.sin(y) * weights).sum() + sum((leaf**2).sum() for leaf in jax.tree.leaves(after))
+
+        def results(*point):
+            direction = jax.tree.map(jnp.cos, point)
+            return normalise(*point), jax.jvp(jax.grad(loss, argnums=(0, 1)), point, direction)
+
+        return jax.jit(results)(variables["params"], x)
+
+    expected = everything(functools.partial(definition, kind, groups, train, statistics))
+    assert_trees_all_close(everything(ours), expected, rtol=1e-11, atol=1e-11)
 
 
 @KINDS

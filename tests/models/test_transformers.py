@@ -70,16 +70,6 @@ def shapes_of(model, size=None):
     return aux, variables
 
 
-def test_attention_sums_values_by_coincidences_of_queries_and_keys_in_each_head():
-    draw = np.random.default_rng(0).integers
-    q, k, v = (draw(0, 2, (2, 3, 2, 4, 6)).astype(np.float32) for _ in "qkv")
-    expected = np.zeros((2, 3, 8, 6))
-    Q, K, V = (x.reshape(2, 3, 8, 6).astype(float) for x in (q, k, v))
-    for head in (slice(0, 3), slice(3, 6)):
-        expected[..., head] = Q[..., head] @ np.swapaxes(K[..., head], 2, 3) @ V[..., head]
-    np.testing.assert_array_equal(attention.self_attention(jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), 2), expected)
-
-
 @pytest.mark.parametrize(
     ("name", "options", "parameters", "uncalled", "printed"),
     [pytest.param(*row, marks=pytest.mark.slow if row[1] and "imagenet" in row[0] else ()) for row in PUBLISHED],

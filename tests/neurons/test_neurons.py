@@ -15,7 +15,6 @@ from jax import lax
 
 from csbp_jax import surrogate
 from csbp_jax.neurons import ILIF, LIF, CuBaLIF, lif, lif_trace
-from csbp_jax.xla import time_loop
 from csbp_jax.xla.platform import traced_for
 from tests.support.memory import memory_of
 
@@ -242,15 +241,15 @@ def test_calling_the_pytree_equals_the_functions(reset):
 
 @pytest.mark.parametrize("T", [4, 16])
 @pytest.mark.parametrize("initial", [False, True], ids=["zeros", "initial_membrane"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_residual_is_one_sequence_and_the_initial_membrane(T, initial, dtype):
+@pytest.mark.parametrize(("dtype", "residual"), [("float32", "full"), ("bfloat16", "full"), ("float32", "half")])
+def test_residual_is_one_sequence_and_the_initial_membrane(T, initial, dtype, residual):
     """Of a short sequence in bfloat16 it is the input."""
     x, membrane = jnp.zeros((B, T, 50), dtype), jnp.zeros((B, 50)) if initial else None
-    vjp = jax.jit(lambda x: jax.vjp(lambda x: lif(x, membrane=membrane), x))
+    vjp = jax.jit(lambda x: jax.vjp(lambda x: lif(x, membrane=membrane, residual=residual), x))
     with traced_for("cpu"):
         leaves = [leaf for leaf in jax.tree.leaves(jax.eval_shape(vjp, x)[1]) if leaf.size > 1]
     residuals = sorted((leaf.shape, leaf.dtype.name) for leaf in leaves)
-    sequence = (x.shape, dtype if T == 4 else "float32")
+    sequence = (x.shape, "bfloat16" if residual == "half" or (dtype, T) == ("bfloat16", 4) else "float32")
     assert residuals == [sequence] + ([] if membrane is None else [(membrane.shape, "float32")])
 
 
@@ -299,12 +298,13 @@ def test_on_tpus_the_gradient_of_a_bfloat16_input_is_rounded_at_each_time_step()
 
 
 @pytest.mark.parametrize("T", [4, 16])
-def test_forward_pass_needs_no_memory_besides_outputs_and_residual(T):
+@pytest.mark.parametrize(("residual", "sequences"), [("full", 2), ("half", 1.5)])
+def test_forward_pass_needs_no_memory_besides_outputs_and_residual(T, residual, sequences):
     x = jnp.zeros((B, T, 500))
-    memory = memory_of(jax.jit(lambda x: jax.vjp(lif, x)), x)
+    memory = memory_of(jax.jit(lambda x: jax.vjp(lambda x: lif(x, residual=residual), x)), x)
     row, slack = x[:, 0].nbytes, 256
-    assert memory.output_size_in_bytes <= 2 * x.nbytes + row + slack
-    assert memory.temp_size_in_bytes <= (0 if T == 4 else row + slack)
+    assert memory.output_size_in_bytes <= sequences * x.nbytes + row + slack
+    assert memory.temp_size_in_bytes <= (0 if (T, residual) == (4, "full") else row + slack)
 
 
 # --- the half-size residual
@@ -332,17 +332,6 @@ def test_half_residual_resets_exactly_however_near_the_threshold(T):
     run = jax.jit(jax.grad(lambda x: lif(x, 0.5, spike=spike, residual="half", detach_reset=True)[1].sum()))
     through = jnp.array([0.0, 0.5 ** (T - 1)])  # no gradient passes the reset of the first
     assert_trees_all_equal(run(x)[0, 0], through)
-
-
-@pytest.mark.parametrize("T", [4, 16])
-def test_half_residual_is_one_bfloat16_sequence_without_a_float32_one_in_between(T):
-    x = jnp.zeros((B, T, 500))
-    forward = jax.jit(lambda x: jax.vjp(lambda x: lif(x, residual="half"), x))
-    leaves = [leaf for leaf in jax.tree.leaves(jax.eval_shape(forward, x)[1]) if leaf.size > 1]
-    assert [(leaf.shape, leaf.dtype.name) for leaf in leaves] == [(x.shape, "bfloat16")]
-    memory, row, slack = memory_of(forward, x), x[:, 0].nbytes, 256
-    assert memory.output_size_in_bytes <= 1.5 * x.nbytes + row + slack
-    assert memory.temp_size_in_bytes <= row + slack
 
 
 TRANSFORMS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
@@ -417,21 +406,3 @@ def test_no_loop_in_a_larger_program_fills_or_copies_a_sequence(neuron):
     whole = re.findall(r"= f32\[4,20,512\]\S* (\w[\w-]*)\(", text)
     assert whole.count("dynamic-update-slice") >= 2 and not {"copy", "pad"} & set(whole)
     assert memory_of(layer, x, x, weight).temp_size_in_bytes < 2.2 * x.nbytes
-
-
-@pytest.mark.parametrize(
-    "T", [pytest.param(T, marks=() if T in (3, 9) else pytest.mark.slow) for T in (2, 3, 4, 7, 8, 9)]
-)
-def test_several_time_steps_per_pass_of_the_loop_equal_one(x64, monkeypatch, T):
-    """As on a GPU, for all numbers of passes and of steps peeled before them."""
-    arguments = parameters(T=9)
-    weights = draw(B, 9, C, seed=1), draw(B, C, seed=2), draw(B, 9, C, seed=3)
-
-    arguments = arguments | {"x": arguments["x"][:, :T]}
-    weights = tuple(w[:, :T] if w.ndim == 3 else w for w in weights)
-    monkeypatch.setattr(time_loop, "ELSEWHERE", time_loop.Form(2, 3))
-    expected, actual = (make_gradients(neuron, reset="soft")(arguments, weights) for neuron in (plain_lif, lif_trace))
-    assert_close(actual, expected, 1e-13)
-
-
-# --- errors

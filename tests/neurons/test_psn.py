@@ -1,4 +1,4 @@
-"""Parallel spiking neurons against products with their matrices, written out."""
+"""Parallel spiking neurons against products with one matrix, from each time step to each, differentiated by JAX."""
 
 import functools
 import re
@@ -43,61 +43,37 @@ def bound(module, params) -> Any:
     return module.apply({"params": params}, 4)
 
 
-def factor(name, t, s):
-    """Of the weight to time step t from time step s; for a sliding PSN, which of its weights it is."""
-    if name == "psn":
-        return 1.0
-    if name in ("masked", "half masked"):
-        inside = t - 2 < s <= t
-        return float(inside) if name == "masked" else 0.5 + 0.5 * inside
-    order = len(parameters(name)["weight"])
-    return order - 1 - (t - s) if 0 <= t - s < order else None
-
-
-def written_out(name, x, params):
-    """``(spikes, u)`` in NumPy, and u's derivative in each parameter, as a function of its cotangent."""
-    weight, threshold = (np.asarray(params[key]) for key in ("weight", "threshold"))
-    u, of_weight, of_x = np.zeros_like(x), [], []
-    for t in range(x.shape[1]):
-        for s in range(x.shape[1]):
-            chosen = factor(name, t, s)
-            if chosen is None:
-                continue
-            index, scale = ((t, s), chosen) if weight.ndim == 2 else ((chosen,), 1.0)
-            u[:, t] += scale * weight[index] * x[:, s]
-            of_weight.append((index, t, s, scale))
-            of_x.append((t, s, scale * weight[index]))
-    distance = u - (threshold if threshold.ndim == 0 else threshold.reshape(1, -1, 1, 1))
-
-    def pull(spikes_bar, u_bar):
-        through = spikes_bar * np.asarray(SPIKE.derivative(distance))
-        total = through + u_bar
-        weight_bar, x_bar = np.zeros_like(weight), np.zeros_like(x)
-        for index, t, s, scale in of_weight:
-            weight_bar[index] += scale * (total[:, t] * x[:, s]).sum()
-        for t, s, value in of_x:
-            x_bar[:, s] += value * total[:, t]
-        threshold_bar = -(through.sum() if threshold.ndim == 0 else through.sum((0, 2, 3)))
-        return x_bar, {"weight": weight_bar, "threshold": threshold_bar}
-
-    return (distance > 0).astype(float), u, pull
+def plain(name, x, params):
+    """``(spikes, u, last u)``; the entries of a sliding PSN's matrix are its weights, by their lag."""
+    weight, threshold = params["weight"], params["threshold"]
+    lag = np.arange(T)[:, None] - np.arange(T)[None]
+    seen = (lag >= 0) & (lag < (weight.size if weight.ndim == 1 else 2))
+    if weight.ndim == 1:
+        matrix = jnp.where(seen, weight[::-1][np.where(seen, lag, 0)], 0)
+    else:
+        matrix = weight * {"psn": np.ones((T, T)), "masked": seen, "half masked": 0.5 + 0.5 * seen}[name]
+    u = jnp.einsum("ts,bs...->bt...", matrix, x)
+    return SPIKE(u - threshold.reshape(1, -1, 1, 1)), u, u[:, -1]
 
 
 @NAMES
-def test_values_and_all_gradients_equal_those_written_out(x64, name):
-    x, params = draw(B, T, *C), parameters(name)
+def test_values_and_all_gradients_equal_those_of_one_matrix(x64, name):
     spikes_bar, u_bar = draw(B, T, *C, seed=7), draw(B, T, *C, seed=8)
 
-    def run(x, params):
-        spikes, state, u = bound(MODULES[name], params).trace(x)
-        return (spikes_bar * spikes).sum() + (u_bar * u).sum(), (spikes, u, getattr(state, "membrane", state))
+    def gradients(run):
+        def loss(x, params):
+            outputs = run(x, params)
+            return (spikes_bar * outputs[0]).sum() + (u_bar * outputs[1]).sum(), outputs
 
-    gradients, outputs = jax.jit(jax.grad(run, (0, 1), has_aux=True))(jnp.asarray(x), params)
-    spikes, u, pull = written_out(name, x, params)
-    assert 0.1 < spikes.mean() < 0.9
-    assert_trees_all_equal(outputs[0], spikes)
-    assert_trees_all_close(outputs[1:], (u, u[:, -1]), rtol=1e-12, atol=1e-12)
-    assert_trees_all_close(gradients, pull(spikes_bar, u_bar), rtol=1e-11, atol=1e-11)
+        return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(jnp.asarray(draw(B, T, *C)), parameters(name))
+
+    def traced(x, params):
+        spikes, state, u = bound(MODULES[name], params).trace(x)
+        return spikes, u, getattr(state, "membrane", state)
+
+    expected = gradients(functools.partial(plain, name))
+    assert 0.1 < expected[1][0].mean() < 0.9
+    assert_trees_all_close(gradients(traced), expected, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize(("name", "recomputed", "sequences"), [("psn", T, 1), ("psn", T - 1, 2), ("sliding", 0, 1)])

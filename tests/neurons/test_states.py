@@ -14,7 +14,6 @@ from csbp_jax import neurons, surrogate
 from csbp_jax.config import ConfigError
 from csbp_jax.models.taps import Probe, run_neuron
 from csbp_jax.neurons.chunked import in_chunks
-from csbp_jax.neurons.plif import Scaled
 from csbp_jax.neurons.recurrent import Feedback
 from tests.support.memory import memory_of
 
@@ -285,15 +284,3 @@ def test_membrane_of_a_state():
     for state in (v, neurons.AdaptiveState(v, other), {"membrane": v, "other": other}):
         assert neurons.membrane_of(state) is v
     assert neurons.membrane_of((other, other)) is None and neurons.membrane_of({"other": other}) is None
-
-
-def test_a_scaled_neuron_passes_its_state_on():
-    scaled = Scaled(neurons.ALIF(0.7), 2.0)
-
-    @jax.jit
-    def run_both(x):
-        first, state = scaled(x[:, :3])
-        second, state = scaled(x[:, 3:], state)
-        return (jnp.concatenate([first, second], 1), state), neurons.ALIF(0.7)(2 * x)
-
-    assert_trees_all_close(*run_both(draw(B, 6, C)), rtol=1e-5)

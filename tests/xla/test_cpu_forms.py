@@ -178,53 +178,6 @@ def test_a_norm_that_is_the_same_at_all_time_steps_is_applied_before_the_repetit
     assert "f32[4,1,5] = sub" in program and "f32[4,3,5] = sub" not in program
 
 
-@pytest.mark.parametrize("kind", ["batch", "tebn", "bntt"])
-@pytest.mark.parametrize("groups", [1, 2])
-def test_gradients_of_a_norm_equal_jaxs_of_its_definition(x64, kind, groups):
-    """Also those through the new running statistics, and the derivative of all along a direction."""
-    time_steps, epsilon = 3, 1e-4 if kind == "bntt" else 1e-5
-    draw = np.random.default_rng(0)
-    x = draw.normal(1, 2, (4, time_steps, 2, 5))
-    norm = norms.make(kind, time_steps, groups=groups)()
-    variables = norm.init(jax.random.key(0), x, False)
-    params = jax.tree.map(lambda leaf: draw.uniform(0.5, 2, leaf.shape), variables["params"])
-
-    def ours(params, x):
-        y, after = norm.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
-        return y, after["batch_stats"]
-
-    def defined(params, x):
-        h = x.reshape(groups, -1, *x.shape[1:])
-        axes = (1, 3) if kind == "bntt" else (1, 2, 3)
-        n = h[0].size // 5 // (time_steps if kind == "bntt" else 1)
-        mean, var = h.mean(axes, keepdims=True), h.var(axes, keepdims=True)
-        y = ((h - mean) / jnp.sqrt(var + epsilon)).reshape(x.shape)
-        if kind == "bntt":
-            y = params["scale"][None, :, None] * y
-        else:
-            p = params["p"].reshape(1, -1, 1, 1) if kind == "tebn" else 1
-            y = p * (params["scale"].reshape(1, 1, 1, -1) * y + params["bias"].reshape(1, 1, 1, -1))
-        mean, var = mean.mean(0).squeeze(axis=(0, -2)), var.mean(0).squeeze(axis=(0, -2))
-        if kind != "bntt":
-            mean, var = mean[0], var[0]
-        return y, {"mean": 0.1 * mean, "var": 0.9 + 0.1 * var * n / (n - 1)}
-
-    def everything(normalise):
-        def loss(*point):
-            y, statistics = normalise(*point)
-            return (jnp.sin(y) * np.arange(5).reshape(1, 1, 1, 5)).sum() + sum(
-                (leaf**2).sum() for leaf in jax.tree.leaves(statistics)
-            )
-
-        def results(*point):
-            direction = jax.tree.map(jnp.cos, point)
-            return normalise(*point), jax.jvp(jax.grad(loss, argnums=(0, 1)), point, direction)
-
-        return jax.jit(results)(params, x)
-
-    chex.assert_trees_all_close(everything(ours), everything(defined), rtol=1e-11, atol=1e-11)
-
-
 @pytest.mark.parametrize("device", ["cpu", "gpu", "tpu", None])
 @pytest.mark.parametrize(
     ("size", "stride", "pad", "picture"),

@@ -4,6 +4,7 @@ import functools
 import re
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import pytest
@@ -29,8 +30,7 @@ def test_it_is_the_plain_product_with_its_gradients(rows, features):
         jax.jit(jax.value_and_grad(functools.partial(loss, product=product), argnums=(0, 1)))(x, kernel)
         for product in (dense.product, jax.lax.dot_general)
     )
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
-        assert jnp.allclose(a, b, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(ours, plain, rtol=1e-5, atol=1e-5)
     tangents = (jnp.ones_like(x), jnp.ones_like(kernel))
     forward, expected = (
         jax.jvp(functools.partial(loss, product=product), (x, kernel), tangents)[1]

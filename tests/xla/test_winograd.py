@@ -1,5 +1,7 @@
 """Winograd's convolution: the numbers of the plain one, and where the CPU's form of a convolution takes it."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -53,29 +55,24 @@ def test_values_gradients_and_their_tangents_are_those_of_the_plain_convolution(
     chex.assert_trees_all_close(derivatives(winograd.convolution), derivatives(plain), rtol=1e-11, atol=1e-11)
 
 
-def test_the_gradient_of_a_gradient_is_that_of_the_plain_convolution(x64, monkeypatch):
+def gradient_of_a_gradient(convolution, x, kernel):
+    def norm(kernel):
+        return (jax.grad(lambda x: jnp.sin(convolution(x, kernel)).sum())(x) ** 2).sum()
+
+    return jax.grad(norm)(kernel)
+
+
+def of_members_with_kernels_of_their_own(convolution, x, kernel):
+    both = jax.value_and_grad(lambda x, kernel: jnp.sin(convolution(x, kernel)).sum(), argnums=(0, 1))
+    return jax.vmap(both, (None, 0))(x, jnp.stack([kernel, 2 * kernel, kernel + 1]))
+
+
+@pytest.mark.parametrize("derivatives", [gradient_of_a_gradient, of_members_with_kernels_of_their_own])
+def test_derivatives_are_those_of_the_plain_convolution(x64, monkeypatch, derivatives):
     monkeypatch.setattr(winograd, "_TILES_AT_A_TIME", 4)
     x, kernel = operands((3, 6, 6, 2), 3)
-
-    def second(convolution):
-        def norm(kernel):
-            return (jax.grad(lambda x: jnp.sin(convolution(x, kernel)).sum())(x) ** 2).sum()
-
-        return jax.jit(jax.grad(norm))(kernel)
-
-    chex.assert_trees_all_close(second(winograd.convolution), second(plain), rtol=1e-11, atol=1e-11)
-
-
-def test_members_of_a_vmap_are_convolved_with_kernels_of_their_own(x64, monkeypatch):
-    monkeypatch.setattr(winograd, "_TILES_AT_A_TIME", 4)
-    x, kernel = operands((3, 6, 6, 2), 3)
-    kernels = np.stack([kernel, 2 * kernel, kernel + 1])
-
-    def derivatives(convolution):
-        both = jax.value_and_grad(lambda x, kernel: jnp.sin(convolution(x, kernel)).sum(), argnums=(0, 1))
-        return jax.jit(jax.vmap(both, (None, 0)))(x, kernels)
-
-    chex.assert_trees_all_close(derivatives(winograd.convolution), derivatives(plain), rtol=1e-11, atol=1e-11)
+    ours, expected = (jax.jit(functools.partial(derivatives, f))(x, kernel) for f in (winograd.convolution, plain))
+    chex.assert_trees_all_close(ours, expected, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, None], ids=["few spikes", "many spikes", "numbers"])
@@ -102,60 +99,46 @@ def test_nothing_arrives_in_a_tile_without_a_spike():
     assert not y[1].any() and not y[0, 4:].any() and y[0, :2, :2].all()
 
 
-@CPU_ONLY
-class TestWhereItIsTaken:
-    @pytest.fixture(autouse=True)
-    def one_device(self, monkeypatch):
-        monkeypatch.setattr(jax, "device_count", lambda: 1)
-
-    def taken(
-        self, shape=(16, 16, 16, 64), features=64, dtype=jnp.float32, kernel=3, strides=(1, 1), pad=None, **options
-    ):
+def takes(shape=(16, 16, 16, 64), features=64, dtype=jnp.float32, kernel=3, strides=(1, 1), pad=None, **options):
+    with jax.enable_x64(dtype == jnp.float64), traced_for("cpu"):
         x = jax.ShapeDtypeStruct(shape, dtype)
         weights = jax.ShapeDtypeStruct((kernel, kernel, shape[-1], features), dtype)
         pads = [(kernel // 2 if pad is None else pad,) * 2] * 2
         names = ("NHWC", "HWIO", "NHWC")
         trace = jax.make_jaxpr(lambda x, w: convolution(x, w, strides, pads, dimension_numbers=names, **options))
-        with traced_for("cpu"):
-            return "conv_general_dilated" not in str(trace(x, weights))
+        return "conv_general_dilated" not in str(trace(x, weights))
 
-    def test_a_wide_layer_of_float32(self):
-        assert self.taken()
 
-    @pytest.mark.parametrize("options", [{"dtype": jnp.bfloat16}, {"kernel": 5}, {"strides": (2, 2)}, {"pad": 0}])
-    def test_not_another_form(self, options):
-        assert not self.taken(**options)
+(IMAGES,) = jax.export.symbolic_shape("images")
+DEFAULT, HIGHEST = lax.Precision.DEFAULT, lax.Precision.HIGHEST
 
-    def test_not_float64(self, x64):
-        assert not self.taken(dtype=jnp.float64)
 
-    @pytest.mark.parametrize("shape", [(16, 16, 16, 4), (2, 4, 4, 64)], ids=["few channels", "few pixels"])
-    def test_not_where_it_would_be_slower(self, shape):
-        assert not self.taken(shape)
+@CPU_ONLY
+@pytest.mark.parametrize(
+    ("taken", "cases"),
+    [
+        (True, [{}]),
+        # Another form, or one in which it would be slower; an unknown number of images cannot be counted.
+        (False, [{"dtype": jnp.bfloat16}, {"dtype": jnp.float64}, {"kernel": 5}, {"strides": (2, 2)}, {"pad": 0}]),
+        (False, [{"shape": shape} for shape in ((16, 16, 16, 4), (2, 4, 4, 64), (IMAGES, 16, 16, 64))]),
+        # The precision that a layer asks for; some are float32 on CPUs.
+        (False, [{"precision": precision} for precision in ("highest", HIGHEST, (DEFAULT, "highest"))]),
+        (True, [{"precision": precision} for precision in ("default", "bfloat16", (DEFAULT, DEFAULT))]),
+    ],
+)
+def test_it_is_taken_where_it_is_exact_enough_and_pays(monkeypatch, taken, cases):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert [takes(**case) for case in cases] == [taken] * len(cases)
+    with jax.default_matmul_precision("highest"):
+        assert takes() is False
 
-    @pytest.mark.parametrize("precision", ["highest", lax.Precision.HIGHEST, (lax.Precision.DEFAULT, "highest")])
-    def test_not_at_a_precision_that_the_layer_asks_for(self, precision):
-        assert not self.taken(precision=precision)
 
-    @pytest.mark.parametrize("precision", ["default", "bfloat16", (lax.Precision.DEFAULT, lax.Precision.DEFAULT)])
-    def test_at_a_precision_that_is_float32_on_cpus(self, precision):
-        assert self.taken(precision=precision)
-
-    def test_not_at_a_precision_that_the_user_asks_for(self):
-        with jax.default_matmul_precision("highest"):
-            assert not self.taken()
-
-    def test_not_for_an_unknown_number_of_images(self):
-        """It cannot be counted."""
-        (images,) = jax.export.symbolic_shape("images")
-        assert not self.taken((images, 16, 16, 64))
-
-    def test_not_between_devices(self, monkeypatch):
-        monkeypatch.setattr(jax, "device_count", lambda: 2)
-        assert not self.taken()
-        for devices in (1, 2):  # of a step over a mesh
-            with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((devices,), ("data",))):
-                assert self.taken() == (devices == 1)
+@CPU_ONLY
+def test_it_is_not_taken_between_devices():
+    assert jax.device_count() > 1 and not takes()
+    for devices in (1, 2):  # of a step over a mesh
+        with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((devices,), ("data",))):
+            assert takes() == (devices == 1)
 
 
 @CPU_ONLY
@@ -201,13 +184,20 @@ def test_operations_are_those_of_plain_sums(monkeypatch):
 
 @CPU_ONLY
 @pytest.mark.parametrize(
-    ("size", "kernel", "channels", "by_taps"),
-    [(2, 3, 4, True), (4, 3, 4, True), (8, 7, 16, True), (8, 7, 3, False), (6, 7, 3, True), (8, 3, 4, False)],
+    ("size", "kernel", "stride", "channels", "by_taps"),
+    [
+        *[(2, 3, 1, 4, True), (2, 3, 2, 4, True), (4, 3, 2, 4, True), (8, 7, 2, 16, True)],
+        *[(8, 7, 2, 3, False), (6, 7, 2, 3, True), (8, 3, 2, 4, False)],
+    ],
 )
-def test_small_images_are_convolved_by_taps_but_for_a_stem(size, kernel, channels, by_taps):
-    """With strides of 2; a stem of 7x7 took half as long in XLA's form on images of 7 to 12 pixels."""
+def test_small_images_are_convolved_by_taps_but_for_a_stem(size, kernel, stride, channels, by_taps):
+    """In both passes; a stem of 7x7 took half as long in XLA's form on images of 7 to 12 pixels."""
     x, weights = jnp.ones((1, size, size, channels)), jnp.ones((kernel, kernel, channels, 2))
     pads, names = [(kernel // 2, kernel // 2)] * 2, ("NHWC", "HWIO", "NHWC")
+
+    def total(x, weights):
+        return convolution(x, weights, (stride, stride), pads, dimension_numbers=names).sum()
+
     with traced_for("cpu"):
-        trace = jax.make_jaxpr(lambda x, w: convolution(x, w, (2, 2), pads, dimension_numbers=names))(x, weights)
+        trace = jax.make_jaxpr(jax.value_and_grad(total, argnums=(0, 1)))(x, weights)
     assert ("conv_general_dilated" not in str(trace)) == by_taps
