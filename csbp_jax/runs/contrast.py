@@ -127,7 +127,7 @@ class Contrast(Shown):
         ]
         cells = pd.DataFrame(rows)
         empty = ["case"] * (not any(self.frame["case"])) + ["p of equivalence"] * (self.margin is None)
-        return cells.drop(columns=empty)
+        return cells.drop(columns=empty, errors="ignore")  # without a difference there is no column
 
     def __repr__(self) -> str:
         return "\n".join([self.heading(), *self.lines()])

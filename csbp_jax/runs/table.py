@@ -228,7 +228,7 @@ class RunTable(Shown):
 
     def curves(self) -> pd.DataFrame:
         """Return the measures of each epoch, a row for each epoch of each run; no rows where none were recorded."""
-        if "run" not in self.frame:
+        if self.folder or "run" not in self.frame:  # an experiment has its curves in one file, also beside weights
             file = self.folder and self.folder / CURVES
             curves = reading.read_csv(file) if file and file.exists() else pd.DataFrame(columns=[*COLUMNS, "epoch"])
             return curves.merge(self.frame[list(COLUMNS)])

@@ -263,6 +263,7 @@ def test_what_notebooks_papers_and_pages_show(tmp_path):
     for shown in (THREE, THREE.contrast("CSBP")):
         assert "\\toprule" in shown.to_latex() and "\\%" in table([row("a", 0, 0.5)]).to_latex()
         assert "<td>CSBP" in shown._repr_html_() and "<p>" in shown._repr_html_()
+    assert "<p>last_test_accuracy, paired" in THREE.where(arm="CSBP").contrast("CSBP")._repr_html_()  # of no other arm
     THREE.to_csv(tmp_path / "runs.csv")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "runs.csv", keep_default_na=False), THREE.frame)
 
@@ -299,6 +300,8 @@ def test_curves_are_means_over_seeds_with_intervals(tmp_path):
     assert dataclasses.replace(runs, frame=THREE.frame.assign(diverged=True)).plot_curves() is None
     only = runs.where(arm="CSBP").curves()
     assert set(only["arm"]) == {"CSBP"} and len(only) == 2 * len(CSBP)
+    # Folders of weights, which begin at the experiment's, have no curves of their own.
+    assert len(dataclasses.replace(runs, frame=THREE.frame.assign(run="weights/a-0")).curves()) == len(rows)
     assert THREE.plot_curves() is None
 
 
