@@ -194,7 +194,9 @@ class Robustness(RestoreWithSplit):
     """number of forward passes of the black-box attack, per example and strength"""
     seed: option.Seed = 0
     """random seed of all perturbations, the same for all runs"""
-    control: option.Control = None
+    control: option.OptionalRun = None
+    """run, or network as above, whose setting all others are compared with; by default the runs that are equal but for
+    chaos.z0 0, or else the first run"""
     margin: option.Margin = None
     out: option.OptionalPath = None
     """output directory; by default that of the first run"""

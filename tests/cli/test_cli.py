@@ -516,6 +516,15 @@ def test_on_a_gpu_deterministic_kernels_cannot_be_asked_for_after_an_array_was_m
     assert main.main(["train", str(tmp_path / "own.py"), "--deterministic"]) == 0
 
 
+def test_the_control_of_robustness_may_be_on_the_hub_as_the_runs(monkeypatch):
+    measured = []
+    monkeypatch.setattr(restore, "restore", lambda run, *_, **__: run)
+    robustness = "csbp_jax.evaluation.robustness.command.robustness"
+    monkeypatch.setattr(robustness, lambda runs, plan, control, **_: measured.append((runs, control)))
+    assert main.main(["robustness", "hf://a/b", "--control", "hf://a/c"]) == 0
+    assert measured == [(["hf://a/c", "hf://a/b"], "hf://a/c")]
+
+
 def test_a_run_that_is_called_like_a_preset_is_evaluated(tmp_path, monkeypatch):
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist" / "config.json").touch()
