@@ -13,18 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from csbp_jax import configs
 from csbp_jax.cli import option_types as option
-from csbp_jax.cli.options import Command, is_given, read, read_paths
+from csbp_jax.cli.options import OnData, is_given, read, read_paths
 from csbp_jax.config import ConfigError, escaped, replaced
 
 if TYPE_CHECKING:
     from csbp_jax.runs.restore import RestoredRun
-
-
-def _names_network(run: str) -> bool:
-    """Return whether a word is the name of a network that ships, or the directory of a run that has this name."""
-    from csbp_jax.weights import shipped
-
-    return shipped.notice(run) is not None
 
 
 def _show_network(run: str) -> None:
@@ -71,17 +64,16 @@ class Evaluate(RestoreWithSplit):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateWeights:
+class EvaluateWeights(OnData):
     """Evaluate a PyTorch checkpoint, --weights FILE, on a data set (docs/weights.md)."""
-
-    config: option.ConfigFields
-    data_dir: option.DataDir = "data"
 
 
 def evaluate(argv: Sequence[str]) -> None:
     """Run ``csbp_jax evaluate``."""
+    from csbp_jax.weights import shipped
+
     name = "".join(argv[:1])
-    is_run = _names_network(name) or os.path.exists(os.path.join(name, "config.json"))
+    is_run = name in shipped.NAMES or os.path.exists(os.path.join(name, "config.json"))
     is_preset = configs.known(name) and not is_run
     if is_preset or is_given("--weights", argv) or list(argv) == ["--environment"]:
         of_weights, config, own = read("evaluate", EvaluateWeights, argv)
@@ -240,17 +232,6 @@ class Push:
     """create a private repository"""
     weights_of: option.WeightsOf = "last"
     trust: option.Trust = False
-
-
-COMMANDS: dict[str, Command] = {
-    "evaluate": (Evaluate, evaluate),
-    "predict": (Predict, predict),
-    "inspect": (Inspect, inspect),
-    "robustness": (Robustness, robustness),
-    "export": (Export, "csbp_jax.export.export"),
-    "push": (Push, "csbp_jax.export.hub.push"),
-}
-"""Options and function of each command on networks of runs."""
 
 
 def call(command: str, kind: type[Any], path: str, argv: Sequence[str]) -> None:
