@@ -73,31 +73,28 @@ def commands_as_markdown():
     """Return the page of the command line, read from its source: the site's environment cannot import the package."""
     files = {
         name: bindings(f"csbp_jax/cli/{name}.py")
-        for name in ("main", "commands", "sweep_commands", "run_commands", "record_commands", "option_types")
+        for name in ("main", "commands", "sweep_commands", "run_commands", "record_commands", "options", "option_types")
     }
-    classes = files["run_commands"] | files["record_commands"] | files["sweep_commands"] | files["commands"]
+    classes = {name: node for file in files.values() for name, node in file.items()}
     option_types = files["option_types"]
     table = option_types["ARGUMENTS"].value
     arguments = {key.id: value.value for key, value in zip(table.keys, table.values, strict=True)}
     exit_codes = ast.literal_eval(files["main"]["_EXIT_CODES"].value)
     text = f"# Commands\n\n`csbp_jax COMMAND --help` lists the options of a command.\n\n{exit_codes}\n"
-    for name, kind in commands_of(files, "commands"):
+    commands = files["commands"]["COMMANDS"].value
+    for command, value in zip(commands.keys, commands.values, strict=True):
+        name, kind = command.value, last_name(value.elts[0])
         fields = list(fields_of(classes, kind))
-        words = [arguments.get(getattr(field.annotation, "attr", "")) for field, _ in fields]
+        words = [arguments.get(last_name(field.annotation)) for field, _ in fields]
         text += f"\n## csbp_jax {name}\n\n`csbp_jax {name} {' '.join(filter(None, words))}`\n\n"
         text += f"{ast.get_docstring(classes[kind])}\n\n| option | default | meaning |\n|---|---|---|\n"
         text += "".join(command_option(field, after, option_types) for field, after in fields)
     return re.sub(r"docs/(\w+\.md)", r"[docs/\1](../\1)", text)
 
 
-def commands_of(files, file):
-    """Yield the name and the class of each command in a file's table, and in the tables that it takes in."""
-    table = files[file]["COMMANDS"].value
-    for key, value in zip(table.keys, table.values, strict=True):
-        if key:
-            yield key.value, value.elts[0].id
-        else:
-            yield from commands_of(files, value.value.id)
+def last_name(node):
+    """Return the name that an expression ends with, with or without its module; nothing of another expression."""
+    return getattr(node, "attr", getattr(node, "id", ""))
 
 
 def fields_of(classes, name):
@@ -124,7 +121,7 @@ def names(node):
 
 def command_option(field, after, aliases):
     """Return an option as a row of a table; its help is in its annotation or in the string after it."""
-    label, alias = field.target.id, aliases.get(getattr(field.annotation, "attr", ""))
+    label, alias = field.target.id, aliases.get(last_name(field.annotation))
     if label == "config":
         return "| `--FIELD VALUE` | | any field of the [config](data.md#csbp_jax.config.schema) |\n"
     annotation = alias.value if alias else field.annotation

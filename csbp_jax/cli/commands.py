@@ -13,20 +13,21 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from csbp_jax.cli import option_types as option
-from csbp_jax.cli import record_commands, run_commands, sweep_commands
-from csbp_jax.cli.options import Command, named_run, read, set_deterministic
+from csbp_jax.cli import record_commands as records
+from csbp_jax.cli import run_commands as runs
+from csbp_jax.cli import sweep_commands as sweeps
+from csbp_jax.cli.options import Command, OnData, named_run, read, set_deterministic
 from csbp_jax.config import ConfigError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(OnData):
     """Train on a data set; the same command resumes a stopped run, and so does csbp_jax train RUN.
 
     FILE.py is an experiment of your own (docs/own.md), and is run. csbp_jax train RUN --epochs 60 trains a run for
     longer (docs/running.md).
     """
 
-    config: option.ConfigFields
     name: option.Name = None
     """name of the run; by default the data set and a hash of its config"""
     fresh: option.Flag = False
@@ -45,7 +46,6 @@ class Train:
     """write a profiler trace of N steps, from step START on, to RUN/profile (docs/scale.md)"""
     track: Literal["tensorboard", "wandb", "mlflow", "trackio"] | None = None
     """write TensorBoard events, or log to this tracker (project csbp_jax), while it trains (docs/scale.md)"""
-    data_dir: option.DataDir = "data"
 
 
 def train(argv: Sequence[str]) -> None:
@@ -85,26 +85,23 @@ def train(argv: Sequence[str]) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Data:
+class Data(OnData):
     """Prepare and verify a data set, and print the number of records per split."""
 
-    config: option.ConfigFields
     from_: Annotated[option.OptionalPath, arg(name="from")] = None
     """directory of the raw files (archives, or a tfds folder); by default they are downloaded where possible"""
     no_verify: option.Flag = False
     """accept raw files of another size or checksum"""
     read_all: option.Flag = False
     """read every record once, to find damaged ones now and not in training"""
-    data_dir: option.DataDir = "data"
 
 
 def data(argv: Sequence[str]) -> None:
     """Run ``csbp_jax data``."""
     options, config, own = read("data", Data, argv)
-    of_raw_files = {"--from": options.from_, "--no-verify": options.no_verify}
-    if own.data and any(of_raw_files.values()):
-        unused = ", ".join(option for option, value in of_raw_files.items() if value)
-        raise ConfigError(f"{unused}: {own.label} has its own data, without raw files; leave this out")
+    of_raw_files = [name for name, value in (("--from", options.from_), ("--no-verify", options.no_verify)) if value]
+    if own.data and of_raw_files:
+        raise ConfigError(f"{', '.join(of_raw_files)}: {own.label} has its own data, without raw files; leave this out")
     from csbp_jax import data
     from csbp_jax.reporting import terminal
     from csbp_jax.training import build
@@ -119,10 +116,9 @@ def data(argv: Sequence[str]) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LearningRate:
+class LearningRate(OnData):
     """Suggest a learning rate, by a short run with a rising rate."""
 
-    config: option.ConfigFields
     low: Annotated[float, arg(metavar="RATE")] = 1e-5
     """first rate"""
     high: Annotated[float, arg(metavar="RATE")] = 10.0
@@ -133,7 +129,6 @@ class LearningRate:
     """instead: print the chaos.z0 at which the term's flip ratio is this at the first step (above 1: it overshoots)"""
     out: option.OptionalPath = None
     """output directory; by default in lr/"""
-    data_dir: option.DataDir = "data"
 
 
 def lr(argv: Sequence[str]) -> None:
@@ -166,11 +161,21 @@ class List:
 
 COMMANDS: dict[str, Command] = {
     "train": (Train, train),
-    **sweep_commands.COMMANDS,
+    "sweep": (sweeps.Sweep, sweeps.sweep),
+    "best": (sweeps.Best, sweeps.best),
     "lr": (LearningRate, lr),
     "data": (Data, data),
-    **run_commands.COMMANDS,
-    **record_commands.COMMANDS,
+    "evaluate": (runs.Evaluate, runs.evaluate),
+    "predict": (runs.Predict, runs.predict),
+    "inspect": (runs.Inspect, runs.inspect),
+    "robustness": (runs.Robustness, runs.robustness),
+    "export": (runs.Export, "csbp_jax.export.export"),
+    "push": (runs.Push, "csbp_jax.export.hub.push"),
+    "compare": (records.Compare, "csbp_jax.evaluation.compare.compare"),
+    "report": (records.Report, "csbp_jax.evaluation.html_report.write"),
+    "series": (records.Series, records.series),
+    "tensorboard": (records.TensorBoard, "csbp_jax.evaluation.tensorboard.write"),
+    "track": (records.Track, "csbp_jax.evaluation.trackers.track"),
     "list": (List, "csbp_jax.cli.listing.show"),
 }
 """Options and function of each command."""

@@ -12,8 +12,6 @@ from csbp_jax.data.device import transform
 from csbp_jax.models import norms, taps
 from csbp_jax.reporting.terminal import Console, print_table
 
-_SURROGATES: tuple[str, ...] = get_args(get_type_hints(Neuron)["surrogate"])
-
 
 def show(what: Sequence[str] = ()) -> None:
     """Print all tables, or those named: a kind, such as presets, or a network, with all tensors that can be tapped.
@@ -97,7 +95,10 @@ TABLES: dict[str, Callable[[], _Tables]] = {
     "surrogates": _meanings(
         "surrogates: --model.neuron.surrogate",
         ["surrogate", "derivative of the spike"],
-        {name: inspect.cleandoc(getattr(surrogate, name).__doc__).replace("``", "") for name in _SURROGATES},
+        {
+            name: inspect.cleandoc(getattr(surrogate, name).__doc__).replace("``", "")
+            for name in get_args(get_type_hints(Neuron)["surrogate"])
+        },
     ),
 }
 """Tables of each kind, by the name that ``csbp_jax list`` takes."""

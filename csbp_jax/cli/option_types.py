@@ -27,6 +27,17 @@ def _word(metavar: str, convert: Callable[[str], Any]) -> Any:
     )
 
 
+def _words(metavar: str, convert: Callable[[str], str]) -> Any:
+    """Make the specification of any number of words; of those in a tuple, tyro would not pass on the errors."""
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"{metavar} ...",
+        instance_from_str=lambda words: tuple(map(convert, words)),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=list,
+    )
+
+
 def _nonempty(word: str) -> str:
     if not word:
         raise ValueError("empty; give it a name")
@@ -69,6 +80,7 @@ Name = Annotated[str | None, _word("NAME", _nonempty)]
 RequiredName = Annotated[str, _word("NAME", _nonempty)]
 Path = Annotated[str, _word("PATH", expand_path)]
 OptionalPath = Annotated[str | None, _word("PATH", expand_path)]
+OptionalRun = Annotated[str | None, _word("PATH", run_or_address)]
 PathOrAddress = Annotated[str | None, _word("PATH", _path_or_address)]
 Number = Annotated[int, arg(metavar="N"), integers(0, 10**9)]
 Count = Annotated[int, arg(metavar="N"), integers(1, 10**9)]
@@ -93,6 +105,19 @@ Control = Annotated[
         "or else the first run"
     ),
 ]
+Chunk = Annotated[
+    int | None,
+    arg(
+        metavar="N",
+        help="runs that train at once, at most as many as share a compilation; by default 32 per device; on a CPU 24 "
+        "of a network without convolutions, else one per device",
+    ),
+    integers(1, 10**9),
+]
+DataParallel = Annotated[
+    int, arg(metavar="N", help="devices that share each batch; the others hold different runs"), integers(1, 10**9)
+]
+Follow = Annotated[Flag, arg(help="continue with new metrics until the runs are finished")]
 
 # Options of several commands.
 ConfigFields = Annotated[Config, arg(name="")]
@@ -110,18 +135,11 @@ SeriesFile = Positional[
     Annotated[str, _word("RUN|FILE.csv", expand_path), arg(help="directory of a run, or a CSV file of any program")]
 ]
 SweepDir = Positional[Annotated[str, _word("SWEEP", expand_path), arg(help="directory of a sweep")]]
-Listed = Positional[tuple[Annotated[str, _word("WHAT", _nonempty)], ...]]
-Runs = Positional[tuple[Annotated[str, _word("RUN", str)], ...]]
-RunsOrNetworks = Positional[tuple[Annotated[str, _word("RUN", str)], ...]]
-RunsOrExperiment = Positional[tuple[Annotated[str, _word("RUN|EXPERIMENT", str)], ...]]
-Files = Positional[tuple[Annotated[str, _word("FILE", str)], ...]]
-EXPANDED: dict[Any, Callable[[str], str]] = {
-    Runs: expand_path,
-    RunsOrNetworks: run_or_address,
-    RunsOrExperiment: expand_path,
-    Files: expand_path,
-}
-"""Types whose words are expanded after parsing: tyro does not pass on the errors of words within a tuple."""
+Listed = Positional[Annotated[tuple[str, ...], _words("WHAT", _nonempty)]]
+Runs = Positional[Annotated[tuple[str, ...], _words("RUN", expand_path), arg(help="directories of runs")]]
+RunsOrNetworks = Positional[Annotated[tuple[str, ...], _words("RUN", run_or_address)]]
+RunsOrExperiment = Positional[Annotated[tuple[str, ...], _words("RUN|EXPERIMENT", expand_path)]]
+Files = Positional[Annotated[tuple[str, ...], _words("FILE", expand_path)]]
 ARGUMENTS: dict[Any, str] = {
     ConfigFields: "DATASET|FILE.py",
     Run: "RUN",

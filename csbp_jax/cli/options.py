@@ -23,7 +23,7 @@ from tyro.conf import Suppress
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from csbp_jax import configs
-from csbp_jax.cli.option_types import ARGUMENTS, EXPANDED, ConfigFields, expand_path
+from csbp_jax.cli.option_types import ARGUMENTS, ConfigFields, DataDir, expand_path
 from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, check, flatten, replaced
 from csbp_jax.config.validation import allowed_range, check_value
 from csbp_jax.runtime import private
@@ -40,6 +40,15 @@ COMMON = (
 
 Options = TypeVar("Options")
 
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnData:
+    """Options of every command that takes a config."""
+
+    config: ConfigFields
+    data_dir: DataDir = "data"
+
+
 Command = tuple[type[Any], str | Callable[[Sequence[str]], None]]
 """A command: a dataclass with its options, and the function that runs it, or the path of one that takes the options."""
 
@@ -49,7 +58,7 @@ def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tup
 
     Args:
       command: its name.
-      kind: its dataclass, with a field ``config``.
+      kind: its dataclass, an :class:`OnData`.
       argv: the data set, or a plugin file, which is run, and options; or ``--environment`` alone, for make's variables.
 
     Raises:
@@ -142,17 +151,10 @@ def read_paths(command: str, kind: type[Options], argv: Sequence[str]) -> Option
         if re.match("--?[a-zA-Z]", word) and word.partition("=")[0] not in (*options, *HELP):
             raise ConfigError(f"{word}: there is no such option; {command} takes {', '.join(options)}")
     parsed = _parse(kind, None, argv, f"csbp_jax {command}")
-    expanded = {}
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # a dataclass, see above
-        if expand := EXPANDED.get(field.type):
-            try:
-                expanded[field.name] = tuple(map(expand, getattr(parsed, field.name)))
-            except ValueError as error:
-                raise ConfigError(f"{field.name}: {error}") from None
-            if not expanded[field.name]:
-                name = usage(kind).split()[-2].partition("|")[0]
-                raise ConfigError(f"{name}: missing; write csbp_jax {command} {usage(kind)}")
-    return dataclasses.replace(parsed, **expanded)  # type: ignore[type-var]
+    if usage(kind).endswith(" ...") and () in vars(parsed).values():
+        name = usage(kind).split()[-2].partition("|")[0]
+        raise ConfigError(f"{name}: missing; write csbp_jax {command} {usage(kind)}")
+    return parsed
 
 
 def set_deterministic(deterministic: bool) -> None:
@@ -280,7 +282,9 @@ def _message(event: tyro_errors.ParseErrorEvent, kind: Any, prog: str) -> str:
 
 
 def _display_name(argument: Any) -> str:
-    return str(argument.lowered.metavar if argument.is_positional() else argument.display_name())
+    if argument.is_positional():
+        return str(argument.lowered.metavar).strip("[]").removesuffix(" ...")
+    return str(argument.display_name())
 
 
 def _form(argument: Any) -> str:
@@ -288,7 +292,7 @@ def _form(argument: Any) -> str:
 
 
 def _names(kind: Any) -> list[str]:
-    """List the options of a command, with the fields of the config if it has one."""
+    """List the options of a command, with the fields of the config if it has these; or those of the config alone."""
     names: list[str] = list(flatten(Config())) if kind is Config else []
     for field in () if kind is Config else dataclasses.fields(kind):
         if field.type == ConfigFields:
@@ -307,11 +311,9 @@ def from_environment(command: str, environment: Mapping[str, str]) -> list[str]:
     ``CSBP_FROM``.
 
     Raises:
-      ConfigError: an unknown data set, an open quotation mark, or another value of FRESH.
+      ConfigError: an open quotation mark, or another value of FRESH.
     """
     dataset, fresh, args = (environment.get(f"CSBP_{key}", "") for key in ("DATASET", "FRESH", "ARGS"))
-    if not dataset.endswith(".py"):
-        configs.load(dataset)
     if fresh not in ("", "0", "1"):
         raise ConfigError(f"FRESH: {fresh!r} is not possible; allowed are 1 and 0")
     try:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from csbp_jax.cli import option_types as option
-from csbp_jax.cli.options import Command, read_paths
+from csbp_jax.cli.options import read_paths
 from csbp_jax.config import ConfigError
 
 
@@ -20,7 +20,6 @@ class Compare:
     """Compare finished runs: accuracies, fields that differ in their configs, differences paired over seeds."""
 
     runs: option.Runs = ()
-    """directories of runs"""
     control: option.Control = None
     margin: option.Margin = None
     out: option.OptionalPath = None
@@ -89,9 +88,7 @@ class TensorBoard:
     """Write the metrics of runs as TensorBoard events, to RUN/tensorboard (docs/scale.md)."""
 
     runs: option.Runs = ()
-    """directories of runs"""
-    follow: option.Flag = False
-    """continue with new metrics until the runs are finished"""
+    follow: option.Follow = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,20 +96,8 @@ class Track:
     """Log the config and metrics of runs to an experiment tracker; the same command continues (docs/scale.md)."""
 
     runs: option.Runs = ()
-    """directories of runs"""
     to: Literal["wandb", "mlflow", "trackio"] = "wandb"
     """the tracker, whose package must be installed"""
     project: option.RequiredName = "csbp_jax"
     """project in the tracker (MLflow: experiment)"""
-    follow: option.Flag = False
-    """continue with new metrics until the runs are finished"""
-
-
-COMMANDS: dict[str, Command] = {
-    "compare": (Compare, "csbp_jax.evaluation.compare.compare"),
-    "report": (Report, "csbp_jax.evaluation.html_report.write"),
-    "series": (Series, series),
-    "tensorboard": (TensorBoard, "csbp_jax.evaluation.tensorboard.write"),
-    "track": (Track, "csbp_jax.evaluation.trackers.track"),
-}
-"""Options and function of each command on records."""
+    follow: option.Follow = False

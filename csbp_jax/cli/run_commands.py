@@ -13,18 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from csbp_jax import configs
 from csbp_jax.cli import option_types as option
-from csbp_jax.cli.options import Command, is_given, read, read_paths
+from csbp_jax.cli.options import OnData, is_given, read, read_paths
 from csbp_jax.config import ConfigError, escaped, replaced
 
 if TYPE_CHECKING:
     from csbp_jax.runs.restore import RestoredRun
-
-
-def _names_network(run: str) -> bool:
-    """Return whether a word is the name of a network that ships, or the directory of a run that has this name."""
-    from csbp_jax.weights import shipped
-
-    return shipped.notice(run) is not None
 
 
 def _show_network(run: str) -> None:
@@ -71,17 +64,16 @@ class Evaluate(RestoreWithSplit):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateWeights:
+class EvaluateWeights(OnData):
     """Evaluate a PyTorch checkpoint, --weights FILE, on a data set (docs/weights.md)."""
-
-    config: option.ConfigFields
-    data_dir: option.DataDir = "data"
 
 
 def evaluate(argv: Sequence[str]) -> None:
     """Run ``csbp_jax evaluate``."""
+    from csbp_jax.weights import shipped
+
     name = "".join(argv[:1])
-    is_run = _names_network(name) or os.path.exists(os.path.join(name, "config.json"))
+    is_run = name in shipped.NAMES or os.path.exists(os.path.join(name, "config.json"))
     is_preset = configs.known(name) and not is_run
     if is_preset or is_given("--weights", argv) or list(argv) == ["--environment"]:
         of_weights, config, own = read("evaluate", EvaluateWeights, argv)
@@ -194,7 +186,9 @@ class Robustness(RestoreWithSplit):
     """number of forward passes of the black-box attack, per example and strength"""
     seed: option.Seed = 0
     """random seed of all perturbations, the same for all runs"""
-    control: option.Control = None
+    control: option.OptionalRun = None
+    """run, or network as above, whose setting all others are compared with; by default the runs that are equal but for
+    chaos.z0 0, or else the first run"""
     margin: option.Margin = None
     out: option.OptionalPath = None
     """output directory; by default that of the first run"""
@@ -238,17 +232,6 @@ class Push:
     """create a private repository"""
     weights_of: option.WeightsOf = "last"
     trust: option.Trust = False
-
-
-COMMANDS: dict[str, Command] = {
-    "evaluate": (Evaluate, evaluate),
-    "predict": (Predict, predict),
-    "inspect": (Inspect, inspect),
-    "robustness": (Robustness, robustness),
-    "export": (Export, "csbp_jax.export.export"),
-    "push": (Push, "csbp_jax.export.hub.push"),
-}
-"""Options and function of each command on networks of runs."""
 
 
 def call(command: str, kind: type[Any], path: str, argv: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from csbp_jax.cli import option_types as option
-from csbp_jax.cli.options import Command, read, read_field, read_paths, set_deterministic
+from csbp_jax.cli.options import OnData, read, read_field, read_paths, set_deterministic
 from csbp_jax.config import Config, ConfigError, to_json
 from csbp_jax.reporting.format import fields_text
 from csbp_jax.runtime import files
@@ -34,21 +34,17 @@ _DATA = ("data.name", "data.dir", "data.split", "data.test_speaker")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sweep:
+class Sweep(OnData):
     """Train all runs of a grid, many at once where that is faster, and compare them; a stopped sweep resumes."""
 
-    config: option.ConfigFields
     grid: option.Grid = ""
     """e.g. "chaos.z0=0,1,3,10 seed=0:16"; any fields; chaos.z0.TAP for one of several taps"""
     control: Annotated[str | None, arg(metavar="FIELD=VALUE")] = None
     """e.g. "chaos.term=drift": the control of a setting is the one that is equal but for these fields; by default
     chaos.z0=0"""
     margin: option.Margin = None
-    chunk: option.OptionalCount = None
-    """runs that train at once, at most as many as share a compilation; by default 32 per device; on a CPU 24 of a
-    network without convolutions, else one per device"""
-    data_parallel: option.Count = 1
-    """devices that share each batch; the others hold different runs"""
+    chunk: option.Chunk = None
+    data_parallel: option.DataParallel = 1
     name: option.Name = None
     """name of the sweep; by default the data set and a hash of its config and grid"""
     shard: Annotated[str | None, arg(metavar="INDEX/COUNT")] = None
@@ -58,7 +54,6 @@ class Sweep:
     """rename an old sweep of this name and start from scratch"""
     sweeps: option.Path = "sweeps"
     """directory of all sweeps"""
-    data_dir: option.DataDir = "data"
 
 
 def sweep(argv: Sequence[str]) -> None:
@@ -208,10 +203,8 @@ class Best:
     seeds: option.Count = 10
     """number of fresh seeds; fewer give a wide interval"""
     margin: option.Margin = None
-    chunk: option.OptionalCount = None
-    """runs that train at once, as of sweep"""
-    data_parallel: option.Count = 1
-    """devices that share each batch, as of sweep"""
+    chunk: option.Chunk = None
+    data_parallel: option.DataParallel = 1
     trust: option.Trust = False
     data_dir: option.DataDir = "data"
 
@@ -245,10 +238,9 @@ def best(argv: Sequence[str]) -> None:
     name = f"best-seeds-{first}-{first + options.seeds - 1}{'-with-control' * (len(arms) > 1)}"
     files.check_links(folder, name)
     base = Training(config, own, options.data_dir, options.data_parallel)
-    experiment = Experiment(base, arms, seeds=range(first, first + options.seeds))
-    fresh = experiment.run(folder / name, chunk=options.chunk)
-    pairs = list(itertools.pairwise(arms))  # the best and its control, if it has one
-    compared = compare.comparison(fresh, pairs, options.margin)
+    fresh = Experiment(base, arms, seeds=range(first, first + options.seeds)).run(folder / name, chunk=options.chunk)
+    # The best and its control, if it has one.
+    compared = compare.comparison(fresh, list(itertools.pairwise(arms)), options.margin)
     compare.show(compared, folder / name)
 
 
@@ -260,7 +252,8 @@ def _best_and_control(folder: pathlib.Path, config: Config, table: "RunTable") -
     """
     from csbp_jax.experiment.fields import at
 
-    cells = run_json.read_json(folder / "settings.json", lambda content: isinstance(content.get("cells"), list), _AGAIN)
+    remedy = "repeat the command of the sweep, which writes it again"
+    cells = run_json.read_json(folder / "settings.json", lambda content: isinstance(content.get("cells"), list), remedy)
     if len({cell["case"] for cell in cells["cells"]}) > 1:
         raise ConfigError(f"{folder}: has several data sets; sweep each by itself, so that one setting is the best")
     arms: dict[str, dict[str, Any]] = {cell["arm"]: cell["tries"][0] for cell in cells["cells"]}
@@ -285,9 +278,6 @@ def _best_and_control(folder: pathlib.Path, config: Config, table: "RunTable") -
     return {chosen: arms[chosen], f"{chosen}, without term": arms[chosen] | {"chaos.z0": (0.0,) * len(z0[chosen])}}
 
 
-_AGAIN = "repeat the command of the sweep, which writes it again"
-
-
 def _tries_line(with_term: int, without: int) -> str:
     if not without:
         return (
@@ -296,7 +286,3 @@ def _tries_line(with_term: int, without: int) -> str:
         )
     tried = f"the best of {with_term} settings with the term, against the best of {without} without it"
     return tried if without >= with_term else f"{tried}; a fair comparison gives both as many tries"
-
-
-COMMANDS: dict[str, Command] = {"sweep": (Sweep, sweep), "best": (Best, best)}
-"""Options and function of each command that trains many runs."""

@@ -58,12 +58,8 @@ def escaped(text: str) -> str:
     >>> print(escaped("a\x1b[2J\u202e"))
     a\x1b[2J\u202e
     """
-    return "".join(ascii(c)[1:-1] if _is_control(c) else c for c in text)
-
-
-def _is_control(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category in ("Cc", "Cf", "Zl", "Zp") and character not in "\n\u200c\u200d"
+    controls = {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp")} - {*"\n\u200c\u200d"}
+    return "".join(ascii(c)[1:-1] if c in controls else c for c in text)
 
 
 def one_line(error: BaseException) -> str:

@@ -29,7 +29,6 @@ def _of_data_sets(field: str, without: Any, *names: str) -> Rule:
 
 
 _ALL_STEPS = ("psn", "masked_psn")
-_PRODUCTS = ("and", "iand")
 _LOSSES = {"class": ("rate", "tet", "mse"), "labels": ("rate", "tet"), "value": ("mse", "mae", "huber")}
 
 RULES = (
@@ -76,7 +75,7 @@ RULES = (
     Rule(
         "model.drop_path",
         ("model.connect",),
-        _unless(_PRODUCTS.__contains__, None, 0),
+        _unless(("and", "iand").__contains__, None, 0),
         "0, or more with model.connect add",
         why="whose product needs spikes of 0 and 1",
     ),

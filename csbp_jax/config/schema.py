@@ -375,10 +375,6 @@ class Config:
         return f"Config().replace(**{ {k: v for k, v in validation.flatten(self).items() if v != defaults[k]} })"
 
 
-HINTS = validation.hints(Config)
-"""Annotation of each field."""
-
-
 def from_json(content: dict[str, Any]) -> Config:
     """Convert from the form of :func:`csbp_jax.config.to_json`."""
     return validation.from_json(content, Config)

@@ -1,8 +1,8 @@
 """Presets: one file per data set and per published result, each of which defines ``config``.
 
-If the literature's network on a data set ``NAME`` is known, the preset ``NAME`` trains it with the chaos term, and
-``NAME_small`` trains a small network of our own. ``NAME_bp`` is the control of any preset ``NAME``. ``fsdd_speaker``
-tests on another split than ``fsdd``.
+The preset ``NAME`` of a data set trains a small network of our own with the chaos term or, where :data:`RENAMED` has
+the name, one of the literature; ``NAME_small`` then is the small one. ``NAME_bp`` is the control of any preset
+``NAME``. ``fsdd_speaker`` tests on another split than ``fsdd``.
 """
 
 import dataclasses

@@ -1,9 +1,8 @@
-"""Values as text: fields of a config, and intervals in percent."""
+"""Values as text: fields of a config, intervals, and energies."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
-
-from csbp_jax.reporting.statistics import Interval
 
 
 def value_text(value: Any, separator: str = " / ") -> str:
@@ -16,11 +15,15 @@ def fields_text(fields: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value_text(value)}" for name, value in fields.items())
 
 
-def percent(interval: Interval) -> str:
-    """Format an interval in percent, as ``98.12 [97.50, 98.74]``."""
-    if interval.low is None or interval.high is None:
-        return f"{100 * interval.mean:.2f}"
-    return f"{100 * interval.mean:.2f} [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
+def interval_text(interval: Iterable[float | None], share: bool = True) -> str:
+    """Format a mean and the ends of its interval, of a share in percent, without those that are None or NaN.
+
+    >>> interval_text([0.9812, 0.975, 0.9874]), interval_text([3.0, None, None], share=False)
+    ('98.12 [97.50, 98.74]', '3')
+    """
+    known = [number for number in interval if number is not None and not math.isnan(number)]
+    mean, *ends = [f"{100 * number:.2f}" if share else f"{number:.4g}" for number in known] or [""]
+    return f"{mean} [{', '.join(ends)}]" if ends else mean
 
 
 def energy(nanojoules: float) -> str:

@@ -37,8 +37,6 @@ MEASURES = {
 }
 """By the last word of a column or of a key of a file, such as ``last_test_accuracy``; the main ones first."""
 
-_OTHER = Measure("", False, "")
-
 
 def of(column: str) -> Measure:
     """Return the measure that a column holds; one without a name if it is none of :data:`MEASURES`.
@@ -48,7 +46,7 @@ def of(column: str) -> Measure:
     """
     if "accuracy" in column:  # also one of a user's own
         return MEASURES["accuracy"]
-    return MEASURES.get(column.rpartition("_")[2], _OTHER)
+    return MEASURES.get(column.rpartition("_")[2], Measure("", False, ""))
 
 
 def names(keys: Collection[str], prefix: str = "test_") -> list[str]:

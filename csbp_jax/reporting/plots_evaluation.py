@@ -138,9 +138,9 @@ def _accuracy_by_time(axes: "Axes", result: dict[str, Any]) -> None:
         xlabel="time step" if "steps" in result else "time steps used",
         ylabel="accuracy (%)",
         title="Accuracy by time",
+        xlim=(0.5, len(steps) + 0.5),
         ylim=PERCENT,
     )
-    axes.set_xlim(0.5, len(steps) + 0.5)
     axes.locator_params(axis="x", integer=True)
     axes.legend(fontsize="small")
 
@@ -154,8 +154,13 @@ def _calibration(axes: "Axes", result: dict[str, Any]) -> None:
     axes.errorbar(100 * confidence, 100 * accuracy, _errors(accuracy, counts), fmt="none", lw=1, color=PALETTE[1])
     label = "bin, 95 % interval\n(area: examples)"
     axes.scatter(100 * confidence, 100 * accuracy, sizes, color=PALETTE[1], label=label)
-    title = f"Calibration, ECE {result['ece']:.2%}"
-    axes.set(xlabel="mean confidence (%)", ylabel="accuracy (%)", title=title, xlim=PERCENT, ylim=PERCENT)
+    axes.set(
+        xlabel="mean confidence (%)",
+        ylabel="accuracy (%)",
+        title=f"Calibration, ECE {result['ece']:.2%}",
+        xlim=PERCENT,
+        ylim=PERCENT,
+    )
     axes.legend(fontsize="small")
 
 

@@ -87,8 +87,9 @@ def draw(
             columns = len(handles)
             figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
         plots.save(figure, folder / f"{name}.png", f"{title[:1].upper()}{title[1:]}. {explained}".rstrip())
-    caption = f"Synaptic operations, mean of {examples}. {_SYNOPS}"
-    plots.save(operations_figure(result), folder / "operations.png", caption)
+    plots.save(
+        operations_figure(result), folder / "operations.png", f"Synaptic operations, mean of {examples}. {_SYNOPS}"
+    )
 
 
 def _input(axes: "Axes", x: NDArray[np.float32]) -> None:

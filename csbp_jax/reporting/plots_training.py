@@ -1,5 +1,6 @@
 """Plots of a run, from its ``metrics.jsonl`` alone, and of a learning-rate test."""
 
+import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -55,10 +56,9 @@ def figures(name: str, rows: list[Row]) -> "dict[str, tuple[Figure, str]]":
 
 def _lines(axes: "Axes", rows: list[Row], curves: dict[str, list[float]], colors: Sequence[Color] = PALETTE) -> None:
     """Draw a line over the steps of the rows for each label."""
-    for number, (label, values) in enumerate(curves.items()):
-        marker = "." if len(rows) <= 50 else None
-        color = colors[number % len(colors)]
-        axes.plot([row["step"] for row in rows], values, lw=1, color=color, label=label, marker=marker)
+    steps, marker = [row["step"] for row in rows], "." if len(rows) <= 50 else None
+    for color, (label, values) in zip(itertools.cycle(colors), curves.items(), strict=False):
+        axes.plot(steps, values, lw=1, color=color, label=label, marker=marker)
 
 
 def _losses(axes: "Axes", steps: list[Row]) -> None:
@@ -122,7 +122,7 @@ def draw_lr_finder(file: pathlib.Path, result: dict[str, Any]) -> None:
     axes.plot(result["rates"], result["smoothed"], color=PALETTE[0], label="smoothed")
     for color, name in zip(PALETTE[1:], ("suggested", "steepest"), strict=False):
         axes.axvline(result[name], color=color, ls="--", lw=1, label=f"{name}: {result[name]:.2g}")
-    top = 1.5 * max(result["smoothed"][0], min(result["smoothed"]))
-    axes.set(xlabel="learning rate", ylabel="task loss", xscale="log", ylim=(0, top), title="Learning-rate test")
+    shown = (0, 1.5 * result["smoothed"][0])
+    axes.set(xlabel="learning rate", ylabel="task loss", xscale="log", ylim=shown, title="Learning-rate test")
     axes.legend(fontsize="small")
     plots.save(figure, file, dpi=120)

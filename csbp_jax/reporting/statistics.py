@@ -1,5 +1,6 @@
 """Intervals of means, and tests of paired differences, in SciPy's terms."""
 
+import functools
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar, get_args
@@ -101,6 +102,19 @@ def student_of_shares(shares: Sequence[float]) -> Interval:
     return Interval(mean, low, high)
 
 
+def mean_and_ends(values: ArrayLike, shares: bool = False) -> NDArray[np.float64]:
+    """Compute a mean with the ends of its 95 % interval, ``[3]``, in which what is not known is NaN.
+
+    Args:
+      values: ``[n]``; of none, the mean is not known, and of a single value the ends.
+      shares: whether they are shares (:func:`student_of_shares`, else :func:`student`).
+    """
+    values = np.asarray(values, float)
+    if not len(values):
+        return np.full(3, np.nan)
+    return np.array(student_of_shares(values.tolist()) if shares else student(values), float)
+
+
 def paired(
     differences: ArrayLike,
     test: Test = "t",
@@ -145,10 +159,7 @@ def paired(
     else:
         difference, error = student(values, confidence, overlap), _error(values, overlap) if n > 1 else math.nan
         p = signed_rank(values) if test == "signed-rank" else _t(values, error)
-
-        def tail(t: float) -> float:
-            return float(scipy.stats.t.sf(t, n - 1))
-
+        tail = functools.partial(scipy.stats.t.sf, df=n - 1)
     equivalence = None
     if margin is not None and n > 1:
         distance = margin - abs(mean)
@@ -159,10 +170,8 @@ def paired(
 
 def _t(values: NDArray[np.float64], error: float) -> float:
     """p of Student's test; without spread that of a sign test, as another pair may differ from these."""
-    if len(values) == 1:
-        return 1.0
     if not np.ptp(np.round(values, 9)):
-        return min(1.0, 2.0 ** (1 - len(values))) if np.round(values[0], 9) else 1.0
+        return float(2.0 ** (1 - len(values))) if np.round(values[0], 9) else 1.0
     return float(2 * scipy.stats.t.sf(abs(float(np.mean(values))) / error, len(values) - 1))
 
 

@@ -153,10 +153,10 @@ def progress_line(row: dict[str, Any], epochs: int) -> str:
         return text
     strengths = sorted(row["z"].values()) or [0.0]
     z = " to ".join(dict.fromkeys(f"{end:.3g}" for end in (strengths[0], strengths[-1])))
-    text += (
-        f" {measure.short} {measure.text(row[name], 1)} task {row['task_loss']:.3g} chaos {row['chaos_loss']:.3g} z {z}"
+    return (
+        f"{text} {measure.short} {measure.text(row[name], 1)} task {row['task_loss']:.3g} "
+        f"chaos {row['chaos_loss']:.3g} z {z} {row['examples_per_second']:.0f} ex/s"
     )
-    return f"{text} {row['examples_per_second']:.0f} ex/s"
 
 
 def gradient_share(norms: dict[str, float]) -> str:
@@ -181,7 +181,6 @@ def print_result(
 
     ``options``: of commands on the run, such as --trust; None if it has parts that commands do not have.
     """
-    kinds = (("last epoch", "last"), ("validation-chosen", "chosen"), ("moving average", "ema"))
     columns = [f"{split}_{name}" for name in measures.names(result["last"]) for split in ("validation", "test")]
     rows = [
         [
@@ -190,7 +189,7 @@ def print_result(
             *(measures.of(column).text(epoch[column]) for column in columns),
             str(epoch["test_count"]),
         ]
-        for label, key in kinds
+        for label, key in (("last epoch", "last"), ("validation-chosen", "chosen"), ("moving average", "ema"))
         if (epoch := result.get(key))
     ]
     headings = ["weights of", "epoch", *map(measures.words, columns), "examples"]

@@ -125,9 +125,8 @@ class Contrast(Shown):
             }
             for _, row in self.frame.iterrows()
         ]
-        cells = pd.DataFrame(rows)
         empty = ["case"] * (not any(self.frame["case"])) + ["p of equivalence"] * (self.margin is None)
-        return cells.drop(columns=empty)
+        return pd.DataFrame(rows).drop(columns=empty, errors="ignore")  # without a difference there is no column
 
     def __repr__(self) -> str:
         return "\n".join([self.heading(), *self.lines()])
@@ -175,14 +174,18 @@ def contrast(
         for arm, other in (pair for pair in pairs if {*pair} <= set(arms_of_case)):
             by_pair = (of_case[arm] - of_case[other]).dropna()
             by_unit = by_pair if over == "seed" else by_pair.groupby(level=over).mean()
-            left_out = int(arms_of_case.isin((arm, other)).sum()) - 2 * len(by_pair)
-            seed_share = _seed_share(by_pair) if over == "draw" else math.nan
-            names = {"case": case, "arm": arm, "other": other}
-            of_pairs[arm, other] = names | {"left_out": left_out, "seed_share": seed_share}
+            of_pairs[arm, other] = {
+                "case": case,
+                "arm": arm,
+                "other": other,
+                "left_out": int(arms_of_case.isin((arm, other)).sum()) - 2 * len(by_pair),
+                "seed_share": _seed_share(by_pair) if over == "draw" else math.nan,
+            }
             differences.append(by_unit)
             if len(by_unit):
-                options: dict[str, Any] = {"margin": margin, "confidence": confidence, "overlap": overlap}
-                tests[arm, other] = statistics.paired(by_unit, test, **options)
+                tests[arm, other] = statistics.paired(
+                    by_unit, test, margin=margin, confidence=confidence, overlap=overlap
+                )
         corrected = statistics.holm({pair: result.p for pair, result in tests.items()})
         for pair, of_pair in of_pairs.items():
             all_diverged = not of_case[list(pair)].notna().any().all()
@@ -190,8 +193,9 @@ def contrast(
             if pair in tests:
                 numbers = _numbers(tests[pair], corrected[pair], scale, margin, len(tests), overlap)
             rows.append(of_pair | numbers)
-    frame = pd.DataFrame(rows, columns=list(_COLUMNS))
-    return Contrast(frame, measure, over, test, margin, confidence, tuple(differences))
+    return Contrast(
+        pd.DataFrame(rows, columns=list(_COLUMNS)), measure, over, test, margin, confidence, tuple(differences)
+    )
 
 
 _COLUMNS = (

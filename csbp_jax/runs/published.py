@@ -27,7 +27,6 @@ WEIGHTS_LABELS = {
 """Labels in tables."""
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_FLOATING = {"F32", "F64"}
 
 
 def published_weights(run: str, content: dict[str, Any], weights_of: WeightsOf) -> tuple[WeightsOf, int]:
@@ -84,7 +83,7 @@ def read_variables(folder: pathlib.Path, shapes: dict[str, Any]) -> dict[str, An
             for name, leaf in expected.items():
                 described = opened.get_slice(name)
                 shape = tuple(described.get_shape())
-                if shape != leaf.shape or described.get_dtype() not in _FLOATING:
+                if shape != leaf.shape or described.get_dtype() not in ("F32", "F64"):
                     raise ConfigError(
                         f"{file}: {name} is {described.get_dtype()} {shape}, but the network in {CONFIG} needs "
                         f"F32 {leaf.shape}"

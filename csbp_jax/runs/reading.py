@@ -59,12 +59,11 @@ def of_runs(runs: Sequence[Run]) -> Read:
     cases: dict[str, list[Run]] = {}
     for run in runs:
         cases.setdefault(run.content.get("data", ""), []).append(run)
-    fields = list(dict.fromkeys(name for case in cases.values() for name in differing_fields(case)))
-    fields = [name for name in fields if name != "seed"]
+    differing = dict.fromkeys(name for case in cases.values() for name in differing_fields(case))
+    fields = [name for name in differing if name != "seed"]
     # Settings of a single run each that differ in several fields.
     settings = {(run.content.get("data"), *(run.fields.get(name) for name in fields)) for run in runs}
-    single = len(settings) == len({run.name for run in runs}) == len(runs)
-    by_name = single and len(fields) != 1
+    by_name = len(settings) == len({run.name for run in runs}) == len(runs) and len(fields) != 1
     rows = []
     for run in runs:
         of_run = {name: run.fields.get(name) for name in fields}
@@ -82,8 +81,7 @@ def of_runs(runs: Sequence[Run]) -> Read:
             "one of them"
         )
     measures = dict.fromkeys(name for run in runs for name in run.measures())
-    order = [*COLUMNS, *fields, *measures, "run"]
-    return frame[order], tuple(fields), tuple(measures)
+    return frame[[*COLUMNS, *fields, *measures, "run"]], tuple(fields), tuple(measures)
 
 
 def of_experiment(folder: pathlib.Path) -> Read:
@@ -102,7 +100,7 @@ def of_experiment(folder: pathlib.Path) -> Read:
         fields = tuple(name for name in names if name not in (*measures, "run"))
         texts = pd.read_csv(file, usecols=list(fields), dtype=str, keep_default_na=False)
         for name in fields:
-            frame[name] = _column(_value(name, text) for text in texts[name])
+            frame[name] = _column([_value(name, text) for text in texts[name]])
     return frame, fields, measures
 
 
@@ -138,12 +136,11 @@ def with_fields(rows: Sequence[dict[str, Any]], fields: Iterable[str]) -> pd.Dat
     """Return rows as a frame whose fields keep None, of which pandas makes NaN between numbers."""
     frame = pd.DataFrame(rows)
     for name in fields if rows else ():
-        frame[name] = _column(row.get(name) for row in rows)
+        frame[name] = _column([row.get(name) for row in rows])
     return frame
 
 
-def _column(values: Iterable[Any]) -> "pd.Series[Any]":
-    values = list(values)
+def _column(values: list[Any]) -> "pd.Series[Any]":
     return pd.Series(values, dtype=object if None in values else None)
 
 

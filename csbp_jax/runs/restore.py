@@ -142,10 +142,13 @@ def restore(
     if is_published:
         variables = published.read_variables(folder, learner.weights_of(state))
     else:
-        store, identity = location.checkpoint_dir(folder, trust=trust), run_json.identity(content)
-        is_average = weights_of == "ema" or config.optimizer.name == "schedule_free"
         variables, epoch = _from_checkpoint(
-            folder, store, weights_of, learner.weights_of(state), identity, is_average=is_average
+            folder,
+            location.checkpoint_dir(folder, trust=trust),
+            weights_of,
+            learner.weights_of(state),
+            run_json.identity(content),
+            is_average=weights_of == "ema" or config.optimizer.name == "schedule_free",
         )
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not jnp.isfinite(leaf).all():

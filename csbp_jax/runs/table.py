@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from csbp_jax.reporting import measures, plots, plots_runs
-from csbp_jax.reporting.format import fields_text, percent, value_text
-from csbp_jax.reporting.statistics import Interval, Test, student, student_of_shares
+from csbp_jax.reporting.format import fields_text, interval_text, value_text
+from csbp_jax.reporting.statistics import Interval, Test, mean_and_ends
 from csbp_jax.runs import reading
 from csbp_jax.runs.contrast import Contrast, Over, contrast
 from csbp_jax.runs.reading import COLUMNS, CURVES, TABLE
@@ -83,8 +83,7 @@ class RunTable(Shown):
     def of_arms(self) -> dict[str, dict[str, Any]]:
         """Return the fields of each arm's first run."""
         first = self.frame.drop_duplicates("arm")
-        rows = zip(first["arm"], first[list(self.fields)].to_numpy(object).tolist(), strict=True)
-        return {arm: dict(zip(self.fields, values, strict=True)) for arm, values in rows}
+        return dict(zip(first["arm"], first[list(self.fields)].to_dict("records"), strict=True))
 
     def where(self, **columns: Any) -> "RunTable":
         """Return the runs whose columns have these values: ``table.where(case="digits", **{"chaos.z0": 3.0})``."""
@@ -109,8 +108,8 @@ class RunTable(Shown):
             row = dict(zip(keys, values, strict=True)) | dict(runs.iloc[0][list(self.fields)])
             row |= {"n": len(runs) - diverged, "diverged": diverged}
             for measure in self._numbers():
-                interval = _interval(measure, runs[measure].dropna().to_numpy(float))
-                row |= {f"{measure}_{end}": value for end, value in interval._asdict().items()}
+                ends = mean_and_ends(runs[measure].dropna(), measures.of(measure).share)
+                row |= {f"{measure}_{end}": value for end, value in zip(Interval._fields, ends, strict=True)}
             rows.append(row)
         return reading.with_fields(rows, self.fields)
 
@@ -183,15 +182,15 @@ class RunTable(Shown):
         rest = [name for name in self.arms if name not in arms] if others is None else others
         rest = [rest] if isinstance(rest, str) else list(rest)
         pairs = [(first, second) for first in arms for second in rest if first != second]
-        options: dict[str, Any] = {"margin": margin, "confidence": confidence, "overlap": overlap}
-        return self.contrast_pairs(pairs, measure=measure, over=over, test=test, **options)
+        return self.contrast_pairs(
+            pairs, measure=measure, over=over, test=test, margin=margin, confidence=confidence, overlap=overlap
+        )
 
     def contrast_pairs(
         self, pairs: Sequence[tuple[str, str]], *, measure: str | None = None, over: Over | None = None, **options: Any
     ) -> Contrast:
         """Compare the first arm of each pair with its second; options and errors are those of :meth:`contrast`."""
-        runs = self._finite()
-        runs = runs[runs["role"] == "test"]
+        runs = self.where(role="test")._finite()
         measure = measure or self.measures[0]
         if measure not in self.measures:
             raise ValueError(f"measure: {measure!r} is none of {', '.join(self.measures)}")
@@ -208,13 +207,12 @@ class RunTable(Shown):
           file: where it is also written, with a suffix of Matplotlib's; ``.png`` also writes a PDF beside it.
         """
         measure = measure or self.measures[0]
-        runs = self._finite()
-        runs, shown = runs[runs["role"] == "test"], measures.of(measure)
+        runs, shown = self.where(role="test")._finite(), measures.of(measure)
         panels = {}
         for case, of_case in runs.groupby("case", sort=False):
-            values = of_case.pivot_table(measure, ["draw", "seed"], "arm", sort=False) * shown.scale
+            values = of_case.pivot_table(measure, ["draw", "seed"], "arm", sort=False)
             panels[str(case)] = values[[arm for arm in self.arms if arm in values]]
-        figure = plots_runs.draw(panels, measures.words(measure) + shown.unit, shown.share)
+        figure = plots_runs.draw(panels, measures.words(measure) + shown.unit, shown.scale)
         if file is not None:
             plots.save(figure, pathlib.Path(file), self.caption(measure), dpi=150)
         return figure
@@ -228,7 +226,7 @@ class RunTable(Shown):
 
     def curves(self) -> pd.DataFrame:
         """Return the measures of each epoch, a row for each epoch of each run; no rows where none were recorded."""
-        if "run" not in self.frame:
+        if self.folder or "run" not in self.frame:  # an experiment has its curves in one file, also beside weights
             file = self.folder and self.folder / CURVES
             curves = reading.read_csv(file) if file and file.exists() else pd.DataFrame(columns=[*COLUMNS, "epoch"])
             return curves.merge(self.frame[list(COLUMNS)])
@@ -317,7 +315,7 @@ class RunTable(Shown):
         cells["n"] = settings["n"].astype(str)
         for measure in self._numbers()[:2]:
             ends = settings[[f"{measure}_{end}" for end in Interval._fields]].to_numpy(float)
-            texts = [_interval_text(measure, *row) for row in ends]
+            texts = [interval_text(row, measures.of(measure).share) for row in ends]
             # A measure may also be missing because it is another task's.
             texts = [text or "diverged" * (n == 0) for text, n in zip(texts, settings["n"], strict=True)]
             cells[measures.words(measure) + measures.of(measure).unit] = texts
@@ -352,18 +350,3 @@ def plain_controls(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, str | Non
         ]
         controls[arm] = None if is_plain(fields) else min(equal, key=lambda name: differing(arm, name), default=None)
     return controls
-
-
-def _interval(measure: str, values: np.ndarray) -> Interval:
-    if not len(values):
-        return Interval(np.nan, np.nan, np.nan)
-    interval = student_of_shares(values.tolist()) if measures.of(measure).share else student(values)
-    return Interval(*(np.nan if end is None else end for end in interval))
-
-
-def _interval_text(measure: str, mean: float, low: float, high: float) -> str:
-    if np.isnan(mean):
-        return ""
-    if measures.of(measure).share:
-        return percent(Interval(mean, *(None if np.isnan(end) else end for end in (low, high))))
-    return f"{mean:.4g}" if np.isnan(low) else f"{mean:.4g} [{low:.4g}, {high:.4g}]"

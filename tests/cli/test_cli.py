@@ -19,10 +19,9 @@ import csbp_jax
 from csbp_jax import __main__, configs, data, models
 from csbp_jax.cli import listing, main, options, run_commands, sweep_commands
 from csbp_jax.cli.commands import COMMANDS
-from csbp_jax.cli.options import from_environment, parse
-from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, Model, Neuron
-from csbp_jax.config.schema import HINTS, AugmentName
-from csbp_jax.config.validation import allowed_range
+from csbp_jax.cli.options import from_environment
+from csbp_jax.config import AugmentName, CheckpointError, Config, ConfigError, Diverged, Lost, Model, Neuron
+from csbp_jax.config.validation import allowed_range, hints
 from csbp_jax.data.device import transform
 from csbp_jax.evaluation import evaluate
 from csbp_jax.models import norms, taps
@@ -208,10 +207,15 @@ def test_each_kind_of_error_has_its_exit_code(error, code, message, capfd, monke
     assert message in output and output.count("\n") == 1
 
 
+def program(*words, **options):
+    """The program as a process, and what it prints as errors."""
+    line = [sys.executable, "-m", "csbp_jax", *words]
+    return subprocess.run(line, cwd=ROOT, text=True, **{"stderr": subprocess.PIPE} | options)
+
+
 def test_a_device_that_is_not_there_is_one_line(tmp_path):
-    line = [sys.executable, "-m", "csbp_jax", "train", "digits", "--epochs", "1", "--runs", str(tmp_path)]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu,abacus"}
-    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
+    words = ("train", "digits", "--epochs", "1", "--runs", str(tmp_path))
+    done = program(*words, env=os.environ | {"JAX_PLATFORMS": "cpu,abacus"})
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("csbp_jax: JAX_PLATFORMS: 'cpu,abacus': Unable to initialize backend 'abacus': ")
 
@@ -225,16 +229,18 @@ def test_another_error_is_raised(monkeypatch):
         main.main(["train", "digits"])
 
 
-@pytest.mark.parametrize("line", ["", "--help", "-h"])
-def test_help_lists_commands_and_exit_codes_and_says_what_a_data_set_is(line, capsys):
+@pytest.mark.parametrize("line, columns", [("", 60), ("--help", 80), ("-h", 80)])
+def test_help_lists_commands_and_exit_codes_within_the_terminal(line, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
     assert main.main(line.split()) == 0
     output = capsys.readouterr().out
     assert all(f"csbp_jax {name} " in output for name in COMMANDS)
     assert "Exit codes: 0 done" in output and "csbp_jax list presets" in " ".join(output.split())
+    assert columns - 20 < max(map(len, output.splitlines())) <= columns
 
 
 WITH_CONFIG = ("train", "sweep", "lr", "data")
-FLAT = set(HINTS)
+FLAT = hints(Config)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -252,24 +258,16 @@ def test_help_shows_ten_fields_of_the_config_and_names_the_option_for_all(comman
     words = text.replace("│", " ").replace(",", " ").split()
     of_command = [word for word in options._names(COMMANDS[command][0]) if word[2:].replace("-", "_") not in FLAT]
     shown = {word.replace("-", "_").strip("_") for word in words if word.startswith("--")}
-    assert shown & FLAT == {"data.dir", *options.COMMON} and all(word in words for word in of_command)
+    assert shown & {*FLAT} == {"data.dir", *options.COMMON} and all(word in words for word in of_command)
     assert (
         text.splitlines()[-1] == f"csbp_jax {command} digits --help-all lists all {len(FLAT) + len(of_command)} options"
     )
 
 
-@pytest.mark.parametrize("columns", ["60", "80"])
-def test_the_list_of_commands_fits_the_terminal(columns, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", columns)
-    assert main.main([]) == 0
-    widths = [len(line) for line in capsys.readouterr().out.splitlines()]
-    assert int(columns) - 20 < max(widths) <= int(columns)
-
-
-def test_help_states_the_range_of_each_field(capsys):
+def test_help_states_the_range_of_each_field_each_tensor_of_a_layer_and_that_frames_are_stretched(capsys):
     assert main.main(["train", "digits", "--help-all"]) == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert text.count(" Allowed: ") == sum(allowed_range(hint) is not None for hint in HINTS.values())
+    assert text.count(" Allowed: ") == sum(allowed_range(hint) is not None for hint in FLAT.values())
     for field in ("--chaos.beta", "--model.neuron.decay"):
         assert "Allowed: from 0 to 1. (default: " in text.partition(f" {field} FLOAT")[2].partition(" --")[0]
     assert (
@@ -277,11 +275,6 @@ def test_help_states_the_range_of_each_field(capsys):
         and "Early stopping: number of epochs" in text
         and "--model.neuron.learn {none,layer,channel}" in text
     )
-
-
-def test_help_describes_each_tensor_of_a_layer_and_says_that_frames_are_stretched(capsys):
-    assert main.main(["train", "digits", "--help-all"]) == 0
-    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     tap_words, size = (text.partition(f" {field} ")[2].partition(" --")[0] for field in ("--chaos.taps", "--data.size"))
     described = set(re.findall(r"(\w+)(?= \()", tap_words))
     assert {kind.split(", ")[-1] for kind in taps.TAPS} <= described
@@ -290,7 +283,7 @@ def test_help_describes_each_tensor_of_a_layer_and_says_that_frames_are_stretche
 
 def test_overrides_reach_the_config():
     line = "--chaos.z0 1 2 --chaos.taps conv1.norm conv2.norm --chaos.cut -10 9.9 --optimizer.clip 1 --deterministic"
-    config = parse(configs.load("digits"), line.split(), "test")
+    config = options.parse(configs.load("digits"), line.split(), "test")
     assert (config.chaos.z0, config.chaos.cut, config.optimizer.clip) == ((1.0, 2.0), (-10.0, 9.9), 1.0)
     assert config.deterministic and config.model == configs.load("digits").model
 
@@ -449,18 +442,16 @@ def test_list_shows_all_taps_of_a_network(capsys):
 def test_a_closed_pipe_ends_silently(line):
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "csbp_jax", *line.split()]
-    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    done = program(*line.split(), stdout=writer)
     os.close(writer)
     assert (done.returncode, done.stderr) == (main.CLOSED_PIPE, "")
 
 
 def test_an_output_on_a_full_disk_is_exit_code_4():
     with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "csbp_jax", "--version"]
-        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+        done = program("--version", stdout=full)
         assert done.returncode == 4 and re.fullmatch(r"csbp_jax: .*No space left on device; make room.*\n", done.stderr)
-        assert subprocess.run(command, cwd=ROOT, stdout=full, stderr=full).returncode == 4
+        assert program("--version", stdout=full, stderr=full).returncode == 4
 
 
 @pytest.mark.parametrize("line, code", [("--version", 0), ("trian", 2)])
@@ -516,6 +507,15 @@ def test_on_a_gpu_deterministic_kernels_cannot_be_asked_for_after_an_array_was_m
     assert main.main(["train", str(tmp_path / "own.py"), "--deterministic"]) == 0
 
 
+def test_the_control_of_robustness_may_be_on_the_hub_as_the_runs(monkeypatch):
+    measured = []
+    monkeypatch.setattr(restore, "restore", lambda run, *_, **__: run)
+    robustness = "csbp_jax.evaluation.robustness.command.robustness"
+    monkeypatch.setattr(robustness, lambda runs, plan, control, **_: measured.append((runs, control)))
+    assert main.main(["robustness", "hf://a/b", "--control", "hf://a/c"]) == 0
+    assert measured == [(["hf://a/c", "hf://a/b"], "hf://a/c")]
+
+
 def test_a_run_that_is_called_like_a_preset_is_evaluated(tmp_path, monkeypatch):
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist" / "config.json").touch()
@@ -562,9 +562,5 @@ def test_values_of_a_grid_are_checked_together(words, count, monkeypatch, tmp_pa
 
 
 def test_a_control_needs_not_be_possible_alone():
-    config = configs.load("digits")
-    for control, values in {
-        "model.init_rate=0.1": {"model.init_rate": 0.1},
-        "model.remat=False": {"model.remat": False},
-    }.items():
-        assert sweep_commands.parse_control(config, control) == values
+    control = sweep_commands.parse_control(configs.load("digits"), "model.init_rate=0.1 model.remat=False")
+    assert control == {"model.init_rate": 0.1, "model.remat": False}

@@ -52,30 +52,33 @@ PUBLISHED = {
 """Of each data set with published results, the preset that its name stands for."""
 
 
+@pytest.fixture
+def prepare_and_train(tmp_path, monkeypatch, capsys):
+    """Prepares the data of a preset from small archives, and trains on them; what was printed last, and the result."""
+
+    def run(preset, *options):
+        WRITERS[configs.load(preset).data.name](tmp_path / "originals")
+        assert main.main(["data", preset, "--from", "originals", "--no-verify", *options]) == 0, capsys.readouterr().err
+        reported = capsys.readouterr().out.splitlines()[-1]
+        assert main.main(["train", preset, "--name", "run", *options]) == 0, capsys.readouterr().err
+        return reported, capsys.readouterr().out, json.loads((tmp_path / "runs" / "run" / "result.json").read_text())
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "originals").mkdir()
+    return run
+
+
 @pytest.mark.parametrize(
     "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in WRITERS]
 )
-def test_prepare_and_train(name, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "originals").mkdir()
-    WRITERS[name](tmp_path / "originals")
+def test_prepare_and_train(name, prepare_and_train):
     preset = f"{name}_small" if name in PUBLISHED else name
-    options = shape(preset, OTHER.get(name, ""))
-    assert main.main(["data", preset, "--from", "originals", "--no-verify", *options]) == 0, capsys.readouterr().err
-    reported = capsys.readouterr().out.splitlines()[-1]
+    narrow = ["--model.features", *["4" for _ in configs.load(preset).model.features or ()]]  # of the same depth
+    reported, printed, result = prepare_and_train(preset, *SMALL.split(), *narrow, *OTHER.get(name, "").split())
     assert reported.startswith(f"{name}: train ") and reported.endswith(" records")
-    assert main.main(["train", preset, "--name", "run", *options]) == 0, capsys.readouterr().err
-    assert "meant for accelerators" not in capsys.readouterr().out
-    result = json.loads((tmp_path / "runs" / "run" / "result.json").read_text())
+    assert "meant for accelerators" not in printed
     assert f"test {result['last']['test_count']} records" in reported
     assert result["gradient_norms"]["chaos"] > 0
-
-
-def shape(preset, other):
-    """Options that make a step quick, but keep the network of the config."""
-    features = configs.load(preset).model.features
-    assert features
-    return [*SMALL.split(), "--model.features", *["4"] * len(features), *other.split()]
 
 
 OTHERS = {name: configs.load(name) for name in configs.NAMES if name not in data.NAMES}
@@ -117,13 +120,10 @@ def test_the_name_of_a_data_set_stands_for_its_published_experiment(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*(n for n in LITERATURE if n not in DEEP), "cifar10_dvs_tebn_cnn7_bp"])
-def test_every_experiment_of_the_literature_trains(name, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "originals").mkdir()
+def test_every_experiment_of_the_literature_trains(name, prepare_and_train):
     config = configs.load(name)
     if config.data.resizer == "cykooz":
         pytest.importorskip("cykooz_resizer")
-    WRITERS[config.data.name](tmp_path / "originals")
     options = [*SMALL.split(), "--optimizer.warmup-epochs", "0", "--data.mix-off-epochs", "0"]
     for option in models.options_of(config.model.name):
         options += [f"--model.{option}", NARROW[option]] if option in NARROW else []
@@ -134,11 +134,10 @@ def test_every_experiment_of_the_literature_trains(name, tmp_path, monkeypatch, 
     if size := PIXELS.get(name.removesuffix("_bp")):
         shape = [str(size), str(size), str(config.model.input_shape[2])]
         options += ["--data.size", *shape[:2], "--model.input-shape", *shape]
-    assert main.main(["data", name, "--from", "originals", "--no-verify", *options]) == 0, capsys.readouterr().err
-    assert main.main(["train", name, "--name", "run", *options]) == 0, capsys.readouterr().err
+    _, printed, result = prepare_and_train(name, *options)
     small = configs.small_preset(config.data.name, config.model.name)
-    assert f"on a CPU, DATASET={small} trains a small one" in capsys.readouterr().out
-    norms = json.loads((tmp_path / "runs" / "run" / "result.json").read_text())["gradient_norms"]
+    assert f"on a CPU, DATASET={small} trains a small one" in printed
+    norms = result["gradient_norms"]
     assert norms == {"chaos": 0} if name.endswith("_bp") else norms["chaos"] > 0 and norms["task"] > 0
 
 

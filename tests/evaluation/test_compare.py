@@ -10,7 +10,7 @@ import pytest
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import compare
 from csbp_jax.reporting import terminal
-from csbp_jax.reporting.format import percent
+from csbp_jax.reporting.format import interval_text
 from csbp_jax.reporting.statistics import student, student_of_shares
 from csbp_jax.runs import Run, RunTable
 from csbp_jax.training import run_json
@@ -56,7 +56,7 @@ def test_the_differences_come_first_then_tables_and_files(folders, tmp_path):
     ends = f"{expected.mean:+.2f} [{expected.low:+.2f}, {expected.high:+.2f}] points"
     assert first.startswith(f"last epoch: {CHAOTIC} - {PLAIN}: {ends}, p 0.32, not decided, 3 seeds (left out")
     assert first.endswith("about 57 pairs would decide 1 point") and second.startswith("epoch chosen by validation: ")
-    means = [percent(student_of_shares(list(of.values()))) for of in (plain, chaotic)]
+    means = [interval_text(student_of_shares(list(of.values()))) for of in (plain, chaotic)]
     for word in ("z0-2", "97.00% (2)", "48.50% (2)", "seed 1, chaos.z0 30.0", *means):
         assert word in "\n".join(rest)
     assert "note" not in text and "optimizer" not in text

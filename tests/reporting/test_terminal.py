@@ -1,6 +1,5 @@
 """Progress of training, of a sweep and of the preparation of data, on a terminal and in a log."""
 
-import io
 import re
 
 import pytest
@@ -13,36 +12,39 @@ ROW = {
 }  # fmt: skip
 
 
+def plain(text):
+    """Text without the sequences that move a terminal's cursor and colour."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
 LARGE = ROW | {"epoch": 300, "step": 468_000, "examples_per_second": 12345.6}
 
 
 @pytest.mark.parametrize("row", [ROW, LARGE, {k: v for k, v in LARGE.items() if k != "validation_accuracy"}])
-def test_progress_is_one_line_in_80_columns(row):
-    out = io.StringIO()
+def test_progress_is_one_line_in_80_columns(row, capsys):
     line = terminal.progress_line(row, row["epoch"])
     is_epoch = "validation_accuracy" in row
     assert len(line) <= 80 and ("ex/s" in line) == ("val 99.4%" in line) == is_epoch
-    with terminal.progress(terminal.Console(file=out, width=80, force_terminal=True), 10**6, 0) as show:
+    with terminal.progress(terminal.Console(width=80, force_terminal=True), 10**6, 0) as show:
         show(1170, line)
-    assert line in out.getvalue()
-    bar = out.getvalue().split("\r")[-1]
-    assert is_epoch or ("\u2501" in bar and len(re.sub("\x1b[^a-zA-Z]*[a-zA-Z]", "", bar).strip()) <= 80)
+    output = capsys.readouterr().out
+    assert line in output
+    bar = output.split("\r")[-1]
+    assert is_epoch or ("\u2501" in bar and len(plain(bar).strip()) <= 80)
 
 
-def test_a_title_is_not_broken_at_the_width_of_its_table():
-    out = io.StringIO()
-    console = terminal.Console(file=out, width=80)
+def test_a_title_is_not_broken_at_the_width_of_its_table(capsys):
+    console = terminal.Console(width=80)
     terminal.print_table(console, "confusion: a row for each true class", ["", "a"], [["a", "1"]])
-    assert out.getvalue().startswith("confusion: a row for each true class\n")
+    assert capsys.readouterr().out.startswith("confusion: a row for each true class\n")
 
 
-def test_the_line_of_an_epoch_stays_above_the_bar():
-    out = io.StringIO()
-    console = terminal.Console(file=out, width=80, force_terminal=True)
+def test_the_line_of_an_epoch_stays_above_the_bar(capsys):
+    console = terminal.Console(width=80, force_terminal=True)
     with terminal.progress(console, 1170, 0) as show:
         show(39, terminal.progress_line({k: v for k, v in ROW.items() if k != "validation_accuracy"}, 30))
         console.print(terminal.progress_line(ROW, 30), soft_wrap=True)
-    lines = [re.sub("\x1b[^a-zA-Z]*[a-zA-Z]", "", line) for line in out.getvalue().replace("\r", "\n").split("\n")]
+    lines = re.split(r"[\r\n]", plain(capsys.readouterr().out))
     assert sum("val 99.4%" in line for line in lines) == 1
 
 
@@ -61,13 +63,12 @@ def test_the_share_of_the_chaos_term_is_one_line(norms, line):
     assert terminal.gradient_share(dict(zip(("task", "chaos"), norms, strict=True))) == line
 
 
-def test_control_characters_of_what_is_printed_are_escaped():
+def test_control_characters_of_what_is_printed_are_escaped(capsys):
     """Names of classes, of a run from someone else: they could clear the screen, or set the clipboard."""
-    out = io.StringIO()
-    console = terminal.Console(file=out, width=80, highlight=False, markup=False)
+    console = terminal.Console(width=80, highlight=False, markup=False)
     terminal.print_table(console, "of \x1b[2J", ["name", "\u202etac"], [["cat\x1b]0;owned\x07", "1\n2"]])
     console.print("N\x1b]0;pwn\x07", soft_wrap=True)
-    text = out.getvalue()
+    text = capsys.readouterr().out
     assert not any(c in text for c in "\x1b\x07\u202e")
     assert all(name in text for name in (r"N\x1b]0;pwn\x07", r"cat\x1b]0;owned\x07", r"\u202etac"))
     assert "1\\n2" not in text  # a line break of a cell is meant
@@ -81,9 +82,8 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_log_has_a_line_when_a_stage_begins_after_5_seconds_then_every_30_and_when_it_ends(clock):
-    out = io.StringIO()
-    with terminal.stages(terminal.Console(file=out, width=80)) as show:
+def test_a_log_has_a_line_when_a_stage_begins_after_5_seconds_then_every_30_and_when_it_ends(clock, capsys):
+    with terminal.stages(terminal.Console(width=80)) as show:
         for second in range(101):
             clock[0] = float(second)
             show("read train", 10 + 2 * second, 1000)
@@ -91,7 +91,7 @@ def test_a_log_has_a_line_when_a_stage_begins_after_5_seconds_then_every_30_and_
         show("read train", 1, 1000)  # again
         show("read train", 1000, 1000)
         show("download x.zip", 5, 0)
-    assert out.getvalue().splitlines() == [
+    assert capsys.readouterr().out.splitlines() == [
         "read train, 1%",
         "read train, 2%, about 0:08:10 left",
         "read train, 8%, about 0:07:40 left",
@@ -104,39 +104,34 @@ def test_a_log_has_a_line_when_a_stage_begins_after_5_seconds_then_every_30_and_
     ]
 
 
-def test_a_sweep_in_a_log_has_lines_with_the_time_left(clock):
-    out = io.StringIO()
-    with terminal.logged_progress(terminal.Console(file=out, width=80), 60) as show:
+def test_a_sweep_in_a_log_has_lines_with_the_time_left(clock, capsys):
+    with terminal.logged_progress(terminal.Console(width=80), 60) as show:
         for done in range(1, 41):
             clock[0] = 10.0 * done
             show(done, f"members 0 to 0, epoch {done} of 60")
-    lines = out.getvalue().splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "members 0 to 0, epoch 1 of 60, 2%" and len(lines) == 14
     assert lines[3] == "members 0 to 0, epoch 8 of 60, 13%, about 0:08:40 left"
 
 
 def frames(text):
     """The bars as they were drawn last, ``{stage: what follows the bar}``."""
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    return {
-        line.split("\u2501")[0].strip(): line.split()[-1] for line in re.split(r"[\r\n]+", plain) if "\u2501" in line
-    }
+    lines = re.split(r"[\r\n]+", plain(text))
+    return {line.split("\u2501")[0].strip(): line.split()[-1] for line in lines if "\u2501" in line}
 
 
-def test_a_stage_that_begins_again_is_not_shown_as_finished():
-    out = io.StringIO()
-    with terminal.stages(terminal.Console(file=out, width=80, force_terminal=True)) as show:
+def test_a_stage_that_begins_again_is_not_shown_as_finished(capsys):
+    with terminal.stages(terminal.Console(width=80, force_terminal=True)) as show:
         show("read train", 5, 5)
         show("read test", 5, 5)
         show("read train", 1, 5)
-    shown = frames(out.getvalue())
+    shown = frames(capsys.readouterr().out)
     assert shown["read train"] == "--:--" and shown["read test"] == "00:00"
 
 
-def test_a_stage_of_unknown_length_shows_its_time_and_ends_with_the_next():
-    out = io.StringIO()
-    with terminal.stages(terminal.Console(file=out, width=80, force_terminal=True)) as show:
+def test_a_stage_of_unknown_length_shows_its_time_and_ends_with_the_next(capsys):
+    with terminal.stages(terminal.Console(width=80, force_terminal=True)) as show:
         show("sort and write train", 0, 0)
         show("decode train", 1, 2)
-    assert "0:00:00" in out.getvalue()
-    assert frames(out.getvalue())["sort and write train"] == "00:00"
+    output = capsys.readouterr().out
+    assert "0:00:00" in output and frames(output)["sort and write train"] == "00:00"

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from csbp_jax.runs import RunTable
-from csbp_jax.runs.contrast import contrast
 from tools import analyses
 
 PAIRED = {"paired t": "t", "paired accuracies": "signed-rank", "signed rank": "signed-rank", "McNemar": "mcnemar"}
@@ -33,12 +32,7 @@ def contrasts(family, table, **options):
     names, corrected = analyses.names_of(family), family.get("holm", 0)
     every = [(arm, other) for arm, other, *_ in names] if family["test"] in PAIRED else []
     for pairs in (every[:corrected], every[corrected:]):
-        arms, others = (list(dict.fromkeys(side)) for side in zip(*pairs, strict=True)) if pairs else ([], [])
-        if pairs == [(arm, other) for arm in arms for other in others]:
-            frame = table.contrast(arms, others, over="seed", **options).frame
-        else:
-            frame = contrast(table.frame, pairs, table.measures[0], **options).frame
-        frame = frame.set_index(["arm", "other"])
+        frame = table.contrast_pairs(pairs, over="seed", **options).frame.set_index(["arm", "other"])
         yield from (frame.loc[pair] for pair in pairs)
 
 

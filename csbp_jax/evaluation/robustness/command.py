@@ -15,7 +15,7 @@ from csbp_jax.evaluation.robustness import battery, comparison
 from csbp_jax.evaluation.robustness.comparison import Difference, Scores
 from csbp_jax.evaluation.robustness.measure import Measured, Plan, Programs, Subject, measure, programs_of
 from csbp_jax.reporting import plots_robustness, terminal
-from csbp_jax.reporting.format import percent
+from csbp_jax.reporting.format import interval_text
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runs import restore
 from csbp_jax.runs.restore import RestoredRun
@@ -196,7 +196,7 @@ def _title(plan: Plan, measured: Sequence[Measured]) -> str:
 
 
 def _print_run(console: Console, run: RestoredRun, measured: Measured, scores: Scores) -> None:
-    name, clean = run.folder.resolve().name, percent(comparison.interval(list(scores["clean"])))
+    name, clean = run.folder.resolve().name, interval_text(comparison.interval(list(scores["clean"])))
     epoch = f"{restore.WEIGHTS_LABELS[run.weights_of]} ({run.epoch})"
     console.print(f"{name}: {scores['clean'].shape[1]} examples, {epoch}; clean {clean} %", soft_wrap=True)
     rows = []
