@@ -160,7 +160,9 @@ class CompiledRun:
     def flops(self, state: State, batch: Batch) -> float:
         """Count the operations of a training step over all devices (:func:`csbp_jax.runtime.hardware.flops`)."""
         # On one device: XLA counts only once what each device does in a shard_map.
-        alone = dataclasses.replace(self, mesh=sharding.data_mesh(jax.local_devices()[:1]), programs={})
+        mesh = sharding.data_mesh(jax.local_devices()[:1])
+        recipe = _recipe(self.config, self.own, self.steps_per_epoch, mesh)  # the optimiser's gathers name their mesh
+        alone = dataclasses.replace(self, recipe=recipe, mesh=mesh, programs={})
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (state, batch))
         return flops(alone.train_step, *shapes)
 
