@@ -194,7 +194,7 @@ def _with_new_values(folder: pathlib.Path, config: Config, console: Console) -> 
     content = run_json.read_config(folder)
     if differing := run_json.config_differences(content["config"], to_json(config)):
         schedule, epochs = config.optimizer.schedule, config.epochs
-        is_longer = schedule != "constant" and epochs > content["config"].get("epochs", epochs)
+        is_longer = schedule == "cosine" and epochs > content["config"].get("epochs", epochs)
         note = f"; the {schedule} schedule of the rate is now that of {epochs} epochs" if is_longer else ""
         console.print(f"{folder}: goes on with other values: {'; '.join(differing)}{note}", soft_wrap=True)
         content |= {"config": to_json(config)}

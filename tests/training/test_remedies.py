@@ -1,6 +1,7 @@
 """Remedies that messages name for damaged, lost and foreign files of a run: each is followed, and works."""
 
 import dataclasses
+import io
 import json
 import re
 import shutil
@@ -8,8 +9,10 @@ import shutil
 import pytest
 
 from csbp_jax.cli import main
-from csbp_jax.config import CheckpointError, ConfigError, flatten
-from csbp_jax.training import run_json
+from csbp_jax.config import CheckpointError, ConfigError, flatten, to_json
+from csbp_jax.reporting.terminal import Console
+from csbp_jax.runtime import seals
+from csbp_jax.training import loop, run_json
 from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.metrics_log import read_rows
 from tests.support.older_checkpoints import forget_run
@@ -178,6 +181,14 @@ def test_train_takes_the_folder_of_a_run(copy, monkeypatch, capsys, refused):
         "--optimizer.lr 1": "optimizer.lr",
     }.items():
         assert message in refused("train", folder, *option.split())
+
+
+@pytest.mark.parametrize("schedule, said", [("cosine", True), ("step", False), ("constant", False)])
+def test_only_a_schedule_that_ends_with_the_run_is_that_of_its_new_epochs(copy, schedule, said):
+    config, text = SMALL.replace(**{"optimizer.schedule": schedule}), io.StringIO()
+    seals.write_json(copy / "config.json", run_json.read_config(copy) | {"config": to_json(config)})
+    loop._with_new_values(copy, config.replace(epochs=3), Console(file=text, width=300))
+    assert "epochs (2 there, 3 here)" in text.getvalue() and ("schedule of the rate" in text.getvalue()) == said
 
 
 @pytest.mark.parametrize("problem", ["4: .*; 2: .*", "all are missing"])
