@@ -464,6 +464,7 @@ def data(config, data_dir): return {"train": (x, y), "test": (x, y)}
 # How the line begins; what is wrong besides is in the record of refusals.
 WRONG = {
     "x = (": "{}:7: SyntaxError: '(' was never closed",
+    "x = '\0'": "{}: SyntaxError: source code string cannot contain null bytes",
     "import sys; sys.exit(0)": "{}:7: SystemExit: 0",
     "def data(config, data_dir): return np.load('gone.npz')": "{}:7: in data: FileNotFoundError: ",
     "def neuron(config):\n    def cell(x, membrane=None):\n        return x @ jnp.ones(9), x\n    return cell":
