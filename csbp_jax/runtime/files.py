@@ -209,8 +209,7 @@ def write_bytes(file: str | os.PathLike[str], content: bytes) -> None:
 
 def write_text(file: str | os.PathLike[str], text: str) -> None:
     """Write a UTF-8 text file atomically."""
-    with replacing(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(file, text.encode())
 
 
 def write_json(file: str | os.PathLike[str], content: Any) -> None:
@@ -235,11 +234,9 @@ def locked(file: str | os.PathLike[str], on_wait: Callable[[], None]) -> Iterato
         raise ConfigError(f"{os.fspath(file)}: is a link; remove it")
     lock = filelock.FileLock(file, preserve_lock_file=True)
     try:
-        lock.acquire(timeout=0)
+        acquired = lock.acquire(timeout=0)
     except filelock.Timeout:
         on_wait()
-        lock.acquire()
-    try:
+        acquired = lock.acquire()
+    with acquired:
         yield
-    finally:
-        lock.release()

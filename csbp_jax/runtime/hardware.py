@@ -45,10 +45,8 @@ PEAK_FLOPS = {
 The keys are how JAX's name of it begins, in words; the longest counts. A chip of a TPU v2, v3 or TPU7x is two devices.
 """
 
-
-_YNN = "LIBRARY_FUSION_TYPE_"
-# jaxlib's default on CPU is these two and INDIVIDUAL_CONVOLUTION.
-_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": f"{_YNN}REDUCE,{_YNN}INDIVIDUAL_DOT"}
+# jaxlib's default on CPU is these two and LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION.
+_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 _LEVEL = "xla_backend_optimization_level"
 
@@ -173,16 +171,12 @@ def flops(step: jax.stages.Wrapped, *arguments: Any) -> float:
         lowered = step.lower(*arguments)
     counts = lowered.cost_analysis()
     if counts is None:
-        counts = _counts_by_cpu(lowered)
+        try:
+            device = jax.local_devices(backend="cpu")[0]
+        except RuntimeError:  # no CPU in JAX_PLATFORMS
+            return 0.0
+        counts = private.counts_of_program(device, lowered.compiler_ir("hlo"))
     return float(counts.get("flops", 0.0))
-
-
-def _counts_by_cpu(lowered: jax.stages.Lowered) -> dict[str, float]:
-    try:
-        device = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # no CPU in JAX_PLATFORMS
-        return {}
-    return private.counts_of_program(device, lowered.compiler_ir("hlo"))
 
 
 def memory_stats() -> dict[str, int]:

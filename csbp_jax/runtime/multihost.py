@@ -197,16 +197,13 @@ def _said_if_long(what: str) -> Iterator[None]:
 
 
 def _connect(how: str) -> None:
-    arguments: dict[str, Any]
-    if how == "auto":
-        arguments = {}
-    elif match := re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s,:]+):([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})", how):
-        address, count, number = f"{match[1]}:{match[2]}", int(match[3]), int(match[4])
-        if not number < count:
+    arguments: dict[str, Any] = {}
+    if match := re.fullmatch(r"((?:\[[0-9a-fA-F:]+\]|[^\s,:]+):[0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})", how):
+        arguments = {"num_processes": int(match[2]), "process_id": int(match[3])}
+        arguments |= dict.fromkeys(("coordinator_address", "coordinator_bind_address"), match[1])
+        if not arguments["process_id"] < arguments["num_processes"]:
             raise ConfigError(f"--distributed: {how!r} is not possible; of n processes, i is from 0 to n - 1")
-        arguments = {"coordinator_address": address, "num_processes": count, "process_id": number}
-        arguments["coordinator_bind_address"] = address
-    else:
+    elif how != "auto":
         raise ConfigError(f"--distributed: {how!r} is not possible; allowed are off, auto and HOST:PORT,n,i")
     try:
         jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)

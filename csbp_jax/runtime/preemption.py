@@ -37,11 +37,6 @@ class Stop:
         """Return the exit code of the request, None if there is none. All processes of a run poll equally often."""
         return self._code
 
-    @property
-    def is_deferred(self) -> bool:
-        """Whether a request waits for ``raise_if_requested``."""
-        return self._deferred
-
     def request(self, code: int) -> None:
         """Request a stop; the code of the first request counts.
 
@@ -91,7 +86,7 @@ def on_signals() -> Iterator[Stop]:
         if number == signal.SIGINT:
             # From now on the kernel ends the process, even during a long compilation, when no Python code runs.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            if stop.poll() is None and stop.is_deferred:
+            if stop.poll() is None and stop._deferred:
                 os.write(2, _AGAIN)  # print is not safe in a signal handler
         stop.request(CODES[signal.Signals(number)])
 

@@ -39,31 +39,22 @@ def profiled(
       folder: directory of the trace.
       show: called with one line if the first of ``steps`` is not among those left, so that nothing is traced.
     """
-    running, done = False, left.start - 1
+    done = left.start - 1
     if steps and steps.start not in left:
         have = f"steps {left.start} to {left.stop - 1}" if left else "no steps"
         show(f"--profile: no trace is written: it would start at step {steps.start}, but the run has {have} left")
+    with contextlib.ExitStack() as trace:
 
-    def stop() -> None:
-        nonlocal running
-        if running:
-            running = False
-            jax.profiler.stop_trace()
+        def train_step(state: State, batch: Any) -> tuple[State, Any]:
+            nonlocal done
+            done += 1
+            if done == steps.start:
+                jax.block_until_ready(state)  # earlier steps may still be running
+                trace.enter_context(jax.profiler.trace(folder))
+            state, metrics = step(state, batch)
+            if done == steps.stop - 1:
+                jax.block_until_ready(state)
+                trace.close()
+            return state, metrics
 
-    def train_step(state: State, batch: Any) -> tuple[State, Any]:
-        nonlocal done, running
-        done += 1
-        if done == steps.start:
-            jax.block_until_ready(state)  # earlier steps may still be running
-            jax.profiler.start_trace(folder)
-            running = True
-        state, metrics = step(state, batch)
-        if running and done == steps.stop - 1:
-            jax.block_until_ready(state)
-            stop()
-        return state, metrics
-
-    try:
         yield train_step
-    finally:
-        stop()

@@ -136,7 +136,9 @@ def resolve_model(config: Config, splits: Splits) -> Config:
     config = replaced(config, "model.classes", config.model.classes or source.classes)
     record = data.example_batch(source)
     _check_target(config, record["y"])
-    shape = _frame_shape(config, record, source.events)
+    # The transform may change height and width; it reads from the config whether the input has them.
+    prepare, _ = transform.make(replaced(config, "model.input_shape", record["x"].shape[2:]), source.events)
+    shape = jax.eval_shape(prepare, jax.random.key(0), record)["x"].shape[2:]
     config = replaced(config, "model.input_shape", config.model.input_shape or shape)
     check_rules(_DATA_RULES, flatten(config) | {"classes of the data": source.classes, "frames of the data": shape})
     for split, records in splits.items():
@@ -153,13 +155,6 @@ def _check_target(config: Config, y: Any) -> None:
             f"loss.task: {loss.task} of each {loss.per} is not possible with data.name {config.data.name}, of which "
             f"each target is {y.dtype} {y.shape[1:]}; a class of each example is --loss.task class --loss.per example"
         )
-
-
-def _frame_shape(config: Config, record: Mapping[str, Any], events: bool) -> tuple[int, ...]:
-    """Return ``(H, W, C)`` as the network sees it."""
-    # The transform may change height and width; it reads from the config whether the input has them.
-    prepare, _ = transform.make(replaced(config, "model.input_shape", record["x"].shape[2:]), events)
-    return jax.eval_shape(prepare, jax.random.key(0), record)["x"].shape[2:]
 
 
 def build_recipe(config: Config, own: Own, steps_per_epoch: int, hparams: dict[str, Any] | None = None) -> Recipe:
@@ -179,7 +174,15 @@ def build_recipe(config: Config, own: Own, steps_per_epoch: int, hparams: dict[s
         raise ConfigError(
             f"chaos.term: {config.chaos.term} replaces the term, but {own.label} has its own; leave one of them out"
         )
-    made = functools.partial(_call, own, config, steps_per_epoch, hparams)
+
+    def made(part: str, *arguments: Any) -> Any:
+        function = getattr(own, part)
+        if part not in own.with_hparams:
+            return function(without(config, ["seed"]), *arguments)
+        traced = hparams or learner.hyperparameters(config, steps_per_epoch)
+        beside = [field for field in TRACED_BESIDE if beside_name(field) in traced]
+        return function(without(config, [*TRACED, *beside]), *arguments, hparams=traced)
+
     with blamed(own):
         neuron = made("neuron") if own.neuron else models.neuron(config.model.neuron, config.model.time_steps)
         if not callable(neuron):
@@ -191,25 +194,13 @@ def build_recipe(config: Config, own: Own, steps_per_epoch: int, hparams: dict[s
         return Recipe(model, tx, loss, config, steps_per_epoch, made("term") if own.term else None)
 
 
-def _call(
-    own: Own, config: Config, steps_per_epoch: int, hparams: dict[str, Any] | None, part: str, *arguments: Any
-) -> Any:
-    if part not in own.with_hparams:
-        return getattr(own, part)(without(config, ["seed"]), *arguments)
-    hparams = hparams or learner.hyperparameters(config, steps_per_epoch)
-    beside = [field for field in TRACED_BESIDE if beside_name(field) in hparams]
-    return getattr(own, part)(without(config, [*TRACED, *beside]), *arguments, hparams=hparams)
-
-
 def without(config: Config, fields: Iterable[str]) -> Config:
     """Return a config as functions see it that serve several values of some fields: to read one of these is an error.
 
     Raises:
       AttributeError: of the config that is returned: a function reads such a field.
     """
-    for field in fields:
-        config = _without(config, field, field)
-    return config
+    return functools.reduce(lambda seen, field: _without(seen, field, field), fields, config)
 
 
 def _without(config: Any, field: str, name: str) -> Any:

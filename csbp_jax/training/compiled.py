@@ -160,7 +160,9 @@ class CompiledRun:
     def flops(self, state: State, batch: Batch) -> float:
         """Count the operations of a training step over all devices (:func:`csbp_jax.runtime.hardware.flops`)."""
         # On one device: XLA counts only once what each device does in a shard_map.
-        alone = dataclasses.replace(self, mesh=sharding.data_mesh(jax.local_devices()[:1]), programs={})
+        mesh = sharding.data_mesh(jax.local_devices()[:1])
+        recipe = _recipe(self.config, self.own, self.steps_per_epoch, mesh)  # the optimiser's gathers name their mesh
+        alone = dataclasses.replace(self, recipe=recipe, mesh=mesh, programs={})
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (state, batch))
         return flops(alone.train_step, *shapes)
 
@@ -199,7 +201,7 @@ class CompiledRun:
 
     def replicate(self, array: jax.Array) -> jax.Array:
         """Copy the whole array to each device, so that any process can read it."""
-        return array if array.is_fully_replicated else self._replicate(array)
+        return array if array.is_fully_replicated else _gathered(array, self.mesh)
 
     def trace(self) -> dict[str, Any]:
         """Trace a training step and an evaluation on shapes, and return the shapes of the step's metrics.
@@ -254,10 +256,6 @@ class CompiledRun:
         )
 
     @_shared
-    def _replicate(self) -> Callable[[jax.Array], jax.Array]:
-        return jax.jit(lambda array: array, out_shardings=self._replicated)
-
-    @_shared
     def _replicated(self) -> jax.sharding.NamedSharding:
         return sharding.replicated(self.mesh)
 
@@ -291,10 +289,9 @@ class CompiledRun:
         # Left to itself, the partitioner would split the products over channels and send activations.
         if self.config.layout != "fsdp":
             return state
-        gathered = dataclasses.replace(state, params=_gathered(state.params, self.mesh))
-        if self.config.optimizer.name != "schedule_free":
-            return gathered
-        return dataclasses.replace(gathered, ema=_gathered(state.ema, self.mesh))  # which is evaluated
+        # schedule_free evaluates its averages.
+        fields = ["params", "ema"] if self.config.optimizer.name == "schedule_free" else ["params"]
+        return dataclasses.replace(state, **{name: _gathered(getattr(state, name), self.mesh) for name in fields})
 
     def _prepared(self, state: State, batch: Batch) -> Batch:
         # Independent of the network's own random stream (dropout), which also starts from (key, step).

@@ -76,19 +76,16 @@ def train(
         beside = alongside(folder) if alongside and multihost.is_host0() else None
         report = stack.enter_context(beside or contextlib.nullcontext(lambda: None))
         if result is None:
-            result = _trained(make_job(folder=folder, **of_folder, stop=stop, console=console, report=report))
+            job = make_job(folder=folder, **of_folder, stop=stop, console=console, report=report)
+            with stop.deferred():
+                trained = session.train(job)
+            # All is saved, and finishing can be repeated: from here on a stop ends it at once.
+            stop.raise_if_requested()
+            result = session.finish(job, trained)
         report()
         options = (" --trust" if own.code else None) if own.plugins else ""
         terminal.print_result(console, folder, result, of_folder["store"], options)
         return result
-
-
-def _trained(job: Job) -> dict[str, Any]:
-    with job.stop.deferred():
-        trained = session.train(job)
-    # All is saved, and finishing can be repeated: from here on a stop ends it at once.
-    job.stop.raise_if_requested()
-    return session.finish(job, trained)
 
 
 @contextlib.contextmanager
@@ -194,7 +191,7 @@ def _with_new_values(folder: pathlib.Path, config: Config, console: Console) -> 
     content = run_json.read_config(folder)
     if differing := run_json.config_differences(content["config"], to_json(config)):
         schedule, epochs = config.optimizer.schedule, config.epochs
-        is_longer = schedule != "constant" and epochs > content["config"].get("epochs", epochs)
+        is_longer = schedule == "cosine" and epochs > content["config"].get("epochs", epochs)
         note = f"; the {schedule} schedule of the rate is now that of {epochs} epochs" if is_longer else ""
         console.print(f"{folder}: goes on with other values: {'; '.join(differing)}{note}", soft_wrap=True)
         content |= {"config": to_json(config)}

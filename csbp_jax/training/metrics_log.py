@@ -138,9 +138,7 @@ def writer(file: pathlib.Path) -> Iterator[tuple[Callable[[Row], None], Callable
                 while waiting:
                     waiting = waiting[lines.write(waiting) :]
 
-        def write_waiting() -> None:
-            with files.full_disk_ignored():
-                append()
+        write_waiting = files.full_disk_ignored()(append)  # a decorator too
 
         def write(row: Row) -> None:
             nonlocal waiting

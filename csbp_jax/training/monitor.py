@@ -118,7 +118,11 @@ class TrainingMonitor:
         self.step += 1
         self.bad_steps = int(metrics.pop("bad_steps"))
         if self.bad_steps:
-            self._skip_step()
+            self.outputs.write({"kind": "bad", "step": self.step, "seconds": self.seconds, "bad_steps": self.bad_steps})
+            self.outputs.print(f"step {self.step}: loss or gradient is not finite; the step is skipped")
+            if self.bad_steps == BAD_STEPS_STOP:
+                first = self.step - BAD_STEPS_STOP + 1
+                raise Diverged(f"loss or gradient was not finite at steps {first} to {self.step}")
             return
         self.count, self._steps_in_interval = self.count + 1, self._steps_in_interval + 1
         self.sums = jax.tree.map(lambda total, value: total + value, self.sums, metrics)
@@ -127,12 +131,6 @@ class TrainingMonitor:
             self.outputs.write(row)
             self.outputs.show(self.step, terminal.progress_line(row, self.config.epochs))
         self._report(self._losses.rows(self.step, metrics["task_loss"]))
-
-    def _skip_step(self) -> None:
-        self.outputs.write({"kind": "bad", "step": self.step, "seconds": self.seconds, "bad_steps": self.bad_steps})
-        self.outputs.print(f"step {self.step}: loss or gradient is not finite; the step is skipped")
-        if self.bad_steps == BAD_STEPS_STOP:
-            raise Diverged(f"loss or gradient was not finite at steps {self.step - BAD_STEPS_STOP + 1} to {self.step}")
 
     @property
     def steps_left(self) -> int:

@@ -74,18 +74,17 @@ def error_line(error: BaseException) -> str | None:
     """
     every = traceback.walk_tb(error.__traceback__)
     frames = [(frame, line) for frame, line in every if frame.f_globals.get("__name__", "").startswith(_MODULE)]
-    if isinstance(error, ConfigError | Diverged) or not (frames or isinstance(error, SyntaxError)):
+    if isinstance(error, SyntaxError) and error.filename:  # null bytes, as UTF-16 has, are at no line of a file
+        position, message = f"{error.filename}:{error.lineno}:", error.msg
+    elif frames and not isinstance(error, ConfigError | Diverged):
+        frame, line = frames[-1]
+        code, message = frame.f_code, " ".join(str(error).split())
+        position = f"{code.co_filename}:{line}:" + (f" in {code.co_name}:" if code.co_name != "<module>" else "")
+    else:
         return None
     if os.environ.get("CSBP_TRACEBACK") == "1":
         traceback.print_exception(error)
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
-    frame, line = frames[-1]
-    code = frame.f_code
-    where = "" if code.co_name == "<module>" else f" in {code.co_name}:"
-    message = " ".join(str(error).split())
-    message = message if len(message) <= 400 else f"{message[:400]} ..."
-    return f"{code.co_filename}:{line}:{where} {type(error).__name__}: {message}"
+    return f"{position} {type(error).__name__}: {message if len(message) <= 400 else f'{message[:400]} ...'}"
 
 
 def defined_in_plugin(thing: object) -> bool:

@@ -174,10 +174,7 @@ def _check_or_write_config(
     elif any((run / name).exists() for name in ("checkpoints", "metrics.jsonl", "result.json", run_json.BLOCKS)):
         raise ConfigError(f"{file}: missing, though the run has begun; {run_json.RESTART}")
     else:
-        content = {"schema": run_json.SCHEMA, "config": config, "data": data}
-        if classes:
-            content["classes"] = list(classes)
-        if own:
-            content["own"] = own
+        some = {"classes": list(classes), "own": own}
         versions = {package: metadata.version(package) for package in _PACKAGES}
+        content = {"schema": run_json.SCHEMA, "config": config, "data": data, **{k: v for k, v in some.items() if v}}
         seals.write_json(file, content | {"versions": versions, "python": platform.python_version()})

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 
@@ -30,20 +31,13 @@ def test_a_file_is_replaced_at_once(tmp_path):
     assert file.read_bytes() == b"\xff"
 
 
-def recorded(calls, name, function):
-    def record(*arguments):
-        calls.append(name)
-        return function(*arguments)
-
-    return record
-
-
 def test_a_file_is_on_the_disk_before_it_replaces_the_old_one(tmp_path, monkeypatch):
-    calls: list[str] = []
-    for name in ("fsync", "replace"):
-        monkeypatch.setattr(os, name, recorded(calls, name, getattr(os, name)))
+    calls = mock.Mock(**{"fsync.side_effect": os.fsync, "replace.side_effect": os.replace})
+    monkeypatch.setattr(os, "fsync", calls.fsync)
+    monkeypatch.setattr(os, "replace", calls.replace)
     files.write_text(tmp_path / "a", "new")
-    assert calls == ["fsync", "replace"] and (tmp_path / "a").read_text() == "new"
+    assert [name for name, *_ in calls.method_calls] == ["fsync", "replace"]
+    assert (tmp_path / "a").read_text() == "new"
 
 
 def test_a_pipe_is_written_and_not_replaced(tmp_path):

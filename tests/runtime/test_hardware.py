@@ -147,16 +147,18 @@ def test_an_accelerator_that_jax_does_not_use_is_named(monkeypatch, tmp_path, fi
     assert hardware.unused_accelerator(tmp_path) == ""
 
 
-def test_operations_of_several_slices_are_those_of_one_device():
+def test_operations_of_several_devices_in_any_layout_are_those_of_one():
     """TPUs' kernel gradient is a shard_map of each device over several slices, which XLA counts once."""
-    splits = data.load(SMALL_CONV, "data")
-    meshes = sharding.data_mesh(jax.devices()[:1]), sharding.data_mesh(jax.devices()[:4], [0, 0, 1, 1])
-    counts = []
-    for mesh in meshes:
-        run = dataclasses.replace(compile_run(SMALL_CONV, splits["train"], 10, mesh=mesh), platform="tpu")
+    source, counts = data.load(SMALL_CONV)["train"], []
+    for layout, devices, slices in (("data", 1, [0]), ("data", 4, [0, 0, 1, 1]), ("zero1", 2, None), ("fsdp", 2, None)):
+        mesh = sharding.data_mesh(jax.devices()[:devices], slices)
+        run = compile_run(SMALL_CONV.replace(layout=layout), source, 10, mesh=mesh)
         state = jax.eval_shape(run.pure_init, jax.random.key(0))
-        counts.append(run.flops(state, jax.tree.map(jnp.asarray, next(run.batches(0)))))
+        on_tpus = dataclasses.replace(run, platform="tpu")
+        counts.append(on_tpus.flops(state, jax.tree.map(jnp.asarray, next(run.batches(0)))))
     assert counts[0] == counts[1] > 0
+    # Programs of other layouts differ in a few of their operations.
+    assert counts == pytest.approx([counts[0]] * 4, rel=1e-3)
 
 
 @pytest.fixture(scope="module")

@@ -38,32 +38,35 @@ def test_off_is_this_process_and_its_own_stop():
     assert multihost.broadcast_from_host0(lambda: (1, pathlib.Path("x"))) == (1, pathlib.Path("x"))
 
 
-def test_others_that_jax_finds_are_connected_by_default_and_not_ignored(monkeypatch):
-    connections: list[str] = []
-    monkeypatch.setattr(multihost, "_connect", connections.append)
-    monkeypatch.setattr(jax.distributed, "shutdown", lambda: None)
+@pytest.fixture
+def calls(monkeypatch):
+    """What is connected and disconnected, which is only recorded."""
+    recorded: list[str] = []
+    monkeypatch.setattr(multihost, "_connect", recorded.append)
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: recorded.append("shutdown"))
+    return recorded
+
+
+def test_others_that_jax_finds_are_connected_by_default_and_not_ignored(monkeypatch, calls):
     with multihost.connected(None, Stop()) as shared:
-        assert connections == [] and type(shared) is Stop
+        assert calls == [] and type(shared) is Stop
     monkeypatch.setattr(private, "found_processes", lambda: 4)
     with multihost.connected(None, Stop()):
-        assert connections == ["auto"]
+        assert calls == ["auto"]
     with pytest.raises(ConfigError, match="off is not possible, this is one of 4"), multihost.connected("off", Stop()):
         pass
 
 
-def test_processes_with_different_numbers_of_devices_are_refused_and_disconnect(monkeypatch):
-    disconnected: list[bool] = []
+def test_processes_with_different_numbers_of_devices_are_refused_and_disconnect(monkeypatch, calls):
     devices = [types.SimpleNamespace(process_index=process) for process in (0, 0, 1, 1, 2)]
-    monkeypatch.setattr(multihost, "_connect", lambda how: None)
     monkeypatch.setattr(jax, "devices", lambda: devices)
-    monkeypatch.setattr(jax.distributed, "shutdown", lambda: disconnected.append(True))
     message = "--distributed: process 0 has 2 devices, but process 2 has 1; start all with equally many"
     with pytest.raises(ConfigError, match=message), multihost.connected("auto", Stop()):
         pass
-    assert disconnected == [True]
+    assert calls == ["auto", "shutdown"]
 
 
-def test_all_devices_are_connected_before_anything_that_one_process_does_first(monkeypatch):
+def test_all_devices_are_connected_before_anything_that_one_process_does_first(monkeypatch, calls):
     """The first collective of some devices waits for a late process for a short time only."""
     groups: list[Any] = []
 
@@ -75,9 +78,7 @@ def test_all_devices_are_connected_before_anything_that_one_process_does_first(m
         groups.append(value.sharding.device_set if tiled else "one of each process")
         return np.stack([value, value])
 
-    monkeypatch.setattr(multihost, "_connect", lambda how: None)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(jax.distributed, "shutdown", lambda: None)
     monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", broadcast)
     monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
     with multihost.connected("auto", Stop()):
@@ -104,13 +105,10 @@ def test_an_error_that_names_a_file_that_is_not_utf8_reaches_all(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [ConfigError, OSError, RuntimeError])
-def test_process_0_waits_for_the_others_after_an_error_of_any_kind_that_it_passed_to_them(monkeypatch, kind):
+def test_process_0_waits_for_the_others_after_an_error_of_any_kind_that_it_passed_to_them(monkeypatch, calls, kind):
     """They wait for it, so that it must disconnect as they do."""
-    disconnected: list[bool] = []
-    monkeypatch.setattr(multihost, "_connect", lambda how: None)
     monkeypatch.setattr(multihost, "_connect_devices", lambda: None)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(jax.distributed, "shutdown", lambda: disconnected.append(True))
     monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", lambda value: value)
 
     def fails():
@@ -118,7 +116,7 @@ def test_process_0_waits_for_the_others_after_an_error_of_any_kind_that_it_passe
 
     with pytest.raises(kind, match="no space"), multihost.connected("auto", Stop()):
         multihost.broadcast_from_host0(fails)
-    assert disconnected == [True]
+    assert calls == ["auto", "shutdown"]
 
 
 @pytest.mark.parametrize("kind", [OSError, KeyError])

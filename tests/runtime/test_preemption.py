@@ -31,6 +31,7 @@ from experiments import study
 from tests.support import processes, small_runs
 from tests.support.checkout import ROOT
 from tests.support.checkpoint_arrays import arrays
+from tests.support.small_run import timeless_rows
 from tests.support.small_runs import QUIET
 from tests.support.stops import After, send_within_collection
 
@@ -54,9 +55,7 @@ def run(root, stop=None):
 
 def left(run_folder):
     """All that a run leaves and that no clock decides: rows, and the arrays of its last checkpoint."""
-    clocks = ("seconds", "examples_per_second", "waiting")
-    rows = [{k: v for k, v in row.items() if k not in clocks} for row in read_rows(run_folder / "metrics.jsonl")]
-    return rows, arrays(run_folder / "checkpoints")
+    return timeless_rows(run_folder / "metrics.jsonl"), arrays(run_folder / "checkpoints")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import io
 from csbp_jax import configs
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.training.loop import train
+from csbp_jax.training.metrics_log import read_rows
 
 SMALL = dataclasses.replace(
     configs.load("digits"),
@@ -22,3 +23,9 @@ def run(config, root, **options):
     text = io.StringIO()
     result = train(config, root=root, console=Console(file=text, width=200), **options)
     return result, text.getvalue()
+
+
+def timeless_rows(file):
+    """The rows of a ``metrics.jsonl`` without what its clocks say."""
+    clocks = ("seconds", "examples_per_second", "waiting")
+    return [{k: v for k, v in row.items() if k not in clocks} for row in read_rows(file)]

@@ -31,27 +31,23 @@ def watched(losses, factor=1000.0, rows=(), start=0, steps_per_epoch=1000):
     return written, lines
 
 
-def test_a_loss_above_its_limit_for_100_steps_in_a_row_is_a_divergence():
-    watched([2.0, *[2001.0] * 99, 1.0])
-    watched([2.0, *[2000.0] * 200])  # not above
-    watched([2.0, *([2001.0] * 99 + [1.0]) * 3])
-    with pytest.raises(Diverged, match=r"above 2e\+03 at steps 2 to 101; it began at 2 \(loss_limit 1000\)"):
-        watched([2.0, *[2001.0] * 100])
-    with pytest.raises(Diverged, match=r"above 20 at steps 3 to 102"):
-        watched([2.0, 1.0, *[21.0] * 100], factor=10.0)
+UP_TO_IT = [2.0, *[2000.0] * 200]
+ABOVE_IT_FOR_99_STEPS = [2.0, *([2001.0] * 99 + [1.0]) * 3]
 
 
-def test_three_epochs_suffice_where_they_have_fewer_steps():
-    watched([2.0, *[2001.0] * 29, 1.0], steps_per_epoch=10)
-    with pytest.raises(Diverged, match="at steps 2 to 31"):
-        watched([2.0, *[2001.0] * 30], steps_per_epoch=10)
-
-
-def test_a_loss_that_began_below_one_is_measured_from_one():
-    for first in (1e-6, 0.0, -5.0):
-        watched([first, *[999.0] * 200])
-        with pytest.raises(Diverged, match=r"above 1e\+03"):
-            watched([first, *[1001.0] * 100])
+@pytest.mark.parametrize("good, diverged, message, options", [
+    (UP_TO_IT, [2.0, *[2001.0] * 100], r"above 2e\+03 at steps 2 to 101; it began at 2 \(loss_limit 1000\)", {}),
+    (ABOVE_IT_FOR_99_STEPS, [2.0, 1.0, *[2001.0] * 100], "at steps 3 to 102", {}),
+    ([2.0, *[20.0] * 200], [2.0, 1.0, *[21.0] * 100], "above 20 at steps 3 to 102", {"factor": 10.0}),
+    # Three epochs suffice where they have fewer steps.
+    ([2.0, *[2001.0] * 29, 1.0], [2.0, *[2001.0] * 30], "at steps 2 to 31", {"steps_per_epoch": 10}),
+    # A loss that began below 1 is measured from 1.
+    *(([first, *[999.0] * 200], [first, *[1001.0] * 100], r"above 1e\+03", {}) for first in (1e-6, 0.0, -5.0)),
+])  # fmt: skip
+def test_a_loss_above_its_limit_for_100_steps_in_a_row_is_a_divergence(good, diverged, message, options):
+    watched(good, **options)
+    with pytest.raises(Diverged, match=message):
+        watched(diverged, **options)
 
 
 def test_no_limit():

@@ -22,15 +22,15 @@ def metrics(loss, bad_steps=0):
 
 
 def make(progress=None, step=0, seconds=0.0):
-    """A monitor of epochs of four steps, and the rows that it writes."""
-    rows: list[dict] = []
-    outputs = Outputs(rows.append, lambda step, text: None, lambda line: None)
+    """A monitor of epochs of four steps, and the rows and the lines that it writes."""
+    rows, lines = list[dict](), list[str]()
+    outputs = Outputs(rows.append, lambda step, text: None, lines.append)
     start = [{"kind": "start", "step": 0, "seconds": seconds}]
-    return TrainingMonitor(CONFIG, 4, progress or empty_progress(metrics(0)), (step, start), outputs), rows
+    return TrainingMonitor(CONFIG, 4, progress or empty_progress(metrics(0)), (step, start), outputs), rows, lines
 
 
 def test_it_reads_a_step_when_the_next_one_is_dispatched():
-    monitor, rows = make()
+    monitor, rows, _ = make()
     for n in range(3):
         monitor(metrics(n))
         assert monitor.step == n
@@ -41,11 +41,11 @@ def test_it_reads_a_step_when_the_next_one_is_dispatched():
 
 
 def test_an_epoch_has_the_means_of_its_good_steps_across_a_resume():
-    monitor, _ = make()
+    monitor, *_ = make()
     for loss, bad in ((1.0, 0), (np.nan, 1)):
         monitor(metrics(loss, bad))
     monitor.catch_up()
-    resumed, rows = make(monitor.progress(), monitor.step, 5.0)
+    resumed, rows, _ = make(monitor.progress(), monitor.step, 5.0)
     for loss in (2.0, 6.0):
         resumed(metrics(loss))
     resumed.catch_up()
@@ -59,9 +59,7 @@ def test_an_epoch_has_the_means_of_its_good_steps_across_a_resume():
 
 
 def test_the_line_of_an_epoch_is_printed_on_a_terminal_too():
-    monitor, _ = make()
-    lines: list[str] = []
-    monitor.outputs = dataclasses.replace(monitor.outputs, print=lines.append)
+    monitor, _, lines = make()
     monitor(metrics(1.0))
     monitor.catch_up()
     monitor.end_epoch({"accuracy": 0.975, "loss": 0.1}, {})
@@ -69,20 +67,19 @@ def test_the_line_of_an_epoch_is_printed_on_a_terminal_too():
 
 
 def test_three_bad_steps_in_a_row_are_a_divergence():
-    monitor, rows = make()
+    monitor, rows, lines = make()
     for bad in (1, 0, 1, 2, 3):
         monitor(metrics(1.0, bad))
     with pytest.raises(Diverged, match="not finite at steps 3 to 5"):
         monitor.catch_up()
     assert [(row["step"], row["bad_steps"]) for row in rows if row["kind"] == "bad"] == [(1, 1), (3, 1), (4, 2), (5, 3)]
+    assert lines == [f"step {n}: loss or gradient is not finite; the step is skipped" for n in (1, 3, 4, 5)]
 
 
 def test_an_epoch_in_which_a_layer_never_fired_is_followed_by_a_row_and_a_line():
-    monitor, rows = make()
-    lines: list[str] = []
-    monitor.outputs = dataclasses.replace(monitor.outputs, print=lines.append)
-    for rate in (0.0, 0.0):
-        monitor(metrics(1.0) | {"rates": {"layer": np.float32(rate)}})
+    monitor, rows, lines = make()
+    for _ in range(2):
+        monitor(metrics(1.0) | {"rates": {"layer": np.float32(0)}})
     monitor.catch_up()
     monitor.end_epoch({}, {})
     assert [(row["kind"], row["step"]) for row in rows[-2:]] == [("epoch", 2), ("never_fires", 2)]
@@ -91,7 +88,7 @@ def test_an_epoch_in_which_a_layer_never_fired_is_followed_by_a_row_and_a_line()
 
 
 def test_it_reports_since_when_a_run_fails():
-    monitor, _ = make()
+    monitor, *_ = make()
     since = []
     for loss, bad in ((1.0, 0), (1.0, 1), (1.0, 0), (1e4, 0), (1e4, 1), (1.0, 0), (1.0, 1), (1.0, 2)):
         monitor(metrics(loss, bad))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import io
 import json
 import pathlib
 import re
@@ -27,14 +26,13 @@ from csbp_jax.experiment import Experiment, Training, fields
 from csbp_jax.export import export
 from csbp_jax.losses import rate_cross_entropy
 from csbp_jax.neurons.recurrent import Feedback
-from csbp_jax.reporting import terminal
 from csbp_jax.runs import restore
 from csbp_jax.runtime import sharding
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training import build, compiled, loop, plugin_file, run_dir, run_json
 from csbp_jax.training.plugins import PLUGINS, plugin_run_name
 from tests.support import shared_programs
-from tests.support.small_runs import of_grid
+from tests.support.small_runs import QUIET, of_grid
 from tests.support.stops import After
 
 pytestmark = pytest.mark.usefixtures("no_figures", "one_compilation_per_config")
@@ -43,10 +41,6 @@ EXAMPLE = ROOT / "examples" / "own_experiment.py"
 PAGE = (ROOT / "docs" / "own.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 LINES = "\n\n".join(BLOCKS[:-1])
-
-
-def quiet():
-    return terminal.Console(file=io.StringIO(), width=200)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +59,12 @@ def ran(mark):
     return len(mark.read_text())
 
 
+def load(folder, text):
+    """The config and the parts of a file with this text."""
+    (folder / "own.py").write_text(text)
+    return plugin_file.load_file(folder / "own.py")
+
+
 # --- a run of one's own -------------------------------------------------------------------------------------------
 
 
@@ -81,7 +81,7 @@ def test_the_example_is_short_and_learns(trained_run):
 def test_it_resumes_bit_for_bit(trained_run, tmp_path):
     folder, file, _, result = trained_run
     config, parts = plugin_file.load_file(file)
-    options = {"own": parts, "name": "r", "root": tmp_path, "data_dir": folder, "console": quiet()}
+    options = {"own": parts, "name": "r", "root": tmp_path, "data_dir": folder, "console": QUIET()}
     with pytest.raises(Stopped):
         loop.train(replaced(config, "epochs", 2), stop=After(4), **options)
     again = loop.train(replaced(config, "epochs", 2), **options)
@@ -136,7 +136,7 @@ def test_reading_it_runs_nothing_without_trust(trained_run, tmp_path, capsys):
 def test_it_is_evaluated_inspected_and_predicts(trained_run, tmp_path):
     folder, _, _, result = trained_run
     options = {"trust": True, "data_dir": folder}
-    reported = evaluate.evaluate_run(folder / "r", console=quiet(), **options)
+    reported = evaluate.evaluate_run(folder / "r", console=QUIET(), **options)
     assert (
         reported["accuracy"] == pytest.approx(result["last"]["test_accuracy"], abs=1e-9)
         and not reported["data_changed"]
@@ -153,7 +153,7 @@ def test_it_is_evaluated_inspected_and_predicts(trained_run, tmp_path):
     assert good.probabilities[0] == pytest.approx(float(jax.nn.softmax(logits).max()), rel=1e-4)
     assert "is (5, 20) with its time steps, but this run's records are (8, 20)" in short.problem
     restored = restore.restore(folder / "r", trust=True)
-    seen = inspection.inspect(restored, examples=4, data_dir=folder, console=quiet())
+    seen = inspection.inspect(restored, examples=4, data_dir=folder, console=QUIET())
     assert seen["layers"]["fc1"]["neurons"] == 16
 
 
@@ -235,10 +235,10 @@ def test_each_member_gets_its_own_value_as_the_run_alone_does(strength, tmp_path
     )
     own = scaled_loss(strength)
     arms = {str(z0): {"chaos.z0": z0} for z0 in (0.0, 3.0)}
-    table = Experiment(Training(config, own), arms, seeds=[0, 1]).run(tmp_path / "e", console=quiet()).frame
+    table = Experiment(Training(config, own), arms, seeds=[0, 1]).run(tmp_path / "e", console=QUIET()).frame
     losses = table[table["seed"] == 1].set_index("arm")["last_test_loss"]
     for arm, changes in arms.items():
-        alone = loop.train(config.replace(seed=1, **changes), own=own, name=arm, root=tmp_path, console=quiet())
+        alone = loop.train(config.replace(seed=1, **changes), own=own, name=arm, root=tmp_path, console=QUIET())
         assert losses[arm] == pytest.approx(alone["last"]["test_loss"], rel=1e-5)
     assert losses["3.0"] > 3 * losses["0.0"]  # about 4 times as large
 
@@ -295,16 +295,14 @@ def page(tmp_path_factory):
 
 def test_the_page_defines_all_plugins(tmp_path):
     """And they fit into a training step."""
-    (tmp_path / "page.py").write_text(LINES)
-    config, own = plugin_file.load_file(tmp_path / "page.py")
+    config, own = load(tmp_path, LINES)
     assert own.plugins == PLUGINS
     resolved = replaced(replaced(config, "model.classes", 3), "model.input_shape", (20,))
     assert type(build.build_recipe(resolved, own, 4).model).__name__ == "Skip"
 
 
 def test_the_neuron_of_the_page_is_the_lif_that_it_names(tmp_path, x64):
-    (tmp_path / "page.py").write_text(LINES)
-    config, own = plugin_file.load_file(tmp_path / "page.py")
+    config, own = load(tmp_path, LINES)
     lif = neurons.LIF(config.model.neuron.decay, spike=surrogate.arctan(3.0), reset="soft")
     x = 2 * jax.random.normal(jax.random.key(0), (3, 9, 5))
 
@@ -352,25 +350,24 @@ def test_every_command_takes_the_page_whose_neuron_is_a_function(tmp_path, monke
 
 def test_the_page_shows_a_module_of_another_kind_that_trains(tmp_path):
     model = "def model(config, neuron):\n    return Plain(neuron, config.model.classes, config.model.time_steps)\n"
-    (tmp_path / "page.py").write_text(f"{LINES}\n\n{model}")
-    config, own = plugin_file.load_file(tmp_path / "page.py")
-    result = loop.train(config, own=own, name="plain", root=tmp_path, console=quiet())
+    config, own = load(tmp_path, f"{LINES}\n\n{model}")
+    result = loop.train(config, own=own, name="plain", root=tmp_path, console=QUIET())
     assert result["gradient_norms"]["chaos"] > 0 and result["last"]["test_count"] == 100
-    evaluated = evaluate.evaluate_run(tmp_path / "plain", trust=True, console=quiet())
+    evaluated = evaluate.evaluate_run(tmp_path / "plain", trust=True, console=QUIET())
     assert evaluated["accuracy"] == pytest.approx(result["last"]["test_accuracy"], abs=1e-9)
     assert evaluated["rates"] == {}
     restored = restore.restore(tmp_path / "plain", trust=True)
     # It has a neuron with a surrogate, but is not called with another one.
     assert measure.programs_of(restored, events=True).surrogates == ("own",)
     with pytest.raises(ConfigError, match=r"inspect: the network does not give .* of fc1; it needs to be a .*Network"):
-        inspection.inspect(restored, console=quiet())
+        inspection.inspect(restored, console=QUIET())
 
     def without_rates(*arguments, **options):
         logits, aux = restored.apply(*arguments, **options)
         return logits, dataclasses.replace(aux, rates={})
 
     with pytest.raises(ConfigError, match="inspect: the network does not give spikes of any layer; it"):
-        inspection.inspect(restored._replace(apply=without_rates), console=quiet())
+        inspection.inspect(restored._replace(apply=without_rates), console=QUIET())
 
 
 CONVOLUTIONS_ON_DIGITS = """
@@ -389,19 +386,16 @@ def model(config, neuron):
 def test_the_convolutional_network_of_the_page_trains_on_a_data_set_of_the_package(tmp_path):
     narrow, count = re.subn(r"conv\((32|64), name=", "conv(4, name=", LINES)
     assert count == 2
-    (tmp_path / "page.py").write_text(narrow + CONVOLUTIONS_ON_DIGITS)
-    config, own = plugin_file.load_file(tmp_path / "page.py")
+    config, own = load(tmp_path, narrow + CONVOLUTIONS_ON_DIGITS)
     assert "data" not in own.plugins
     config = replaced(config, "model.time_steps", 2)
-    result = loop.train(config, own=own, name="small", root=tmp_path, console=quiet())
+    result = loop.train(config, own=own, name="small", root=tmp_path, console=QUIET())
     assert result["gradient_norms"]["chaos"] > 0 and result["last"]["test_count"] == 359
 
 
 @pytest.mark.slow
 def test_the_plugins_of_the_page_are_those_that_run(page, tmp_path):
     """All at once: each value of a step is recomputed from the part itself."""
-    (tmp_path / "page.py").write_text(LINES)
-    assert plugin_file.load_file(tmp_path / "page.py")[1].plugins == PLUGINS
     parts, config = page[1]["own"], page[1]["config"]
     splits, _ = build.load_data(config, parts, tmp_path)
     config, source = build.resolve(config, splits), splits["train"]
@@ -441,7 +435,7 @@ def test_the_pages_python_trains_and_loads(page, monkeypatch, refused):
         csbp_jax.load("runs/toy")
     said = refused("evaluate", "runs/toy", "--trust")
     assert "for commands read own parts only from a run that was made from their file" in said
-    evaluated = evaluate.evaluate_run("runs/toy", own=names["own"], console=quiet())
+    evaluated = evaluate.evaluate_run("runs/toy", own=names["own"], console=QUIET())
     assert evaluated["accuracy"] == pytest.approx(names["result"]["last"]["test_accuracy"], abs=1e-9)
     np.save("x.npy", np.zeros((5, 12)))
     assert predict.predict("runs/toy", "x.npy", own=names["own"])[0].labels
@@ -449,7 +443,7 @@ def test_the_pages_python_trains_and_loads(page, monkeypatch, refused):
     with pytest.raises(ConfigError, match=r"has own parts .data, .*, but given are \(loss\)"):
         csbp_jax.load("runs/toy", own=csbp_jax.Own(loss=names["loss"]))
     with pytest.raises(ConfigError, match=r"NAME: missing; a run with own parts .* needs a name"):
-        loop.train(names["config"], own=names["own"], console=quiet())
+        loop.train(names["config"], own=names["own"], console=QUIET())
 
 
 # --- what is wrong ------------------------------------------------------------------------------------------------
@@ -464,6 +458,7 @@ def data(config, data_dir): return {"train": (x, y), "test": (x, y)}
 # How the line begins; what is wrong besides is in the record of refusals.
 WRONG = {
     "x = (": "{}:7: SyntaxError: '(' was never closed",
+    "x = '\0'": "{}: SyntaxError: source code string cannot contain null bytes",
     "import sys; sys.exit(0)": "{}:7: SystemExit: 0",
     "def data(config, data_dir): return np.load('gone.npz')": "{}:7: in data: FileNotFoundError: ",
     "def neuron(config):\n    def cell(x, membrane=None):\n        return x @ jnp.ones(9), x\n    return cell":
@@ -527,10 +522,9 @@ def test_a_file_to_predict_keeps_its_numbers_or_is_refused(tmp_path):
 def test_own_classes_are_not_for_other_processes(tmp_path):
     source = "class S(list):\n    classes = 2\ns = S([{'x': np.zeros((2, 3), np.float32), 'y': np.int32(0)}] * 20)\n"
     given = "def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), s)\n"
-    (tmp_path / "s.py").write_text(HEAD + source + given)
-    config, parts = plugin_file.load_file(tmp_path / "s.py")
+    config, parts = load(tmp_path, HEAD + source + given)
     assert len(build.load_data(config, parts, tmp_path)[0]["train"]) == 20
-    with pytest.raises(ConfigError, match=r"data.workers: 2 is not possible for a source that .*s.py defines"):
+    with pytest.raises(ConfigError, match=r"data.workers: 2 is not possible for a source that .*own.py defines"):
         build.load_data(replaced(config, "data.workers", 2), parts, tmp_path)
 
 
@@ -581,8 +575,7 @@ def data(config, data_dir):
 
 
 def test_a_source_may_cut_its_records_and_count_classes_with_numpy(tmp_path):
-    (tmp_path / "s.py").write_text(HEAD + SOURCE)
-    config, parts = plugin_file.load_file(tmp_path / "s.py")
+    config, parts = load(tmp_path, HEAD + SOURCE)
     splits, _ = build.load_data(config, parts, tmp_path)
     assert to_json(build.resolve_model(config, splits))["model"]["classes"] == 2
 

@@ -1,6 +1,7 @@
 """Remedies that messages name for damaged, lost and foreign files of a run: each is followed, and works."""
 
 import dataclasses
+import io
 import json
 import re
 import shutil
@@ -8,15 +9,16 @@ import shutil
 import pytest
 
 from csbp_jax.cli import main
-from csbp_jax.config import CheckpointError, ConfigError, flatten
-from csbp_jax.training import run_json
+from csbp_jax.config import CheckpointError, ConfigError, flatten, to_json
+from csbp_jax.reporting.terminal import Console
+from csbp_jax.runtime import seals
+from csbp_jax.training import loop, run_json
 from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.metrics_log import read_rows
 from tests.support.older_checkpoints import forget_run
-from tests.support.small_run import SMALL, run
+from tests.support.small_run import SMALL, run, timeless_rows
 
 pytestmark = pytest.mark.usefixtures("no_figures", "one_compilation_per_config")
-CLOCKS = ("seconds", "examples_per_second", "waiting", "sha256")
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +30,6 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def copy(finished, tmp_path):
     return shutil.copytree(finished[0], tmp_path / "r")
-
-
-def timeless(rows):
-    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in rows]
 
 
 def damage(checkpoint):
@@ -49,11 +47,11 @@ def test_a_finished_run_with_a_damaged_newest_checkpoint_goes_on_from_the_one_be
         "which then goes on from step 2\n$",
         error,
     )
-    before, log = (copy / "result.json").read_bytes(), read_rows(copy / "metrics.jsonl")
+    before, log = (copy / "result.json").read_bytes(), timeless_rows(copy / "metrics.jsonl")
     result, text = run(SMALL, copy.parent, name="r")
     assert "was finished, but a checkpoint is damaged (4: " in text and "resumed after step 2" in text
     assert result | {"seconds": 0} == finished[1] | {"seconds": 0} == run_json.read_result(copy) | {"seconds": 0}
-    assert timeless(read_rows(copy / "metrics.jsonl")) == timeless(log)
+    assert timeless_rows(copy / "metrics.jsonl") == log
     (old,) = copy.glob("result.json.before-*")
     assert old.read_bytes() == before and list(layout.complete(copy / "checkpoints")) == [2, 4]
     assert main.main(["evaluate", str(copy)]) == 0
@@ -129,17 +127,9 @@ def edit(copy, **fields):
     return dataclasses.replace(SMALL, **fields)
 
 
-def test_a_run_goes_on_after_an_edit_of_fields_that_do_not_tell_runs_apart(copy):
-    edited = edit(copy, epochs=3, eval_batch_size=90)
-    (copy / "result.json").unlink()
-    result, text = run(edited, copy.parent, name="r")
-    assert "resumed after step 4" in text and result["last"]["epoch"] == 3
-    assert set(run_json.EDITABLE) <= set(flatten(SMALL))
-
-
 def test_a_finished_run_goes_on_after_its_epochs_were_raised(finished, copy):
     before, log = (copy / "result.json").read_bytes(), read_rows(copy / "metrics.jsonl")
-    edited = edit(copy, epochs=3)
+    edited = edit(copy, epochs=3, eval_batch_size=90)  # neither tells runs apart
     result, text = run(edited, copy.parent, name="r")
     (old,) = copy.glob("result.json.before-*")
     assert f"was finished, but after 2 of now 3 epochs; its result is kept as {old.name}" in text
@@ -148,6 +138,15 @@ def test_a_finished_run_goes_on_after_its_epochs_were_raised(finished, copy):
     assert rows[: len(log)] == log and [row["step"] for row in rows if row["kind"] == "epoch"] == [2, 4, 6]
     again, text = run(edited, copy.parent, name="r")
     assert again == result and "r is finished; FRESH=1" in text
+    assert set(run_json.EDITABLE) <= set(flatten(SMALL))
+
+
+@pytest.mark.parametrize("schedule, said", [("cosine", True), ("step", False), ("constant", False)])
+def test_only_a_schedule_that_ends_with_the_run_is_that_of_its_new_epochs(copy, schedule, said):
+    config, text = SMALL.replace(**{"optimizer.schedule": schedule}), io.StringIO()
+    seals.write_json(copy / "config.json", run_json.read_config(copy) | {"config": to_json(config)})
+    loop._with_new_values(copy, config.replace(epochs=3), Console(file=text, width=300))
+    assert "epochs (2 there, 3 here)" in text.getvalue() and ("schedule of the rate" in text.getvalue()) == said
 
 
 def test_a_run_goes_on_with_other_values_of_what_changes_no_step(copy):
@@ -219,12 +218,5 @@ def test_rows_without_a_checkpoint_are_kept(finished, copy):
     (old,) = copy.glob("metrics.jsonl.before-*")
     assert f"r: has metrics but no checkpoint; they are kept as {old.name}" in text and "a new run" in text
     assert old.read_bytes() == before
-    assert timeless(read_rows(copy / "metrics.jsonl")) == timeless(read_rows(old))
+    assert timeless_rows(copy / "metrics.jsonl") == timeless_rows(old)
     assert result["params_sha256"] == finished[1]["params_sha256"]
-
-
-def test_a_damaged_location_of_checkpoints_is_one_line(copy, refused):
-    shutil.rmtree(copy / "checkpoints")
-    (copy / "checkpoints").write_bytes(b"/else\xffwhere")
-    said = refused("evaluate", copy)
-    assert f"{copy}/checkpoints: cannot be read (" in said and "; write the directory or address" in said

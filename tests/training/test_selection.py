@@ -1,6 +1,7 @@
 """The weights that a run reports: moving averages, and the best epoch of a run that stops early."""
 
 import dataclasses
+import functools
 import io
 import json
 from typing import Any
@@ -18,10 +19,9 @@ from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training import build, compiled, run_json
 from csbp_jax.training.checkpoint import layout
-from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.session import Session
-from tests.support import shared_programs
+from tests.support import shared_programs, small_run
 from tests.support.stops import After
 
 pytestmark = pytest.mark.usefixtures("one_compilation_per_config")
@@ -37,11 +37,7 @@ SMALL = dataclasses.replace(
 )
 
 
-def run(config, root, name="r", stop=None):
-    text = io.StringIO()
-    return train(config, root=root, name=name, console=Console(file=text, width=200), stop=stop), text.getvalue()
-
-
+run = functools.partial(small_run.run, name="r")
 ALL_ON = dataclasses.replace(SMALL, patience=1, optimizer=Optimizer(lr=0.05, schedule="constant", ema=0.9))
 
 

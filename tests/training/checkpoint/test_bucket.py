@@ -18,6 +18,7 @@ import pytest
 from csbp_jax.training import run_json
 from csbp_jax.training.metrics_log import read_rows
 from tests.support import processes
+from tests.support.small_run import timeless_rows
 
 ROOT = pathlib.Path(__file__).parents[3]
 TRAIN = [
@@ -106,10 +107,8 @@ def killed(folder, environment, rows, *more):
 
 
 def left(folder, name="r"):
-    clocks = ("seconds", "examples_per_second", "waiting")
     run = folder / "runs" / name
-    rows = [{k: v for k, v in row.items() if k not in clocks} for row in read_rows(run / "metrics.jsonl")]
-    return run_json.read_result(run) | {"seconds": 0}, rows
+    return run_json.read_result(run) | {"seconds": 0}, timeless_rows(run / "metrics.jsonl")
 
 
 def test_a_run_resumes_from_its_bucket_alone_bit_for_bit(bucket, tmp_path):

@@ -58,6 +58,18 @@ def saved(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy of these checkpoints."""
+    return shutil.copytree(saved, tmp_path / "c")
+
+
+@pytest.fixture
+def copy(folder):
+    """A copy of the newest of them."""
+    return folder / "11"
+
+
 @pytest.fixture(params=["disk", "bucket"])
 def names(request, monkeypatch):
     """Checkpoints are named as on a disk, or as in a bucket, which test_bucket.py has; a manifest's name on the way."""
@@ -114,8 +126,7 @@ def link_to(target):
 
 @pytest.mark.parametrize("make", [os.mkfifo, link_to("/dev/zero"), link_to(".")], ids=["pipe", "device", "folder"])
 @pytest.mark.parametrize("name", ["manifest.json", "_METADATA", "d/unlisted"])
-def test_a_file_that_is_none_is_not_opened(saved, tmp_path, name, make):
-    copy = shutil.copytree(saved / "11", tmp_path / "11")
+def test_a_file_that_is_none_is_not_opened(copy, name, make):
     (copy / name).unlink(missing_ok=True)
     make(copy / name)
     assert manifest.verify(copy) == f"{name} is not a regular file, but a folder, pipe or device; give a file"
@@ -130,23 +141,20 @@ NOT_ITS_OWN = "manifest.json names {}, which is not in its folder"
     *((other, "manifest.json is damaged") for other in [[], 5, None]),
     *(({"_METADATA": other}, "_METADATA is damaged") for other in [5, {}]),
 ])  # fmt: skip
-def test_a_manifest_names_files_of_its_folder(saved, tmp_path, listed, problem):
-    copy = shutil.copytree(saved / "11", tmp_path / "11")
+def test_a_manifest_names_files_of_its_folder(copy, listed, problem):
     content = json.loads((copy / "manifest.json").read_bytes()) | {"files": listed}
     del content["sha256"]
     seals.write_json(copy / "manifest.json", content)
     assert manifest.verify(copy) == problem
 
 
-def test_a_manifest_that_is_too_large_is_not_read(saved, tmp_path):
-    copy = shutil.copytree(saved / "11", tmp_path / "11")
+def test_a_manifest_that_is_too_large_is_not_read(copy):
     os.truncate(copy / "manifest.json", 2**40)
     assert manifest.verify(copy) == "manifest.json is damaged"
 
 
 @pytest.mark.parametrize("stride", [13, pytest.param(1, marks=pytest.mark.slow)])
-def test_every_bit_of_the_manifest_and_of_the_smallest_file_is_guarded(saved, tmp_path, stride):
-    copy = shutil.copytree(saved / "11", tmp_path / "11")
+def test_every_bit_of_the_manifest_and_of_the_smallest_file_is_guarded(copy, stride):
     assert manifest.verify(copy) is None
     for file in (copy / "manifest.json", copy / "commit_success.txt"):
         content = file.read_bytes()
@@ -159,8 +167,7 @@ def test_every_bit_of_the_manifest_and_of_the_smallest_file_is_guarded(saved, tm
     assert manifest.verify(copy) is None
 
 
-def test_a_damaged_checkpoint_is_renamed_and_reported_and_the_one_before_it_is_used(saved, tmp_path):
-    folder = shutil.copytree(saved, tmp_path / "c")
+def test_a_damaged_checkpoint_is_renamed_and_reported_and_the_one_before_it_is_used(folder):
     (folder / "11" / "_METADATA").unlink()
     tree, reported = restore(folder)
     equal(tree, at(9))
@@ -182,8 +189,7 @@ def test_a_signal_while_one_is_read_is_no_damage(number, raised, saved, monkeypa
         restore(saved)
 
 
-def test_if_all_are_damaged_nothing_is_changed(saved, tmp_path):
-    folder = shutil.copytree(saved, tmp_path / "c")
+def test_if_all_are_damaged_nothing_is_changed(folder):
     (folder / "9" / "manifest.json").unlink()
     (folder / "11" / "manifest.json").write_text("[3]")
     with pytest.raises(CheckpointError, match=r"intact \(11: manifest.json is damaged; 9: manifest.json is missing\)"):
@@ -191,8 +197,7 @@ def test_if_all_are_damaged_nothing_is_changed(saved, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["11", "9"]
 
 
-def test_remains_of_a_kill_are_removed(saved, tmp_path):
-    folder = shutil.copytree(saved, tmp_path / "c")
+def test_remains_of_a_kill_are_removed(folder, saved):
     shutil.copytree(saved / "11", folder / "12.part")  # between seal and name
     shutil.copytree(saved / "9", folder / "9.1.part")  # the same, in place of another
     (folder / "13.part.orbax-checkpoint-tmp").mkdir()
@@ -205,8 +210,7 @@ def test_remains_of_a_kill_are_removed(saved, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["11", "9"]
 
 
-def test_the_newest_of_a_step_stays_also_if_a_kill_left_the_older(saved, tmp_path, names):
-    folder = shutil.copytree(saved, tmp_path / "c")
+def test_the_newest_of_a_step_stays_also_if_a_kill_left_the_older(folder, saved, names):
     with checkpoint.open_folder(folder) as checkpoints:
         checkpoints.save(11, at(100))
     assert sorted(path.name for path in folder.iterdir()) == ["11.1", "9"]
@@ -215,6 +219,38 @@ def test_the_newest_of_a_step_stays_also_if_a_kill_left_the_older(saved, tmp_pat
     equal(restore(folder)[0], at(100))
     save(folder, 12)
     assert sorted(path.name for path in folder.iterdir()) == ["11.1", "12"]
+
+
+@pytest.fixture
+def bucket(folder, monkeypatch):
+    """The steps 9 and 11 in a folder whose checkpoints are named as in a bucket."""
+    monkeypatch.setattr(layout, "is_bucket", lambda folder: True)
+    return folder
+
+
+def test_a_checkpoint_without_a_manifest_is_incomplete_and_removed(bucket):
+    shutil.copytree(bucket / "11", bucket / "12")
+    (bucket / "12" / "manifest.json").unlink()  # a kill before the seal, or within a deletion
+    (bucket / "13.manifest").write_text("{")
+    assert list(layout.complete(bucket)) == [9, 11]
+    equal(restore(bucket), (at(11), []))
+    assert sorted(path.name for path in bucket.iterdir()) == ["11", "9"]
+
+
+def test_a_damaged_checkpoint_loses_its_manifest_and_its_step_is_saved_again(bucket):
+    (bucket / "11" / "_METADATA").write_text("{}")
+    tree, (line,) = restore(bucket)
+    equal(tree, at(9))
+    (aside,) = (bucket / "11").glob("manifest.json.damaged-*")
+    assert line == f"{bucket}/11: _METADATA is damaged; renamed to 11/{aside.name}"
+    save(bucket, 11)
+    assert sorted(path.name for path in bucket.iterdir()) == ["11", "11.1", "9"] and aside.exists()
+    equal(restore(bucket), (at(11), []))
+    for path in (bucket / "11.1", bucket / "9"):
+        (path / "_METADATA").unlink()
+    with pytest.raises(CheckpointError, match=r"intact \(11.1: _METADATA is missing; 9: _METADATA is missing\)"):
+        restore(bucket)
+    assert (bucket / "11.1" / "manifest.json").exists() and (bucket / "9" / "manifest.json").exists()
 
 
 def test_only_remains_of_checkpoints_are_removed(tmp_path):
