@@ -181,8 +181,8 @@ def _wandb(to: Tracker, run: Run, project: str, known: str) -> Iterator[TrackedR
 @contextlib.contextmanager
 def _mlflow(to: Tracker, run: Run, project: str, known: str) -> Iterator[TrackedRun]:
     """Open a run of MLflow, or resume the ``known`` one; fields of the config are its parameters."""
-    import mlflow
-    from mlflow import entities
+    mlflow = importlib.import_module(to)
+    entities = mlflow.entities
 
     def log(rows: list[Row]) -> None:
         metrics = [
