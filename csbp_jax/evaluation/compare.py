@@ -35,11 +35,6 @@ class Comparison(NamedTuple):
     contrasts: list[Contrast]
     notes: list[str]
 
-    def differences(self) -> pd.DataFrame:
-        """Return a row for each difference, with its measure."""
-        frames = [of.frame.assign(measure=of.measure) for of in self.contrasts]
-        return pd.concat(frames) if frames else pd.DataFrame()
-
 
 def read_with_control(
     runs: Sequence[str | pathlib.Path], control: str | pathlib.Path | None, unfinished: bool = False
@@ -51,17 +46,13 @@ def read_with_control(
     Raises:
       ConfigError: see :func:`csbp_jax.runs.run.read_finished`.
     """
-    folders = [pathlib.Path(run) for run in runs]
-    resolved = [folder.resolve() for folder in folders]
-    if control is not None and pathlib.Path(control).resolve() not in resolved:
-        folders.insert(0, pathlib.Path(control))
-        resolved.insert(0, folders[0].resolve())
+    folders, named = [pathlib.Path(run) for run in runs], None
+    if control is not None:
+        path = pathlib.Path(control)
+        named = next((folder for folder in folders if folder.resolve() == path.resolve()), path)
+        folders = folders if named in folders else [named, *folders]
     read = [Run.read(folder) for folder in folders] if unfinished else read_finished(folders)
-    if control is None:
-        return read, None
-    control_run = read[resolved.index(pathlib.Path(control).resolve())]
-    read_finished([control_run.folder])
-    return read, control_run
+    return read, read_finished([named])[0] if named else None
 
 
 def controls(table: RunTable, control: str | Run | None = None) -> Pairs:
@@ -111,7 +102,7 @@ def _notes(table: RunTable, pairs: Pairs, compared: Contrast) -> Iterator[str]:
         if len(differing) > 1 and not all(field.startswith(TERM) for field in differing):
             yield f"{arm}: differs from {other} in {', '.join(differing)}; the difference may come from any of them"
         rows = compared.frame[(compared.frame["arm"] == arm) & (compared.frame["other"] == other)]
-        if not (set(rows["verdict"]) - {"no pairs"}):
+        if set(rows["verdict"]) <= {"no pairs"}:
             seeds = (", ".join(map(str, table.where(arm=name).frame["seed"])) for name in (arm, other))
             yield f"{arm}: its seeds and those of {other} ({'; '.join(seeds)}) make no pair on the same data"
     compared_arms = {arm for pair in pairs for arm in pair}
@@ -131,17 +122,12 @@ def of_runs(runs: Sequence[Run], control: Run | None = None, margin: float | Non
     return compared._replace(notes=[*lines, *compared.notes])
 
 
-def settings_table(table: RunTable) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows, a row for each setting: its mean tests, with 95 % intervals."""
+def settings_table(table: RunTable) -> Table:
+    """Return the table of settings, a row for each: its mean tests, with 95 % intervals."""
     cells, shown = table.cells(), MEASURES[table.primary]
+    title = f"settings: mean test {shown.label} over seeds{', %' * shown.share} [95 % interval]"
     columns = [column.replace(f"test {shown.label}{shown.unit}", "epoch") for column in cells.columns]
-    return columns, cells.to_numpy().tolist()
-
-
-def settings_title(table: RunTable) -> str:
-    """Return the title of :func:`settings_table`."""
-    shown = MEASURES[table.primary]
-    return f"settings: mean test {shown.label} over seeds{', %' * shown.share} [95 % interval]"
+    return title, columns, cells.to_numpy().tolist()
 
 
 def runs_table(table: RunTable) -> tuple[list[str], list[list[str]]]:
@@ -179,22 +165,25 @@ def show(
             console.print(f"{label}: {line}", soft_wrap=True)
     for line in compared.notes:
         console.print(f"note: {line}", soft_wrap=True)
-    terminal.print_table(console, settings_title(compared.table), *settings_table(compared.table))
+    terminal.print_table(console, *settings_table(compared.table))
     for table in others:
         # What differs is one column of text, which folds: there may be more fields than a terminal has room for.
         terminal.print_table(console, *table, last_text_columns=1)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in ((TABLE, compared.table.frame), ("differences.csv", compared.differences())):
-        with files.replacing(folder / name) as temporary:
-            frame.to_csv(temporary, index=False)
+    differences = pd.concat([of.frame.assign(measure=of.measure) for of in compared.contrasts])
     tables = [compared.table, *(of for of in compared.contrasts if len(of.frame))]
-    files.write_bytes(folder / "tables.tex", "\n".join(of.to_latex() for of in tables).encode())
+    for name, text in {
+        TABLE: compared.table.frame.to_csv(index=False),
+        "differences.csv": differences.to_csv(index=False),
+        "tables.tex": "\n".join(of.to_latex() for of in tables),
+    }.items():
+        files.write_bytes(folder / name, text.encode())
     compared.table.plot(file=folder / "comparison.png")
     curves = compared.table.plot_curves(file=folder / "curves.png")
     numbers = [TABLE, *([CURVES] if (folder / CURVES).exists() else []), "differences.csv", "tables.tex"]
     figures = ["comparison.png", *(["curves.png"] if curves else []), "and as .pdf"]
-    for label, names in (("numbers", ", ".join(numbers)), ("figures", ", ".join(figures))):
-        console.print(f"{label:12} {folder}: {names}", soft_wrap=True)
+    console.print(f"numbers      {folder}: {', '.join(numbers)}", soft_wrap=True)
+    console.print(f"figures      {folder}: {', '.join(figures)}", soft_wrap=True)
 
 
 def compare(

@@ -203,7 +203,8 @@ def _print(console: Console, folder: pathlib.Path, result: dict[str, Any]) -> No
     if "per_class" in result:
         _print_classes(console, result)
     for kind in ("label", "value"):
-        _print_outputs(console, kind, result.get(f"per_{kind}", []))
+        if outputs := result.get(f"per_{kind}"):
+            _print_outputs(console, kind, outputs)
     console.print(f"numbers      {folder / f'evaluation-{split}-{weights_of}.json'}", soft_wrap=True)
     console.print(f"figure       {folder / 'figures' / f'evaluation-{split}-{weights_of}.png'}", soft_wrap=True)
 
@@ -234,8 +235,6 @@ def _print_classes(console: Console, result: dict[str, Any]) -> None:
 
 def _print_outputs(console: Console, kind: str, rows: list[dict[str, Any]]) -> None:
     """Print the measures of each label or value; of many, of the worst."""
-    if not rows:
-        return
     measured, title = [name for name in rows[0] if name not in ("label", "value")], f"by {kind}"
     if len(rows) > _MAX_CLASSES:
         title = f"the {_MAX_CLASSES} {kind}s of {len(rows)} with the lowest {'F1' if kind == 'label' else 'R2'}"

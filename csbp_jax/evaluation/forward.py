@@ -1,6 +1,5 @@
 """Forward passes of a restored run's network over a data source, without training."""
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -169,32 +168,19 @@ def spiking_layers(apply: Apply, variables: Any, x: jax.Array, **lengths: jax.Ar
     return tuple(jax.eval_shape(apply, variables, x, **lengths)[1].rates)
 
 
-def top_classes(k: int, per_step: bool = False) -> Measure:
-    """Return a :data:`Measure` of the k most probable classes and their probabilities, ``[B, k]``, or ``[B, T, k]``."""
+def predictions(loss: Loss, top: int = 1) -> Measure:
+    """Return a :data:`Measure` of the answers for a task, ``[B, K]``, or of every time step ``[B, T, K]``.
+
+    Of classes, the ``top`` most probable ``classes`` and their ``probability``; else ``values``, of labels their
+    probabilities.
+    """
 
     def measure(apply: Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        logits, _ = apply(variables, x, **learner.lengths_of(batch))
-        logits = logits if per_step else mean_over_time(logits, batch.get("lengths"))
-        probability, classes = jax.lax.top_k(jax.nn.softmax(logits), k)
-        return {"classes": classes, "probability": probability}
+        outputs, _ = apply(variables, x, **learner.lengths_of(batch))
+        outputs = outputs if loss.per == "step" else mean_over_time(outputs, batch.get("lengths"))
+        if loss.task == "class":
+            probability, classes = jax.lax.top_k(jax.nn.softmax(outputs), top)
+            return {"classes": classes, "probability": probability}
+        return {"values": jax.nn.sigmoid(outputs) if loss.task == "labels" else outputs}
 
     return measure
-
-
-def outputs(loss: Loss) -> Measure:
-    """Return a :data:`Measure` of probabilities of labels, or of values: ``[B, K]``, or of every step ``[B, T, K]``."""
-    of_batch = numbers(loss.per == "step")
-
-    def measure(apply: Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        output = of_batch(apply, variables, x, batch)["output"]
-        return {"values": jax.nn.sigmoid(output) if loss.task == "labels" else output}
-
-    return measure
-
-
-def network_input_shape(run: RestoredRun, events: bool, record: NDArray[Any]) -> tuple[int, ...]:
-    """Return the shape of the network's input ``[T or 1, ...]`` for a record ``[T or 1, ...]``, computing nothing."""
-    _, prepare = transform.make(run.config, events)
-    batch = {"x": jax.ShapeDtypeStruct((1, *record.shape), jax.dtypes.canonicalize_dtype(record.dtype))}
-    x = jax.eval_shape(functools.partial(prepare, jax.random.key(0)), batch)["x"]
-    return tuple(x.shape[1:])

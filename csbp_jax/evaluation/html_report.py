@@ -172,8 +172,8 @@ def _comparison(compared: compare.Comparison, others: Sequence[Table] = ()) -> S
         if len(of.frame)
     ]
     table = compared.table
-    title = compare.settings_title(table)
-    tables += [(title[:1].upper() + title[1:], *compare.settings_table(table)), *others]
+    title, columns, rows = compare.settings_table(table)
+    tables += [(title[:1].upper() + title[1:], columns, rows), *others]
     figures = [_drawn("comparison", table.plot(), table.caption())]
     if curves := table.plot_curves():
         figures.append(_drawn("curves", curves, table.curves_caption()))

@@ -55,8 +55,8 @@ def inspect(
       their sums; ``energy_nj``, nanojoules per example; and the ``example`` that is drawn.
 
     Raises:
-      ConfigError: no such run, split, example or layer, its data are missing or have other classes, or the network is
-        a module of the user's own that cannot be inspected.
+      ConfigError: no such run, example or layer, its data are missing or have other classes, or the network is a
+        module of the user's own that cannot be inspected.
     """
     console = make_console() if console is None else console
     restored = restore.restore(run)
@@ -72,14 +72,19 @@ def inspect(
     ends = [] if source.lengths is None else [int(source.lengths.max())]
     batches = forward.apply_batched(smaller, source.events, _measure(layers, levels), ends)(source)
     measured, synapses, drawn = _gather(batches)
-    result: dict[str, Any] = {"run": restored.folder.resolve().name, "split": split}
-    result |= {"weights_of": restored.weights_of, "epoch": restored.epoch, "examples": len(rows)} | _summary(
-        measured, synapses
-    )
-    names = build.class_names(restored.config, splits, data_dir)
-    result["example"] = {"number": example}
+    first: dict[str, Any] = {"number": example}
     if (restored.config.loss.task, restored.config.loss.per) == ("class", "example"):
-        result["example"] |= {"class": names[drawn["label"]], "predicted": names[drawn["predicted"]]}
+        names = build.class_names(restored.config, splits, data_dir)
+        first |= {"class": names[drawn["label"]], "predicted": names[drawn["predicted"]]}
+    result: dict[str, Any] = {
+        "run": restored.folder.resolve().name,
+        "split": split,
+        "weights_of": restored.weights_of,
+        "epoch": restored.epoch,
+        "examples": len(rows),
+        **_summary(measured, synapses),
+        "example": first,
+    }
     plots_inspection.draw(folder / "figures" / "inspect", result, drawn["x"], measured, _drawn(neuron, measured))
     files.write_json(folder / "inspect.json", result)
     _print(console, folder, result, [layer for layer, row in measured.items() if "membranes" not in row])
@@ -151,11 +156,14 @@ def _gather(
         first_example = first_example or jax.device_get(measured["example"])
         for layer in measured["by_neuron"]:
             if layer not in layers:
-                known = [key for key in ("spikes", "membranes") if layer in measured[key]]
-                first = {key: np.asarray(measured[key][layer])[: steps_of[0].sum()] for key in known}
-                layers[layer] = {key: array.reshape(len(array), -1) for key, array in first.items()}
-                layers[layer] |= {"by_neuron": 0, "steps_by_neuron": 0, "by_example": np.zeros(0, int)}
-                layers[layer]["shape"] = first["spikes"].shape[1:]
+                traces = {key: measured[key][layer] for key in ("spikes", "membranes") if layer in measured[key]}
+                layers[layer] = {
+                    "by_neuron": 0,
+                    "steps_by_neuron": 0,
+                    "by_example": np.zeros(0, int),
+                    "shape": traces["spikes"].shape[1:],
+                    **{key: np.asarray(x).reshape(len(x), -1)[: steps_of[0].sum()] for key, x in traces.items()},
+                }
             row = layers[layer]
             for key in ("by_neuron", "steps_by_neuron"):
                 row[key] = row[key] + np.asarray(measured[key][layer], np.int64).ravel()
@@ -170,31 +178,41 @@ def _gather(
         row["rates"] = row["by_neuron"] / steps
         row["always"] = row["steps_by_neuron"] == steps
     for counts in synapses.values():
-        counts |= {kind: float(counts[kind] / examples) for kind in ("acs", "macs")}
-        counts["dense"] = round(counts["dense"] / examples)
+        of_one = {kind: float(count / examples) for kind, count in counts.items()}
+        counts |= of_one | {"dense": round(of_one["dense"])}
     return layers, synapses, first_example
 
 
 def _summary(measured: dict[str, dict[str, Any]], synapses: dict[str, dict[str, float]]) -> dict[str, Any]:
-    layers = {}
-    for layer, row in measured.items():
-        rates, spikes = row["rates"], row["by_example"]
-        layers[layer] = {
-            "neurons": len(rates),
-            "rate": float(rates.mean()),
-            "silent": float((rates == 0).mean()),
+    layers = {
+        layer: {
+            "neurons": len(row["rates"]),
+            "rate": float(row["rates"].mean()),
+            "silent": float((row["rates"] == 0).mean()),
             "always_firing": float(row["always"].mean()),
-            "spikes_per_example": {"mean": float(spikes.mean()), "min": int(spikes.min()), "max": int(spikes.max())},
+            "spikes_per_example": {
+                "mean": float(row["by_example"].mean()),
+                "min": int(row["by_example"].min()),
+                "max": int(row["by_example"].max()),
+            },
         }
+        for layer, row in measured.items()
+    }
     total = {kind: sum(counts[kind] for counts in synapses.values()) for kind in _SYNOPS}
-    energy = synaptic_ops.energy_pj(total["macs"], total["acs"]) / 1000
-    unit = {"mac_pj": synaptic_ops.MAC_PJ, "ac_pj": synaptic_ops.AC_PJ}
-    return {"layers": layers, "synapses": synapses, **total, "energy_nj": energy, **unit}
+    return {
+        "layers": layers,
+        "synapses": synapses,
+        **total,
+        "energy_nj": synaptic_ops.energy_pj(total["macs"], total["acs"]) / 1000,
+        "mac_pj": synaptic_ops.MAC_PJ,
+        "ac_pj": synaptic_ops.AC_PJ,
+    }
 
 
 def _print(console: Console, folder: pathlib.Path, result: dict[str, Any], untraced: list[str]) -> None:
     examples = f"{result['examples']} examples of the {result['split']} split"
-    console.print(f"{result['run']}: {examples}, {restore.WEIGHTS_LABELS[result['weights_of']]} ({result['epoch']})")
+    epoch = f"{restore.WEIGHTS_LABELS[result['weights_of']]} ({result['epoch']})"
+    console.print(f"{result['run']}: {examples}, {epoch}", soft_wrap=True)
     rows = [
         [
             layer,
@@ -212,12 +230,15 @@ def _print(console: Console, folder: pathlib.Path, result: dict[str, Any], untra
     rows = [[name, *(f"{counts[kind]:,.0f}" for kind in _SYNOPS)] for name, counts in lines.items()]
     terminal.print_table(console, "synaptic operations per example", ["synapse", "AC", "MAC", "dense"], rows)
     if result["macs"]:
-        text = "an input of the synapse is not -1, 0 or 1, such as grey values and the averages or sums of spikes"
-        console.print(f"MAC          {text}", soft_wrap=True)
+        console.print(
+            "MAC          an input of the synapse is not -1, 0 or 1, such as grey values and the averages or sums of "
+            "spikes",
+            soft_wrap=True,
+        )
     costs = f"at {result['mac_pj']} pJ per MAC and {result['ac_pj']} pJ per AC (45 nm)"
     console.print(f"energy       {energy(result['energy_nj'])} per example, {costs}", soft_wrap=True)
     if untraced:
-        text = f"not of {', '.join(untraced)}, whose neuron has no method trace (docs/own.md)"
-        console.print(f"membranes    {text}", soft_wrap=True)
+        names = ", ".join(untraced)
+        console.print(f"membranes    not of {names}, whose neuron has no method trace (docs/own.md)", soft_wrap=True)
     console.print(f"numbers      {folder / 'inspect.json'}", soft_wrap=True)
     console.print(f"figures      {folder / 'figures' / 'inspect'}", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from csbp_jax import data
 from csbp_jax.config import ConfigError, one_line
+from csbp_jax.data.device import transform
 from csbp_jax.data.source import ArraySource
 from csbp_jax.data.user import arrays, prediction_inputs
 from csbp_jax.evaluation import forward
@@ -77,10 +79,7 @@ def predict(
     size = min(len(files), restored.config.eval_batch_size)
     restored = restored._replace(config=dataclasses.replace(restored.config, eval_batch_size=size))
     names, read, events, several = _names_and_reader(restored, files, data_dir)
-    per_step = loss.per == "step"
-    measure = forward.apply_all(
-        restored, events, forward.top_classes(top, per_step) if loss.task == "class" else forward.outputs(loss)
-    )
+    measure = forward.apply_all(restored, events, forward.predictions(loss, top))
     answers: dict[int, list[Answer]] = {}
     for indices, records in _groups(restored, read, events, files, answers):
         # One time step beside longer sequences is a sequence, and no still input, which is repeated.
@@ -90,7 +89,8 @@ def predict(
         measured = measure(source)
         for row, (i, record) in enumerate(zip(indices, records, strict=True)):
             of_file = jax.tree.map(lambda array, at=row: array[at], measured)
-            steps = range(restored.config.model.time_steps if still else len(record)) if per_step else [...]
+            time_steps = range(restored.config.model.time_steps if still else len(record))
+            steps = time_steps if loss.per == "step" else [...]
             answers[i] = [_answer(str(files[i]), names, jax.tree.map(lambda a, t=t: a[t], of_file), t) for t in steps]
     return [answer for i in range(len(files)) for answer in answers[i]]
 
@@ -131,12 +131,9 @@ def _groups(
                 raise ConfigError(f"{path}: is a folder; name its files ({path}/*)")
             record = read(path)
             _check_fit(run, events, record, path)
-        except (ConfigError, OSError) as error:
-            answers[i] = [Answer(str(path), [], [], one_line(error))]
-            continue
-        except MemoryError:
-            problem = f"{path}: needs more memory than this machine has; make it smaller"
-            answers[i] = [Answer(str(path), [], [], problem)]
+        except (ConfigError, OSError, MemoryError) as error:
+            lack = f"{path}: needs more memory than this machine has; make it smaller"
+            answers[i] = [Answer(str(path), [], [], lack if isinstance(error, MemoryError) else one_line(error))]
             continue
         kind = (len(record) > 1, record.shape[1:], record.dtype)
         indices, records = waiting.setdefault(kind, ([], []))
@@ -149,12 +146,14 @@ def _groups(
 
 def _check_fit(run: restore.RestoredRun, events: bool, record: NDArray[Any], path: pathlib.Path) -> None:
     """Check that the network takes a record of this shape, by tracing it."""
-    shape, expected = forward.network_input_shape(run, events, record), run.config.model.input_shape
-    if shape[1:] != expected:
-        actual, needed = ("x".join(map(str, sizes)) for sizes in (shape[1:], expected))
+    _, prepare = transform.make(run.config, events)
+    batch = {"x": jax.ShapeDtypeStruct((1, *record.shape), jax.dtypes.canonicalize_dtype(record.dtype))}
+    shape = jax.eval_shape(functools.partial(prepare, jax.random.key(0)), batch)["x"].shape
+    if shape[2:] != run.config.model.input_shape:
+        actual, needed = ("x".join(map(str, sizes)) for sizes in (shape[2:], run.config.model.input_shape))
         raise ConfigError(f"{path}: is an input of {actual}, but the network takes {needed}")
     try:
-        jax.eval_shape(run.apply, run.variables, jax.ShapeDtypeStruct((1, *shape), np.float32))
+        jax.eval_shape(run.apply, run.variables, jax.ShapeDtypeStruct(shape, np.float32))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -175,7 +174,7 @@ def table(answers: list[Answer]) -> str:
     rows.writerow(["file", *["step"] * has_steps, *(readable[0].labels if has_values else columns)])
     for answer in readable:
         pairs = zip(answer.labels, answer.probabilities, strict=not has_values)
-        cells = [f"{value:.6g}" for value in answer.values] if has_values else []
-        cells += [cell for label, p in pairs for cell in (label, f"{p:.6g}")]
-        rows.writerow([answer.file, *[answer.step] * has_steps, *cells])
+        cells = answer.values or [cell for pair in pairs for cell in pair]
+        texts = [cell if isinstance(cell, str) else f"{cell:.6g}" for cell in cells]
+        rows.writerow([answer.file, *[answer.step] * has_steps, *texts])
     return text.getvalue()

@@ -120,12 +120,10 @@ def _is_number(cell: str) -> bool:
 def _find(path: pathlib.Path, columns: Columns, column: str | None) -> str:
     """Return the full name of a column."""
     if column is None:
-        if len(columns) == 1:
-            return next(iter(columns))
-        for name in _DEFAULTS:
-            if name in columns:
-                return name
-        raise ConfigError(f"{path}: name a column, --column NAME; there are {', '.join(columns)}")
+        known = list(columns) if len(columns) == 1 else [name for name in _DEFAULTS if name in columns]
+        if not known:
+            raise ConfigError(f"{path}: name a column, --column NAME; there are {', '.join(columns)}")
+        return known[0]
     if column in columns:
         return column
     matches = [name for name in columns if name.rpartition("/")[2] == column]

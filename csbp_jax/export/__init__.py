@@ -2,11 +2,10 @@
 
 import json
 import pathlib
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from csbp_jax import __version__, data
-from csbp_jax.config import ConfigError, extras, to_json
+from csbp_jax.config import extras, to_json
 from csbp_jax.evaluation.outputs import check_file, output_folder
 from csbp_jax.export import arrays, stablehlo
 from csbp_jax.runs import restore
@@ -41,14 +40,16 @@ def export(
       data_dir: folder of prepared data sets, read for the names of classes if the run's folder lacks them.
 
     Raises:
-      ConfigError: no such run or form, the file cannot be written, or the network cannot be expressed in the form;
-        names the layer.
+      ConfigError: no such run, the file cannot be written, or the network cannot be expressed in the form; names the
+        layer.
     """
-    if to not in get_args(Form):
-        raise ConfigError(f"--to: {to!r} is not possible; allowed are {', '.join(get_args(Form))}")
-    write = _WRITERS[to] if to != "nir" else _nir_writer()
+    if to == "nir":
+        extras.need("nir", "--to nir")
+        from csbp_jax.export import nir_graph
+    write = nir_graph.write if to == "nir" else _WRITERS[to]
     restored = restore.restore(run, weights_of, trust=trust, own=own)
-    file = pathlib.Path(out) if out else output_folder(restored.folder, "export") / "export" / f"{weights_of}.{to}"
+    name = f"{restored.weights_of}.{to}"  # of a published network, the weights that it has
+    file = pathlib.Path(out) if out else output_folder(restored.folder, "export") / "export" / name
     check_file(file)
     texts = metadata(restored, data_dir)
     with files.replacing(file) as temporary:
@@ -58,18 +59,13 @@ def export(
     return file
 
 
-def _nir_writer() -> Callable[[restore.RestoredRun, dict[str, str], pathlib.Path], None]:
-    extras.need("nir", "--to nir")
-    from csbp_jax.export import nir_graph
-
-    return nir_graph.write
-
-
 def metadata(run: restore.RestoredRun, data_dir: str | pathlib.Path = "data") -> dict[str, str]:
     """Return what describes a network, as texts: version, run, epoch; config and names of classes as JSON."""
-    described: dict[str, Any] = {
-        "config": to_json(run.config),
-        "classes": run.classes or data.classes(run.config, data_dir),
+    return {
+        "producer": f"csbp_jax {__version__}",
+        "run": run.folder.resolve().name.encode(errors="backslashreplace").decode(),  # it may not be UTF-8
+        "weights_of": run.weights_of,
+        "epoch": str(run.epoch),
+        "config": json.dumps(to_json(run.config)),
+        "classes": json.dumps(run.classes or data.classes(run.config, data_dir)),
     }
-    texts = {"producer": f"csbp_jax {__version__}", "run": run.folder.resolve().name, "weights_of": run.weights_of}
-    return texts | {"epoch": str(run.epoch)} | {key: json.dumps(value) for key, value in described.items()}

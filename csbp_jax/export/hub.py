@@ -4,13 +4,12 @@ What is pushed is a folder as runs/published.py describes it, with README.md (th
 A clone of the repository is a folder that this package loads.
 """
 
-import dataclasses
 import pathlib
 import shutil
 import tempfile
 
 from csbp_jax import __version__
-from csbp_jax.config import Config, ConfigError, to_json
+from csbp_jax.config import Config, ConfigError, replaced, to_json
 from csbp_jax.export.model_card import card
 from csbp_jax.runs import hub, published, restore
 from csbp_jax.runtime import files, seals
@@ -91,14 +90,10 @@ def write_folder(
         or huggingface_hub is not installed.
     """
     client, source = hub.client("a model card"), pathlib.Path(run)
-    if not (source / published.CONFIG).is_file():
-        raise ConfigError(
-            f"{run}: this is not a run's directory, it has no {published.CONFIG}; name one such as runs/NAME"
-        )
+    content = run_json.read_run(source, "whose runs save no weights; train the setting (csbp_jax train)")
     for name in _COPIED:
         if (source / name).is_symlink():
             raise ConfigError(f"{source / name}: is a link; put a copy of the file there, if it may be published")
-    content = run_json.read_config(source, run_json.REPAIR)
     own = content.get("own", {})
     if own and "sha256" not in own:
         raise ConfigError(
@@ -107,8 +102,12 @@ def write_folder(
         )
     restored = restore.restore(source, weights_of, trust=trust)
     restored = restored._replace(config=_without_directories(restored.config))
-    content |= {"config": to_json(restored.config), "weights_of": restored.weights_of, "epoch": restored.epoch}
-    content |= {"producer": f"csbp_jax {__version__}"}
+    content |= {
+        "config": to_json(restored.config),
+        "weights_of": restored.weights_of,
+        "epoch": restored.epoch,
+        "producer": f"csbp_jax {__version__}",
+    }
     if own:
         content["own"] = own | {"file": pathlib.Path(own["file"]).name}
     text = card(restored, source, repository, client)
@@ -125,9 +124,7 @@ def write_folder(
 
 
 def _without_directories(config: Config) -> Config:
-    def last(path: str) -> str:
-        return pathlib.Path(path).name
-
-    data = dataclasses.replace(config.data, dir=last(config.data.dir))
-    weights, table = last(config.weights), last(config.weights_table)
-    return dataclasses.replace(config, data=data, weights=weights, weights_table=table)
+    paths = {"data.dir": config.data.dir, "weights": config.weights, "weights_table": config.weights_table}
+    for name, path in paths.items():
+        config = replaced(config, name, pathlib.Path(path).name)
+    return config

@@ -1,8 +1,7 @@
 """Model cards, the README.md of a network on the Hugging Face hub: what it is, and what was measured of it."""
 
-import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -55,7 +54,7 @@ def card(run: RestoredRun, source: pathlib.Path, repository: str, client: Any) -
         labels=WEIGHTS_LABELS,
         result=result,
         measure=measures.MEASURES[PRIMARY[run.config.loss.task]].label,
-        measured=_measured(result, run.config.loss.per == "example") if result else [],
+        measured=list(_measured(result, run.config.loss.per == "example")) if result else [],
         energy=_energy(run, source),
         file=CONFIG,
         code=COPY,
@@ -69,21 +68,19 @@ def _metadata(run: RestoredRun, result: dict[str, Any], name: str, data: str, cl
         **dict.fromkeys(("own", "watch", "omniglot_strokes"), None),
     }
     task = tasks.get(data, "image-classification") if run.config.loss.task == "class" else None
-    evaluations = []
-    if run.weights_of in result:
-        measured = result[run.weights_of]
-        evaluations = [
-            client.EvalResult(
-                task_type=task or "other",
-                dataset_type=data,
-                dataset_name=data,
-                dataset_split="test",
-                metric_type=measure,
-                metric_value=measured[f"test_{measure}"],
-                metric_name=f"test {measures.MEASURES[measure].label}, n = {measured['test_count']}",
-            )
-            for measure in measures.names(measured)
-        ]
+    measured = result.get(run.weights_of, {})
+    evaluations = [
+        client.EvalResult(
+            task_type=task or "other",
+            dataset_type=data,
+            dataset_name=data,
+            dataset_split="test",
+            metric_type=measure,
+            metric_value=measured[f"test_{measure}"],
+            metric_name=f"test {measures.MEASURES[measure].label}, n = {measured['test_count']}",
+        )
+        for measure in measures.names(measured)
+    ]
     return client.ModelCardData(
         library_name="csbp_jax",
         tags=["csbp_jax", "jax", "flax", "spiking-neural-network"],
@@ -107,28 +104,23 @@ def _training(run: RestoredRun) -> str:
     return f"Training: {method}, z0 = {strengths} on {taps}, beta = {chaos.beta:g} per {chaos.anneal}, {epochs}."
 
 
-def _measured(result: dict[str, Any], independent: bool) -> list[list[str]]:
-    """Return the header of the table and its rows; intervals of accuracies if examples are ``independent``."""
-    columns: dict[str, Callable[[dict[str, Any]], str]] = {"epoch": lambda row: str(row["epoch"])}
+def _measured(result: dict[str, Any], independent: bool) -> Iterator[dict[str, str]]:
+    """Yield the cells of each kind of weights by column; with intervals if examples are ``independent``."""
     tested = measures.names(result["last"])
-    for name in tested:
-        columns[f"test {measures.MEASURES[name].label}"] = functools.partial(_text, f"test_{name}")
-    if independent and "accuracy" in tested:
-        columns["95 % interval"] = _interval
-    columns["test loss"] = lambda row: f"{row['test_loss']:.4g}"
-    for name in tested:
-        columns[f"validation {measures.MEASURES[name].label}"] = functools.partial(_text, f"validation_{name}")
-    kinds = [(label, result[kind]) for kind, label in WEIGHTS_LABELS.items() if kind in result]
-    return [["weights", *columns], *([label, *(text(row) for text in columns.values())] for label, row in kinds)]
-
-
-def _text(column: str, row: dict[str, Any]) -> str:
-    return measures.of(column).text(row[column])
-
-
-def _interval(row: dict[str, Any]) -> str:
-    low, high = wilson(round(row["test_accuracy"] * row["test_count"]), row["test_count"])
-    return f"{low:.2%} to {high:.2%}"
+    for kind, label in WEIGHTS_LABELS.items():
+        if numbers := result.get(kind):
+            texts = {
+                split: {
+                    measures.words(f"{split}_{name}"): measures.of(name).text(numbers[f"{split}_{name}"])
+                    for name in tested
+                }
+                for split in ("test", "validation")
+            }
+            row = {"weights": label, "epoch": str(numbers["epoch"]), **texts["test"]}
+            if independent and "accuracy" in tested:
+                low, high = wilson(round(numbers["test_accuracy"] * numbers["test_count"]), numbers["test_count"])
+                row["95 % interval"] = f"{low:.2%} to {high:.2%}"
+            yield row | {"test loss": f"{numbers['test_loss']:.4g}"} | texts["validation"]
 
 
 def _energy(run: RestoredRun, source: pathlib.Path) -> str:

@@ -22,7 +22,6 @@ from typing import Any
 import nir
 import numpy as np
 
-from csbp_jax.config import Config
 from csbp_jax.export import nir_nodes
 from csbp_jax.export.nir_links import INPUT, OUTPUT, Call, Link, name_taken, trace
 from csbp_jax.models import layers
@@ -85,19 +84,19 @@ def build(run: RestoredRun, metadata: dict[str, str]) -> nir.NIRGraph:
         for node in graph.nodes.values():
             if isinstance(node, nir.IF | nir.I):
                 node.r = node.r / nir_nodes.DT
-    texts = metadata | _description(run.config) | {"dt": str(nir_nodes.DT if leaks else 1.0)}
-    return nir.NIRGraph(graph.nodes, graph.edges, texts)
+    precision = run.config.model.precision
+    mixed = "" if precision == "float32" else f" The run had {precision} products and spikes."
+    texts = {
+        "dt": str(nir_nodes.DT if leaks else 1.0),
+        "time_steps": str(run.config.model.time_steps),
+        "notes": _NOTES + mixed,
+    }
+    return nir.NIRGraph(graph.nodes, graph.edges, metadata | texts)
 
 
 def write(run: RestoredRun, metadata: dict[str, str], file: pathlib.Path) -> None:
     """Write the graph as HDF5, with ``nir.write``."""
     nir.write(str(file), build(run, metadata))
-
-
-def _description(config: Config) -> dict[str, str]:
-    precision = config.model.precision
-    mixed = "" if precision == "float32" else f" The run had {precision} products and spikes."
-    return {"time_steps": str(config.model.time_steps), "notes": _NOTES + mixed}
 
 
 def _add_layer(graph: _Graph, call: Call, params: Any, stats: Any) -> None:

@@ -73,7 +73,6 @@ def trace(apply: Apply, variables: Any, shape: Shape) -> tuple[list[Call], Link]
     outputs: dict[str, NDArray[Any]] = {INPUT: random.normal(size=(batch, *shape)).astype(np.float32)}
 
     def replace(module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        del call, kwargs
         name = str(module.name)
         if name in (INPUT, OUTPUT):
             raise name_taken(name)

@@ -58,11 +58,11 @@ def synapse(call: Call, shape: Shape, flattened: Shape, params: Any, stats: Any)
     if isinstance(call.module, DelayedDense):
         raise _inexpressible(call, "each of its connections has a delay of its own")
     factor, summand = _norm(call, params, stats) if hasattr(call.module, "norm") else (np.ones(()), np.zeros(()))
-    if isinstance(call.module, layers.Norm):
-        return _elementwise(factor, summand, shape)
+    # A norm alone is a diagonal matrix: the types of nir 1.0 take the channels of a group for all of them.
     weights = params.get("conv", params.get("dense", params))
-    kernel = np.asarray(weights["kernel"], np.float64) * factor
+    kernel = np.eye(shape[-1]) if isinstance(call.module, layers.Norm) else np.asarray(weights["kernel"], np.float64)
     bias = _float32(weights.get("bias", np.zeros(kernel.shape[-1])) * factor + summand)
+    kernel = kernel * factor
     if isinstance(call.module, layers.ConvNorm):
         weight = _float32(kernel.transpose(3, 2, 0, 1))
         return nir.Conv2d(shape[:2], weight, call.module.stride, call.module.kernel // 2, 1, 1, bias)
@@ -73,14 +73,6 @@ def synapse(call: Call, shape: Shape, flattened: Shape, params: Any, stats: Any)
     if len(flattened) == 3:
         kernel = kernel.reshape(*flattened, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
     return nir.Affine(_float32(kernel.T), bias)
-
-
-def _elementwise(factor: Array, summand: Array, shape: Shape) -> nir.NIRNode:
-    weight = _float32(np.diag(factor))
-    if len(shape) == 3:
-        # One group per channel would suffice, but the types of nir 1.0 take the channels of a group for all of them.
-        return nir.Conv2d(shape[:2], weight[:, :, None, None], 1, 0, 1, 1, _float32(summand))
-    return nir.Affine(weight, _float32(summand))
 
 
 def _norm(call: Call, params: Any, stats: Any) -> tuple[Array, Array]:

@@ -34,6 +34,5 @@ def exported(run: RestoredRun) -> export.Exported:
 
 
 def write(run: RestoredRun, metadata: dict[str, str], file: pathlib.Path) -> None:
-    """Write the serialized function, whose container has no field for metadata."""
-    del metadata
+    """Write the serialized function, whose container has no field for the metadata."""
     file.write_bytes(exported(run).serialize())

@@ -91,8 +91,10 @@ def matched(plan: Plan, config: configuration.Model) -> Plan:
     Raises:
       ConfigError: it does not fit.
     """
-    if plan.fitted:
-        return plan
+    return plan._replace(fitted=plan.fitted or _fitted(plan, config))
+
+
+def _fitted(plan: Plan, config: configuration.Model) -> tuple[Table, dict[str, str]]:
     path, table, tables, shapes = plan.path, plan.table, names.of(config.name), shapes_of(config)
     if table is not None:
         table = table if tables else _in_order(table, config)
@@ -100,20 +102,18 @@ def matched(plan: Plan, config: configuration.Model) -> Plan:
     if not tables:
         raise ConfigError(
             f"{path}: the names of {config.name} in PyTorch are not known; those of these networks are: "
-            f"{', '.join(names.networks())}; for others, write a table of names ({OPTION})"
+            f"{', '.join(names.TABLES)}; for others, write a table of names ({OPTION})"
         )
     chosen = choose(tables, plan.tensors)
     keys = fit({key: array.shape for key, array in plan.tensors.items()}, shapes, config, chosen, path)
     check_repeats(plan.tensors, chosen, path)
-    return plan._replace(fitted=(chosen, keys))
+    return chosen, keys
 
 
 def apply(plan: Plan, config: configuration.Model, show: Callable[[str], None] | None = None) -> Variables:
     """Return the variables of a network, as :func:`load`, from a file that has been read."""
     path, tensors, shapes = plan.path, plan.tensors, shapes_of(config)
-    fitted = matched(plan, config).fitted
-    assert fitted
-    chosen, keys = fitted
+    chosen, keys = plan.fitted or _fitted(plan, config)
     channels = _flattened_channels(chosen.names, shapes, config.input_shape)
     if show:
         source = f"{plan.entry!r} of {path}" if plan.entry else path

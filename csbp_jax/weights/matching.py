@@ -30,7 +30,7 @@ def choose(tables: Sequence[Table], keys: Collection[str]) -> Table:
 
     If none overlaps more than the others, names are compared without their numbers.
     """
-    return max(tables, key=lambda table: (_overlap(table, keys), _overlap_without_numbers(table, keys)))
+    return max(tables, key=lambda table: (_overlap(table, keys), _overlap(table, keys, without=r"\d+")))
 
 
 def fit(
@@ -55,7 +55,7 @@ def fit(
     extra = sorted(key for key in set(file_shapes) - read if not _is_unread(table, key, file_shapes))
     # In the order of the forward pass, so that the first layer that is missing or differs is named.
     order = {module: i for i, module in enumerate(table.names)}
-    ordered = sorted(keys.items(), key=lambda item: order[_entry(order, item[0])])
+    ordered = sorted(keys.items(), key=lambda item: order[item[0] if item[0] in order else item[0].rpartition("/")[0]])
     missing = {key: _torch_shape(name, leaves[name]) for name, key in ordered if key not in file_shapes}
     if missing:
         remedy = _other_network(config, file_shapes) or _nearest(missing, {key: file_shapes[key] for key in extra})
@@ -102,15 +102,9 @@ def _key(table: Mapping[str, str], name: str, path: Path) -> str:
         return table[name]
     if module in table and leaf in LEAVES:
         return f"{table[module]}.{LEAVES[leaf]}"
-    entry = f"{module}, a module of the network"
-    if leaf not in LEAVES:
-        entry = f"{name}, which needs its own, as PyTorch has no name for it"
+    own = f"{name}, which needs its own, as PyTorch has no name for it"
+    entry = f"{module}, a module of the network" if leaf in LEAVES else own
     raise ConfigError(f"{path}: the table of names has no entry {entry}")
-
-
-def _entry(table: Collection[str], name: str) -> str:
-    """Return the entry of a table that names a leaf: its own or, without it, that of its module."""
-    return name if name in table else name.rpartition("/")[0]
 
 
 def _is_unread(table: Table, key: str, keys: Collection[str]) -> bool:
@@ -126,15 +120,9 @@ def _modules(table: Table, keys: Collection[str]) -> tuple[list[str], list[str]]
     return list(dict.fromkeys(expected)), sorted(actual)
 
 
-def _overlap(table: Table, keys: Collection[str]) -> float:
-    """Return the Jaccard index of the table's modules and the file's modules."""
-    expected, actual = map(set, _modules(table, keys))
-    return len(expected & actual) / len(expected | actual)
-
-
-def _overlap_without_numbers(table: Table, keys: Collection[str]) -> float:
-    """Return the Jaccard index of modules whose numbers are left out, as multisets."""
-    expected, actual = (Counter(re.sub(r"\d+", "", name) for name in names) for names in _modules(table, keys))
+def _overlap(table: Table, keys: Collection[str], without: str = "$^") -> float:
+    """Return the Jaccard index of the table's and the file's modules, in whose names matches are left out."""
+    expected, actual = (Counter(re.sub(without, "", name) for name in names) for names in _modules(table, keys))
     return (expected & actual).total() / (expected | actual).total()
 
 
@@ -174,7 +162,7 @@ def _nearest(missing: Mapping[str, Shape], extra: Mapping[str, Shape]) -> str:
 
 def _other_network(config: configuration.Model, keys: Collection[str]) -> str:
     """Name another network that the file fits almost completely."""
-    overlap = {network: max(_overlap(table, keys) for table in names.of(network)) for network in names.networks()}
+    overlap = {network: max(_overlap(table, keys) for table in tables) for network, tables in names.TABLES.items()}
     best = max(overlap, key=lambda network: overlap[network])
     return f"; it looks like --model.name {best}" if best != config.name and overlap[best] > 0.9 else ""
 

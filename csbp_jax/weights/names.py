@@ -57,12 +57,7 @@ class Table(NamedTuple):
 
 def of(network: str) -> tuple[Table, ...]:
     """Return the tables of a network, one per published form; none if its names are not known."""
-    return _TABLES.get(network, ())
-
-
-def networks() -> tuple[str, ...]:
-    """Return the names of all networks that have a table."""
-    return tuple(_TABLES)
+    return TABLES.get(network, ())
 
 
 Names = dict[str, str]
@@ -208,7 +203,7 @@ _CSBP_7B_REPEATS = (
 _HEAD = ("fc1.module.1", "fc2.module.1")
 _LAYER_NORMS = r"^block\.\d+\.norm[12]\."
 _SDT = Table("SDT, SpikeDrivenTransformer", transformers.one_stage("conv"), r"\.talking_heads\.")
-_TABLES: dict[str, tuple[Table, ...]] = {
+TABLES: dict[str, tuple[Table, ...]] = {
     "cnn6": (
         Table("CSBP, CNN6", _plain_net(_features(0, 3, 6, 9), _TEBN, *_HEAD)),
         Table("CSBP, CNN6_chaos", _plain_net(_chaos_features(1, 4, 7), _TEBN, *_HEAD)),
@@ -253,21 +248,16 @@ _TABLES: dict[str, tuple[Table, ...]] = {
             r"^layer[23]\.0\.bn\.",
         ),
     ),
-    "sew_resnet18": _spikingjelly(
-        "SEW, imagenet/sew_resnet.py, sew_resnet18", lambda c: _sew_resnet((2, 2, 2, 2), 2, c)
-    ),
-    "sew_resnet34": _spikingjelly(
-        "SEW, imagenet/sew_resnet.py, sew_resnet34", lambda c: _sew_resnet((3, 4, 6, 3), 2, c)
-    ),
-    "sew_resnet50": _spikingjelly(
-        "SEW, imagenet/sew_resnet.py, sew_resnet50", lambda c: _sew_resnet((3, 4, 6, 3), 3, c)
-    ),
-    "sew_resnet101": _spikingjelly(
-        "SEW, imagenet/sew_resnet.py, sew_resnet101", lambda c: _sew_resnet((3, 4, 23, 3), 3, c)
-    ),
-    "sew_resnet152": _spikingjelly(
-        "SEW, imagenet/sew_resnet.py, sew_resnet152", lambda c: _sew_resnet((3, 8, 36, 3), 3, c)
-    ),
+    **{
+        name: _spikingjelly(f"SEW, imagenet/sew_resnet.py, {name}", functools.partial(_sew_resnet, stages, convs))
+        for name, stages, convs in (
+            ("sew_resnet18", (2, 2, 2, 2), 2),
+            ("sew_resnet34", (3, 4, 6, 3), 2),
+            ("sew_resnet50", (3, 4, 6, 3), 3),
+            ("sew_resnet101", (3, 4, 23, 3), 3),
+            ("sew_resnet152", (3, 8, 36, 3), 3),
+        )
+    },
     "ms_resnet18": (Table("MS-ResNet, resnet18", _MS_RESNET((2, 2, 2, 2))),),
     "ms_resnet34": (Table("MS-ResNet, resnet34", _MS_RESNET((3, 4, 6, 3))),),
     "sew_7b": (

@@ -26,7 +26,7 @@ from csbp_jax.models import graph as spec
 from csbp_jax.runtime import files
 from csbp_jax.surrogate import Surrogate, triangle
 from csbp_jax.weights import nir_nodes
-from csbp_jax.weights.nir_nodes import Shape, Unreset, refusal
+from csbp_jax.weights.nir_nodes import Shape, Unreset
 
 
 def load(
@@ -44,7 +44,10 @@ def load(
     Raises:
       ConfigError: the file cannot be read, or its graph cannot be expressed; names the node.
     """
-    graph = _read(pathlib.Path(file))
+    with files.hdf5(pathlib.Path(file), "nir"):  # nir.read follows every link
+        pass
+    with files.readable(file, "export it again", Exception, "cannot be read as a graph of NIR"):
+        graph = nir.read(file, type_check=False)
     try:
         return from_graph(graph, dt, spike)
     except ConfigError as error:
@@ -73,11 +76,14 @@ def from_graph(
         node, sources = wiring.nodes[name], wiring.sources[name]
         received = sorted({shapes[source] for source in sources})
         if len(received) > 1:
-            raise refusal(name, f"its sources have different shapes: {', '.join(map(str, received))}")
+            raise ConfigError(f"{name}: its sources have different shapes: {', '.join(map(str, received))}")
         (shape,) = received
         if isinstance(node, nir.Flatten):
             # Channels stay last if only matrices follow, whose rows can be reordered.
-            reordered = all(wiring.is_matrix_of(target, name) for target in wiring.targets(name))
+            reordered = all(
+                isinstance(wiring.nodes[target], nir.Affine | nir.Linear) and wiring.sources[target] == [name]
+                for target in wiring.targets(name)
+            )
             operation, shapes[name] = nir_nodes.flatten(name, node, shape, channels_first=not reordered)
             if reordered and len(shape) == 3:
                 images[name] = nir_nodes.channels_last(shape)
@@ -107,10 +113,6 @@ class _Wiring(NamedTuple):
     def targets(self, name: str) -> list[str]:
         return [target for target, sources in self.sources.items() if name in sources]
 
-    def is_matrix_of(self, name: str, source: str) -> bool:
-        """Return whether a node is a matrix product of this source alone."""
-        return isinstance(self.nodes[name], nir.Affine | nir.Linear) and self.sources[name] == [source]
-
     def only(self, kind: type[nir.NIRNode]) -> str:
         """Return the name of the only node of a kind."""
         names = [name for name, node in self.nodes.items() if isinstance(node, kind)]
@@ -126,16 +128,16 @@ class _Wiring(NamedTuple):
             name = pending.pop()
             sources = self.sources[name]
             if not sources and not isinstance(self.nodes[name], nir.Input):
-                raise refusal(name, "it has no source")
+                raise ConfigError(f"{name}: it has no source")
             sorter.add(name, *sources)
             pending += set(sources) - reached
             reached |= set(sources)
         try:
             return list(sorter.static_order())
         except graphlib.CycleError as error:
-            raise refusal(
-                error.args[1][0],
-                f"a loop, {' -> '.join(error.args[1])}; only a neuron's own spikes through one Linear node are read",
+            loop = error.args[1]
+            raise ConfigError(
+                f"{loop[0]}: a loop, {' -> '.join(loop)}; only a neuron's own spikes through one Linear node are read"
             ) from None
 
 
@@ -185,11 +187,3 @@ def _number(graph: nir.NIRGraph, name: str) -> float | None:
     except (TypeError, ValueError):
         shown = value if isinstance(value, str) else type(value).__name__
         raise ConfigError(f"{name}: {shown!r} in its metadata is no number") from None
-
-
-def _read(file: pathlib.Path) -> nir.NIRGraph:
-    """Read a graph whose arrays are in the file itself and of a reasonable size."""
-    with files.hdf5(file, "nir"):  # nir.read follows every link
-        pass
-    with files.readable(file, "export it again", Exception, "cannot be read as a graph of NIR"):
-        return nir.read(file, type_check=False)

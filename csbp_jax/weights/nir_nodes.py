@@ -37,7 +37,9 @@ def input_shape(name: str, node: nir.Input) -> Shape:
     """
     sizes = np.asarray(node.input_type["input"])
     if sizes.shape not in ((1,), (3,)) or not np.issubdtype(sizes.dtype, np.integer) or (sizes < 1).any():
-        raise refusal(name, f"its shape is {sizes.tolist()}, but must be (features,) or (channels, height, width)")
+        raise ConfigError(
+            f"{name}: its shape is {sizes.tolist()}, but must be (features,) or (channels, height, width)"
+        )
     return tuple(int(size) for size in sizes)
 
 
@@ -75,32 +77,27 @@ def operation(
             return spec.Spiking(*no_leak, _threshold(name, node.threshold, shape), "none"), shape
         case nir.LI() | nir.I():
             return spec.Integrator(*_leak(name, node, shape, dt)), shape
-    raise refusal(name, f"nodes of the kind {type(node).__name__} cannot be read")
-
-
-def refusal(name: str, reason: str) -> ConfigError:
-    """Return the error about a node."""
-    return ConfigError(f"{name}: {reason}")
+    raise ConfigError(f"{name}: nodes of the kind {type(node).__name__} cannot be read")
 
 
 def _leak(name: str, node: nir.NIRNode, shape: Shape, dt: float) -> tuple[Array, Array]:
     """Return decay and gain of a neuron or an integrator."""
     for field in ("v_leak", "v_reset"):
         if np.any(_per_neuron(name, field, getattr(node, field, 0), shape)):
-            raise refusal(name, f"its {field} is not 0, the only value to which neurons here leak and are reset")
+            raise ConfigError(f"{name}: its {field} is not 0, the only value to which neurons here leak and are reset")
     r = _per_neuron(name, "r", node.r, shape)
     if isinstance(node, nir.IF | nir.I):
         return np.ones(()), _uniform(r * dt)
     tau = _per_neuron(name, "tau", node.tau, shape)
     if (tau < dt).any():
-        raise refusal(name, f"its tau, {tau.min():g} s, is below the time step, {dt:g} s; pass the right dt")
+        raise ConfigError(f"{name}: its tau, {tau.min():g} s, is below the time step, {dt:g} s; pass the right dt")
     return _uniform(1 - dt / tau), _uniform(r * dt / tau)
 
 
 def _threshold(name: str, value: ArrayLike, shape: Shape) -> Array:
     threshold = _uniform(_per_neuron(name, "threshold", value, shape))
     if (threshold <= 0).any():
-        raise refusal(name, f"its threshold, {threshold.min():g}, is not above 0")
+        raise ConfigError(f"{name}: its threshold, {threshold.min():g}, is not above 0")
     return threshold
 
 
@@ -113,12 +110,12 @@ def _uniform(values: Array) -> Array:
 def _dense(name: str, node: nir.NIRNode, shape: Shape, image: Shape) -> tuple[spec.Synapse, Shape]:
     weight = _floats(name, "weight", node.weight)
     if weight.ndim != 2 or len(shape) != 1 or weight.shape[1] != shape[0]:
-        raise refusal(name, f"its weight of shape {weight.shape} does not fit an input of shape {shape}")
+        raise ConfigError(f"{name}: its weight of shape {weight.shape} does not fit an input of shape {shape}")
     bias = None
     if isinstance(node, nir.Affine):
         bias = _floats(name, "bias", node.bias)
         if bias.shape != weight.shape[:1]:
-            raise refusal(name, f"its bias of shape {bias.shape} does not fit its weight of shape {weight.shape}")
+            raise ConfigError(f"{name}: its bias of shape {bias.shape} does not fit its weight of shape {weight.shape}")
     kernel = weight.T
     if image:
         height, width, channels = image
@@ -134,20 +131,20 @@ def _conv(name: str, node: nir.NIRNode, shape: Shape) -> tuple[spec.Synapse, Sha
         _pair(name, "dilation", node.dilation),
     )
     if min(groups, *stride, *dilation) < 1:
-        raise refusal(name, "its groups, stride and dilation must be 1 or more")
+        raise ConfigError(f"{name}: its groups, stride and dilation must be 1 or more")
     if weight.ndim != 4 or len(shape) != 3 or weight.shape[1] * groups != shape[0] or weight.shape[0] % groups:
-        raise refusal(
-            name, f"its weight of shape {weight.shape}, groups {groups}, does not fit an input of shape {shape}"
+        raise ConfigError(
+            f"{name}: its weight of shape {weight.shape}, groups {groups}, does not fit an input of shape {shape}"
         )
     if bias.shape != weight.shape[:1]:
-        raise refusal(name, f"its bias of shape {bias.shape} does not fit its weight of shape {weight.shape}")
+        raise ConfigError(f"{name}: its bias of shape {bias.shape} does not fit its weight of shape {weight.shape}")
     spans = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
     padding = _padding(name, node.padding, spans, stride)
     size = [
         (n + sum(pad) - span - 1) // s + 1 for n, pad, span, s in zip(shape[1:], padding, spans, stride, strict=True)
     ]
     if min(size) < 1:
-        raise refusal(name, f"an input of shape {shape} is too small for it")
+        raise ConfigError(f"{name}: an input of shape {shape} is too small for it")
     kernel = np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
     return spec.Synapse(kernel, bias, stride, padding, dilation, groups), (weight.shape[0], *size)
 
@@ -160,20 +157,22 @@ def _padding(
             height, width = ((span // 2, span - span // 2) for span in spans)
             return height, width
         if padding != "valid":
-            raise refusal(name, f"its padding {padding!r} with a stride of {stride} is not possible")
+            raise ConfigError(f"{name}: its padding {padding!r} with a stride of {stride} is not possible")
         padding = (0, 0)
     rows, columns = _pair(name, "padding", padding)
     if min(rows, columns) < 0:
-        raise refusal(name, "its padding is negative")
+        raise ConfigError(f"{name}: its padding is negative")
     return (rows, rows), (columns, columns)
 
 
 def _pool(name: str, node: nir.NIRNode, shape: Shape) -> tuple[spec.Pool, Shape]:
     window, stride = _pair(name, "kernel_size", node.kernel_size), _pair(name, "stride", node.stride)
     if any(_pair(name, "padding", node.padding)):
-        raise refusal(name, "its padding is not 0, and whether padding counts in a mean is not defined")
+        raise ConfigError(f"{name}: its padding is not 0, and whether padding counts in a mean is not defined")
     if len(shape) != 3 or min(*window, *stride) < 1 or any(n < k for n, k in zip(shape[1:], window, strict=True)):
-        raise refusal(name, f"its window {window} with a stride of {stride} does not fit an input of shape {shape}")
+        raise ConfigError(
+            f"{name}: its window {window} with a stride of {stride} does not fit an input of shape {shape}"
+        )
     size = [(n - k) // s + 1 for n, k, s in zip(shape[1:], window, stride, strict=True)]
     return spec.Pool(window, stride, isinstance(node, nir.SumPool2d)), (shape[0], *size)
 
@@ -186,7 +185,7 @@ def flatten(name: str, node: nir.Flatten, shape: Shape, channels_first: bool) ->
     """
     start, end = _whole(name, "start_dim", node.start_dim), _whole(name, "end_dim", node.end_dim)
     if len(shape) > 1 and (start != 0 or end not in (-1, len(shape) - 1)):
-        raise refusal(name, f"it flattens axes {start} to {end} of {shape}, not all of them (0 to -1)")
+        raise ConfigError(f"{name}: it flattens axes {start} to {end} of {shape}, not all of them (0 to -1)")
     if len(shape) < 2:
         return spec.Identity(), shape
     return spec.Flatten(channels_first), (math.prod(shape),)
@@ -202,7 +201,7 @@ def _per_neuron(name: str, field: str, value: ArrayLike, shape: Shape) -> Array:
     """
     values = _floats(name, field, value, np.float64)
     if values.shape != shape and values.size != 1:
-        raise refusal(name, f"its {field} has the shape {values.shape}, but its input {shape}")
+        raise ConfigError(f"{name}: its {field} has the shape {values.shape}, but its input {shape}")
     if values.size == 1:
         return values.reshape(())
     return np.moveaxis(values, 0, -1) if len(shape) == 3 else values
@@ -211,22 +210,22 @@ def _per_neuron(name: str, field: str, value: ArrayLike, shape: Shape) -> Array:
 def _floats(name: str, field: str, value: ArrayLike, dtype: Any = np.float32) -> Array:
     values = np.asarray(value)
     if not (np.issubdtype(values.dtype, np.floating) or np.issubdtype(values.dtype, np.integer)):
-        raise refusal(name, f"its {field} holds no numbers, but {values.dtype}")
+        raise ConfigError(f"{name}: its {field} holds no numbers, but {values.dtype}")
     values = values.astype(dtype)
     if values.size == 0 or not np.isfinite(values).all():
-        raise refusal(name, f"its {field} is empty or not finite")
+        raise ConfigError(f"{name}: its {field} is empty or not finite")
     return values
 
 
 def _pair(name: str, field: str, value: ArrayLike) -> tuple[int, int]:
     values = np.asarray(value)
     if values.size not in (1, 2) or not np.issubdtype(values.dtype, np.integer):
-        raise refusal(name, f"its {field} is not one or two whole numbers")
+        raise ConfigError(f"{name}: its {field} is not one or two whole numbers")
     first, *second = (int(n) for n in values.reshape(-1))
     return first, second[0] if second else first
 
 
 def _whole(name: str, field: str, value: ArrayLike) -> int:
     if np.size(value) != 1:
-        raise refusal(name, f"its {field} is not a whole number")
+        raise ConfigError(f"{name}: its {field} is not a whole number")
     return _pair(name, field, value)[0]

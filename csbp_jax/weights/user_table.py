@@ -44,19 +44,18 @@ def merged(base: Table | None, user: UserTable, shapes: Any) -> Table:
     """
     leaves = [matching.name_of(path) for path, _ in tree_leaves_with_path(shapes)]
     known = dict.fromkeys([*(base.names if base else ()), *(leaf.rpartition("/")[0] for leaf in leaves), *leaves])
-    names = {module: name for module, name in user.items() if name is not None}
-    for module in names:
-        if module not in known:
+    for module, name in user.items():
+        if name is not None and module not in known:
             raise ConfigError(
                 f"table of names: {module!r} is no module of the network; {suggestion(module, list(known))}"
             )
-    unread = [module for module, name in user.items() if name is None]
-    for module in unread:
-        if module in known:
+        if name is None and module in known:
             raise ConfigError(
                 f"table of names: {module!r} is a module of the network, and needs a name; null is for modules of the "
                 "file that are not read"
             )
+    names = {module: name for module, name in user.items() if name is not None}
+    unread = [module for module in user if module not in names]
     published = Table("", {}) if base is None else base
     return published._replace(
         source=f"{base.source}, changed by your table" if base else "your table",

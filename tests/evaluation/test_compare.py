@@ -75,11 +75,13 @@ def test_fields_that_change_no_result_make_no_setting(folders, tmp_path):
     assert Run.read(moved).fields["data.workers"] == 4
 
 
-def test_a_single_seed_has_no_interval(folders, tmp_path):
-    result, text = compared([folders[0], folders[6]], margin=10, out=tmp_path)
-    assert (
-        rows(result)[CHAOTIC, PLAIN]["difference"] == pytest.approx(4) and "+4.00 points, not decided, 1 seed" in text
-    )
+@pytest.mark.parametrize("runs, margin, text", [
+    ((0, 6), 10, "+4.00 points, not decided, 1 seed"),  # without an interval
+    ((0, 1, 5), None, f"its seeds and those of {PLAIN} (5; 0, 1) make no pair"),
+    (range(7), 50, "equal within 50 points"),
+])  # fmt: skip
+def test_what_few_seeds_and_a_margin_decide(folders, tmp_path, runs, margin, text):
+    assert text in compared([folders[number] for number in runs], margin=margin, out=tmp_path)[1]
 
 
 def test_the_control_is_that_without_chaos_in_any_order_unless_a_run_is_named(folders, tmp_path):
@@ -98,18 +100,6 @@ def test_the_control_is_that_without_chaos_in_any_order_unless_a_run_is_named(fo
     result, text = compared([folders[0], folders[6], faster], out=tmp_path)
     assert len(rows(result)) == 1
     assert "faster: no run is its control, equal but for chaos.z0 0; no difference" in text
-
-
-def test_seeds_that_do_not_pair_are_named_and_give_no_difference(folders, tmp_path):
-    result, text = compared([folders[0], folders[1], folders[5]], out=tmp_path)
-    assert rows(result)[CHAOTIC, PLAIN]["pairs"] == 0
-    assert f"its seeds and those of {PLAIN} (5; 0, 1) make no pair" in text
-
-
-def test_verdicts_of_a_margin(folders, tmp_path):
-    assert "equal within 50 points" in compared(folders, margin=50, out=tmp_path)[1]
-    result, _ = compared(folders, margin=0.5, out=tmp_path)
-    assert rows(result)[CHAOTIC, PLAIN]["verdict"] == "not decided"
 
 
 def test_80_columns_show_the_name_and_cut_nothing(folders, tmp_path):

@@ -133,5 +133,5 @@ def test_a_batch_is_not_much_larger_than_its_source(trained):
     run = restore.restore(trained)
     run = run._replace(config=dataclasses.replace(run.config, eval_batch_size=100_000))
     source = data.Unaugmented(data.load(run.config)["test"], np.arange(20))
-    ((mask, _),) = forward.apply_batched(run, False, forward.top_classes(1))(source)
+    ((mask, _),) = forward.apply_batched(run, False, forward.predictions(run.config.loss))(source)
     assert len(mask) == forward.MAX_PADDED and mask.sum() == 20

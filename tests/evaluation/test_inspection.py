@@ -18,12 +18,11 @@ from csbp_jax.evaluation import inspection, synaptic_ops
 from csbp_jax.reporting import plots_inspection, terminal
 from csbp_jax.reporting.plots import empty_figure
 from csbp_jax.runs import restore
-from csbp_jax.training import run_json
 
 
 @pytest.fixture(scope="module")
 def run(trained, tmp_path_factory):
-    return shutil.copytree(trained, tmp_path_factory.mktemp("inspected") / "run")
+    return shutil.copytree(trained, tmp_path_factory.mktemp("inspected") / ("run-of-a-long-name-" * 4))
 
 
 @pytest.fixture
@@ -68,19 +67,17 @@ def test_numbers_follow_from_the_spikes(run, inspected):
 
 def test_numbers_do_not_depend_on_the_batch_size(run, inspected, no_figures, tmp_path):
     """30 examples in batches of 16: the last is padded."""
-    copy = shutil.copytree(run, tmp_path / "run")
-    content = run_json.read_config(copy)
-    content["config"]["eval_batch_size"] = 16
-    (copy / "config.json").write_text(json.dumps(content))
-    again = inspection.inspect(copy, examples=30, console=terminal.Console(file=io.StringIO()))
+    restored = restore.restore(run)
+    smaller = restored._replace(folder=tmp_path, config=restored.config.replace(eval_batch_size=16))
+    again = inspection.inspect(smaller, examples=30, console=terminal.Console(file=io.StringIO()))
     assert (again["layers"], again["synapses"]) == (inspected[0]["layers"], inspected[0]["synapses"])
 
 
 def test_integers_of_ilif_are_spikes(run, tmp_path, monkeypatch):
-    restored = restore.restore(shutil.copytree(run, tmp_path / "run"))
+    restored = restore.restore(run)
     config = replaced(replaced(restored.config, "model.neuron.name", "ilif"), "model.neuron.levels", 2)
     network: Any = models.build(config.model)
-    restored = restored._replace(config=config, apply=network.apply)
+    restored = restored._replace(folder=tmp_path, config=config, apply=network.apply)
     drawn: list[Any] = []
     monkeypatch.setattr(
         plots_inspection, "draw", lambda folder, result, x, layers, neurons: drawn.append((layers, neurons))
@@ -97,6 +94,7 @@ def test_integers_of_ilif_are_spikes(run, tmp_path, monkeypatch):
 def test_numbers_are_printed_drawn_and_written(run, inspected):
     result, text = inspected
     assert json.loads((run / "inspect.json").read_text()) == result
+    assert text.startswith(f"{run.name}: 30 examples of the test split, weights of the last epoch (2)\n")
     assert result["example"]["number"] == 0 and set(result["example"]) == {"number", "class", "predicted"}
     names = {"raster", "membranes", "rates", "spikes", "operations"}
     drawn = {path.stem: path.stat().st_size for path in (run / "figures" / "inspect").glob("*.png")}
@@ -121,7 +119,7 @@ def test_a_single_layer(run, no_figures, tmp_path, capsys):
 
 
 def test_a_neuron_without_trace_has_all_but_membranes(run, tmp_path):
-    restored = restore.restore(shutil.copytree(run, tmp_path / "run"))
+    restored = restore.restore(run)._replace(folder=tmp_path)
     cell: Any = models.neuron(restored.config.model.neuron)
     network: Any = models.build(restored.config.model, lambda x, state=None: cell(x, state))
     text, rates = io.StringIO(), {}
@@ -129,8 +127,8 @@ def test_a_neuron_without_trace_has_all_but_membranes(run, tmp_path):
         console = terminal.Console(file=text, width=120)
         result = inspection.inspect(seen, layers=("conv2",), examples=3, console=console)
         rates[name] = result["layers"]["conv2"]["rate"]
-        assert (tmp_path / "run" / "figures" / "inspect" / "raster.png").exists()
-        assert (tmp_path / "run" / "figures" / "inspect" / "membranes.png").exists() == (name == "traced")
+        drawn = {path.name for path in (tmp_path / "figures" / "inspect").iterdir()}
+        assert "raster.png" in drawn and ("membranes.png" in drawn) == (name == "traced")
     assert rates["function"] == pytest.approx(rates["traced"], rel=1e-3) and rates["traced"] > 0
     assert text.getvalue().count("membranes    not of conv2, whose neuron has no method trace (docs/own.md)\n") == 1
 

@@ -1,6 +1,5 @@
 """Commands on a run whose folder is read-only: results go to the working directory, and one line says so."""
 
-import json
 import os
 import pathlib
 import re
@@ -14,6 +13,7 @@ import pytest
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import outputs
 from csbp_jax.runtime import files
+from tests.support.run_copies import edited
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -90,14 +90,10 @@ def test_all_commands_work_on_a_read_only_run(trained, tmp_path):
         ["export", str(trained)],
         ["report", str(trained)],
         ["predict", str(trained), "x.npy"],
-        ["compare", str(trained), str(shutil.copytree(trained, tmp_path / "other"))],
+        ["compare", str(trained), str(edited(trained, tmp_path / "other", seed=5))],
     ]
     code = f"import sys; from csbp_jax.cli.main import main; sys.exit(max(map(main, {commands!r})))"
     before = sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*"))
-    content = json.loads((tmp_path / "other" / "config.json").read_text())
-    content["config"]["seed"] = 5
-    del content["sha256"]
-    (tmp_path / "other" / "config.json").write_text(json.dumps(content))
     done = on_read_only(trained, code, tmp_path)
     assert done.stderr.count("; results are written to evaluation/trained\n") == 4
     assert before == sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*"))

@@ -13,7 +13,7 @@ import pytest
 from csbp_jax import learner, losses, models
 from csbp_jax.config import Chaos, Config, Model, Neuron
 from csbp_jax.config.schema import ModelName
-from csbp_jax.evaluation.synaptic_ops import count_synops, energy_pj
+from csbp_jax.evaluation.synaptic_ops import count_synops
 from csbp_jax.learner import objective, optimizer
 from csbp_jax.models import layers
 from csbp_jax.models.base import Network
@@ -216,17 +216,6 @@ def test_a_synapse_called_twice_counts_twice():
     # The still input passes once; the spikes of the first call, which are accumulates, at both time steps.
     assert of_shared.dense.tolist() == [36, 36, 36] and of_shared.spiking.tolist() == 2 * [[False, True, True]]
     assert of_shared.effective.shape == (2, 3) and (of_shared.effective[:, 0] == 36).all()
-
-
-def test_averaged_spikes_count_as_multiply_accumulates():
-    model, variables = network("small_conv", (4, 4, 1), (3, 2), neuron=Neuron(threshold=0.2))
-    x = np.random.default_rng(3).normal(size=(2, 1, 4, 4, 1)).astype(np.float32)
-    _, counts = count(model.apply, variables, x)
-    assert not counts["conv2.conv"].spiking.all()
-
-
-def test_energy_is_the_sum_of_both_kinds():
-    assert energy_pj(1, 0) == 4.6 and energy_pj(0, 1) == 0.9 and energy_pj(2, 3) == pytest.approx(11.9)
 
 
 def lowered(config, steps=("train", "eval")):

@@ -1,6 +1,5 @@
 """TensorBoard events equal metrics.jsonl, at its steps, and follow a run that is resumed."""
 
-import json
 import shutil
 import struct
 import sys
@@ -13,6 +12,7 @@ from csbp_jax.cli.main import main
 from csbp_jax.evaluation import follow, tensorboard
 from csbp_jax.runs import Run
 from csbp_jax.training.metrics_log import read_rows
+from tests.evaluation import test_trackers
 
 tensorboardX = pytest.importorskip("tensorboardX")
 event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
@@ -46,15 +46,7 @@ def scalars(folder):
 
 
 def expected(rows):
-    def flat(tag, values):
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from flat(f"{tag}/{name}", value)
-            elif isinstance(value, int | float):
-                yield f"{tag}/{name}", value
-
-    values = {(tag, row["step"]): value for row in rows for tag, value in flat(row["kind"], row)}
-    return {key: value for key, value in values.items() if key[0].split("/")[1] not in ("step", "seconds")}
+    return {(tag, step): value for tag, step, value in test_trackers.expected(rows)}
 
 
 def test_every_number_is_written_at_its_step(run, capsys):
@@ -79,21 +71,15 @@ def test_following_a_run_that_is_resumed(run, monkeypatch):
     monkeypatch.setattr(
         tensorboardX, "SummaryWriter", lambda folder, **options: writer(folder, **options | {"flush_secs": 0.05})
     )
-    result, file = (run / "result.json").read_text(), run / "metrics.jsonl"
+    result, rows = (run / "result.json").read_text(), read_rows(run / "metrics.jsonl")
     (run / "result.json").unlink()
-    rows = read_rows(file)
     lost = [{**row, "loss": 7.0} for row in rows[1:-1] if row["kind"] == "train"]
-
-    def put(some):
-        file.with_suffix(".part").write_text("".join(json.dumps(row) + "\n" for row in some))
-        file.with_suffix(".part").replace(file)
-
-    put(rows[:1] + lost)
+    test_trackers.put(run, rows[:1] + lost)
     following = threading.Thread(target=tensorboard.write, args=([run], True), daemon=True)
     following.start()
     deadline = time.monotonic() + 30
     for some in (rows[:1] + lost, rows[:1], rows):
-        put(some)
+        test_trackers.put(run, some)
         while (actual := scalars(run / "tensorboard")) != pytest.approx(expected(some), rel=1e-6):
             assert time.monotonic() < deadline, actual
             time.sleep(0.02)

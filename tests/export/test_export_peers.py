@@ -60,22 +60,13 @@ def compared(peer, library, names, folder):
 
 
 @pytest.mark.slow
-def test_snntorch_gives_equal_spikes(peer, tmp_path):
-    assert compared(peer, "snntorch", SNNTORCH, tmp_path) == dict.fromkeys(SNNTORCH, 0)
+@pytest.mark.parametrize("library, names", [("snntorch", SNNTORCH), ("norse", NORSE)])
+def test_spikes_are_equal_in_norse_if_the_resistance_is_1(peer, library, names, tmp_path):
+    assert compared(peer, library, names, tmp_path) == dict.fromkeys(names, 0)
 
 
 @pytest.mark.slow
-def test_norse_gives_equal_spikes_if_the_resistance_is_1(peer, tmp_path):
-    assert compared(peer, "norse", NORSE, tmp_path) == dict.fromkeys(NORSE, 0)
-
-
-@pytest.mark.slow
-def test_snntorch_reads_the_time_constant_of_a_single_channel(peer, tmp_path):
-    """If this fails, snnTorch has learnt to read all channels, and docs/using.md must be changed."""
-    assert compared(peer, "snntorch", ("plif_channels",), tmp_path)["plif_channels"] > 0
-
-
-@pytest.mark.slow
-def test_norse_does_not_read_the_resistance(peer, tmp_path):
-    """If this fails, norse has learnt to, and docs/using.md must be changed."""
-    assert compared(peer, "norse", ("lif",), tmp_path)["lif"] > 0
+@pytest.mark.parametrize("library, name", [("snntorch", "plif_channels"), ("norse", "lif")])
+def test_snntorch_reads_the_constants_of_a_single_channel_and_norse_no_resistance(peer, library, name, tmp_path):
+    """If this fails, the library has learnt to read them, and docs/using.md must be changed."""
+    assert compared(peer, library, (name,), tmp_path)[name] > 0

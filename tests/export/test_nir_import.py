@@ -97,16 +97,11 @@ HAND_MADE = {
 }
 
 
-def interpreted(graph, x):
-    outputs = nir_interpreter.run(graph, x, DT)
-    spiking = tuple(n for n, node in graph.nodes.items() if isinstance(node, nir.LIF | nir.IF | nir.Threshold))
-    return outputs, spiking
-
-
 def check_against_the_interpreter(graph, shape):
     network, variables = nir_file.from_graph(graph)
     x = random(10, *shape, low=0, high=2, seed=3)
-    outputs, spiking = interpreted(graph, x)
+    outputs = nir_interpreter.run(graph, x, DT)
+    spiking = tuple(n for n, node in graph.nodes.items() if isinstance(node, nir.LIF | nir.IF | nir.Threshold))
     images = jnp.asarray(np.moveaxis(x, 1, -1) if len(shape) == 3 else x)[None]
     y, aux = jax.jit(lambda v, x: network.apply(v, x, inspect=spiking))(variables, images)
     for name, spikes in aux.spikes.items():

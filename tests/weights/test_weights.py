@@ -102,19 +102,12 @@ def test_a_table_has_all_keys_and_shapes_of_the_released_code(name):
 
 def test_every_table_is_compared():
     chosen = {matching.choose(names.of(network(name).name), KEYS[name]).source for name in KEYS}
-    tables = [table for name in names.networks() for table in names.of(name)]
+    tables = [table for tables in names.TABLES.values() for table in tables]
     # Of CSBP's net for DVS-Gesture the code was not released; its keys are in test_csbp_dvs_gesture_*. The code of the
     # transformers was read, but not run.
     not_run = ("CSBP, DVS-Gesture", "Spikformer, ", "QKFormer, ", "SDT, ")
     assert chosen == {table.source for table in tables if not any(name in table.source for name in not_run)}
-    assert set(names.networks()) == set(cases.ORIGINALS) - NO_TABLE
-
-
-def test_a_deeper_net_has_the_keys_of_a_shallower_one_and_more():
-    """deeper() restores the keys that are left out of a released net."""
-    blocks = re.compile(r"layer1\.2\.|layer2\.[23]\.|layer3\.[2-5]\.|layer4\.2\.")
-    shallow = {key: shape for key, shape in KEYS["sew_resnet50"].items() if not blocks.match(key)}
-    assert len(shallow) < len(KEYS["sew_resnet50"]) and deeper(shallow, (3, 4, 6, 3)) == KEYS["sew_resnet50"]
+    assert set(names.TABLES) == set(cases.ORIGINALS) - NO_TABLE
 
 
 # Channels of the feature map that the first dense layer reads, in the parity cases; other networks average over space.

@@ -52,14 +52,13 @@ def robustness(
       that it ``skipped``, and ``masking``; ``differences``.
 
     Raises:
-      ConfigError: no run, two runs of the same setting and seed or in one folder, no such split, or missing data or
-        other classes of them, or targets that are not classes of examples of one length.
+      ConfigError: no run, two runs of the same setting and seed or in one folder, missing data or other classes of
+        them, or targets that are not classes of examples of one length.
     """
     console = make_console() if console is None else console
     _check_folders(runs)
     folder = output_folder(runs[0].folder if out is None else pathlib.Path(out), "figures")
-    loaded = [_loaded(run, plan.split, data_dir) for run in runs]
-    finished, sources = [run for run, _ in loaded], [source for _, source in loaded]
+    finished, sources = zip(*(_loaded(run, plan.split, data_dir) for run in runs), strict=True)
     table = RunTable.of(finished)
     pairs = compare.controls(table, None if control is None else finished[list(runs).index(control)])
     measured = _measure(runs, sources, plan, console)
@@ -85,12 +84,11 @@ def _check_folders(runs: Sequence[RestoredRun]) -> None:
     if not runs:
         raise ConfigError("RUN: missing; write csbp_jax robustness RUN ...")
     folders = [run.folder.resolve() for run in runs]
-    for number, run in enumerate(runs):
-        if folders[number] in folders[:number]:
-            raise ConfigError(
-                f"{run.folder}: is the folder of two of these runs (one named twice, or two revisions of a network on "
-                "the hub); measure each by itself, with an --out of its own"
-            )
+    if twice := [run.folder for number, run in enumerate(runs) if folders[number] in folders[:number]]:
+        raise ConfigError(
+            f"{twice[0]}: is the folder of two of these runs (one named twice, or two revisions of a network on the "
+            "hub); measure each by itself, with an --out of its own"
+        )
 
 
 def _loaded(run: RestoredRun, split: str, data_dir: str | pathlib.Path) -> tuple[Run, Any]:
@@ -151,7 +149,6 @@ def _content(
             }
             for name, outcome in outcomes.items()
         }
-        checks = comparison.masking_checks(by_severity)
         attacked = [outcomes[name].rows.tolist() for name in ("pgd", "square") if name in outcomes]
         described.append(
             {
@@ -162,7 +159,7 @@ def _content(
                 "examples": outcomes["clean"].rows.tolist(),
                 "attacked": attacked[0] if attacked else [],
                 "perturbations": perturbations,
-                "masking": [check._asdict() | {"counts": check.counts} for check in checks],
+                "masking": [c._asdict() | {"counts": c.counts} for c in comparison.masking_checks(by_severity)],
                 "skipped": skipped,
             }
         )
@@ -199,14 +196,15 @@ def _print_run(console: Console, run: RestoredRun, measured: Measured, scores: S
     name, clean = run.folder.resolve().name, interval_text(comparison.interval(list(scores["clean"])))
     epoch = f"{restore.WEIGHTS_LABELS[run.weights_of]} ({run.epoch})"
     console.print(f"{name}: {scores['clean'].shape[1]} examples, {epoch}; clean {clean} %", soft_wrap=True)
-    rows = []
-    for name, values in scores.items():
-        if name in battery.PERTURBATIONS:
-            perturbation = battery.PERTURBATIONS[name]
-            cells = [
-                f"{s:g}: {100 * at:.2f}" for s, at in zip(perturbation.severities, values.mean(axis=1), strict=True)
-            ]
-            rows.append([name, "  ".join(cells), perturbation.unit])
+    rows = [
+        [
+            name,
+            "  ".join(f"{s:g}: {100 * at:.2f}" for s, at in zip(p.severities, scores[name].mean(axis=1), strict=True)),
+            p.unit,
+        ]
+        for name, p in battery.PERTURBATIONS.items()
+        if name in scores
+    ]
     if rows:
         counts = [len(measured.outcomes[name].rows) for name in ("pgd", "square") if name in scores]
         title = "accuracy (%) at each severity" + "".join(f"; attacks on {count} examples" for count in counts[:1])
@@ -222,15 +220,15 @@ def _masking_lines(scores: Scores) -> list[str]:
     """Say at each strength which attack's number to quote: PGD counts only where it is the stronger."""
     if "pgd" in scores and "square" not in scores:
         return ["pgd: without the square attack, nothing shows whether its gradients are masked; do not quote it"]
-    lines = []
-    for check in comparison.masking_checks(scores):
-        if check.counts:
-            verdict = "PGD is the stronger attack; quote its row"
-        else:
-            verdict = "square is no weaker; quote its row, for PGD's gradients may be masked"
-        numbers = f"accuracy {check.white:.2%} under PGD, {check.black:.2%} under square"
-        lines.append(f"eps {check.eps:g}/255: {numbers}: {verdict}")
-    return lines
+    verdicts = {
+        True: "PGD is the stronger attack; quote its row",
+        False: "square is no weaker; quote its row, for PGD's gradients may be masked",
+    }
+    return [
+        f"eps {check.eps:g}/255: accuracy {check.white:.2%} under PGD, {check.black:.2%} under square: "
+        f"{verdicts[check.counts]}"
+        for check in comparison.masking_checks(scores)
+    ]
 
 
 def _print_difference(console: Console, difference: Difference) -> None:

@@ -152,10 +152,6 @@ def _corrupt(name: str, key: jax.Array, batch: Batch, severity: float) -> Batch:
     return batch | {"x": jax.vmap(battery.CORRUPTIONS[name], (0, 0, None))(keys, batch["x"], severity)}
 
 
-_with_noise = jax.jit(weight_errors.with_noise)
-_rounded = jax.jit(weight_errors.rounded)
-
-
 def programs_of(run: RestoredRun, events: bool) -> Programs:
     """Return the programs of a run's network; they serve all runs with the same network and data."""
     neuron = run.config.model.neuron
@@ -298,10 +294,11 @@ def _correct(programs: Programs, variables: Any, encode_key: jax.Array, batch: B
         case "added_spikes":
             return programs.predict_with_faults(variables, encode_key, batch, key, 0.0, severity)
         case "weight_noise":
-            params = _with_noise(key, variables["params"], severity)
+            params = weight_errors.with_noise(key, variables["params"], severity)
             return programs.predict(variables | {"params": params}, encode_key, batch)
         case "weight_bits":
-            return programs.predict(variables | {"params": _rounded(variables["params"], severity)}, encode_key, batch)
+            params = weight_errors.rounded(variables["params"], severity)
+            return programs.predict(variables | {"params": params}, encode_key, batch)
         case "pgd":
             weights = np.eye(len(pgd.SURROGATES), dtype=np.float32)[case.variant]
             return programs.resists_pgd(variables, encode_key, batch, key, severity / 255, weights)

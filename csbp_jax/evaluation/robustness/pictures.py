@@ -27,7 +27,6 @@ def blur(key: jax.Array, x: jax.Array, deviation: ArrayLike) -> jax.Array:
 
     Exact for deviations that :data:`BLUR_RADIUS` covers. The key has no effect.
     """
-    del key
     rows, columns = (_blur_matrix(length, deviation, x.dtype) for length in x.shape[1:3])
     return jnp.einsum("ij,tjkc,lk->tilc", rows, x, columns, precision=jax.lax.Precision.HIGHEST)
 
@@ -52,7 +51,6 @@ def shift(key: jax.Array, x: jax.Array, pixels: ArrayLike) -> jax.Array:
 
 def contrast(key: jax.Array, x: jax.Array, remaining: ArrayLike) -> jax.Array:
     """Reduce contrast: ``m + remaining (x - m)``, m the mean of all pixels and channels. The key has no effect."""
-    del key
     mean = x.mean()
     return mean + jnp.asarray(remaining, x.dtype) * (x - mean)
 

@@ -65,18 +65,10 @@ def _is_spiking_layer(out: Any, name: str | None) -> bool:
 
 
 def reachable(apply: Apply, variables: Any, x: jax.Array) -> bool:
-    """Return whether :func:`with_faults` reaches every spiking layer of a network, computing nothing.
+    """Return whether :func:`with_faults` reaches every spiking layer of a network, by tracing it.
 
     It does not reach layers of a user's own network that do not return ``(spikes, Aux)``.
     """
-    key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), len(x)))
-    layers: list[str] = []
-
-    def call(keys: jax.Array, variables: Any, x: jax.Array) -> Any:
-        disturbed, names = with_faults(apply, keys, 0.0, 0.0)
-        _, aux = disturbed(variables, x)
-        layers.extend(names)
-        return aux.rates
-
-    rates = jax.eval_shape(call, key, variables, x)
-    return len(rates) > 0 and set(rates) == set(layers)
+    disturbed, layers = with_faults(apply, jax.random.split(jax.random.key(0), len(x)), 0.0, 0.0)
+    _, aux = jax.eval_shape(disturbed, variables, x)
+    return len(aux.rates) > 0 and set(aux.rates) == set(layers)

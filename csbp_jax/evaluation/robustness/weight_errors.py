@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 _WEIGHTS = ("kernel", "feedback")
 
 
+@jax.jit
 def with_noise(key: jax.Array, params: Any, strength: ArrayLike) -> Any:
     """Add Gaussian noise to the weights, relative to the root mean square of each output filter.
 
@@ -32,6 +33,7 @@ def with_noise(key: jax.Array, params: Any, strength: ArrayLike) -> Any:
     return _map_weights(noisy, params)
 
 
+@jax.jit
 def rounded(params: Any, bits: ArrayLike) -> Any:
     """Round the weights to ``bits`` bits, symmetrically, with a scale for each output filter.
 
@@ -42,8 +44,7 @@ def rounded(params: Any, bits: ArrayLike) -> Any:
     """
     steps = 2.0 ** (jnp.asarray(bits, jnp.float32) - 1) - 1
 
-    def quantised(path: str, w: jax.Array) -> jax.Array:
-        del path
+    def quantised(_: str, w: jax.Array) -> jax.Array:
         largest = jnp.max(jnp.abs(w), axis=range(w.ndim - 1), keepdims=True)
         q = jnp.where(largest > 0, largest, 1) / steps.astype(w.dtype)
         return q * jnp.round(w / q)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from csbp_jax.evaluation.robustness import battery, events, pictures
+from csbp_jax.evaluation.robustness import battery, pictures
 
 KEYS = jax.random.split(jax.random.key(3), 400)
 PICTURE = np.random.default_rng(0).random((1, 9, 7, 2)).astype(np.float32)
@@ -133,8 +133,3 @@ def test_jitter_moves_events_by_one_frame_and_preserves_their_number():
     for cell, stays, moves in ((0, 0, 1), (2, 5, 4)):
         assert stats.binomtest(int(x[:, moves, cell].sum()), total, 0.3).pvalue > 0.001
         assert x[:, [stays, moves], cell].sum() == total
-
-
-def test_examples_have_random_numbers_of_their_own():
-    assert len(np.unique(corrupted("noise", 0.1, PICTURE)[:, 0, 0, 0, 0])) > 390
-    assert events.lost_events is battery.CORRUPTIONS["lost_events"]

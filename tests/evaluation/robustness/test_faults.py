@@ -89,13 +89,10 @@ def weights(seed=0):
     }
 
 
-with_noise = jax.jit(weight_errors.with_noise)
-
-
 def test_noise_has_the_stated_size_in_each_output_filter():
     params = weights()
     scaled = params | {"rec1": {"feedback": params["rec1"]["feedback"] * jnp.array([[1.0, 10.0, 0.01, 3.0]])}}
-    noisy = with_noise(jax.random.key(0), scaled, 0.05)
+    noisy = weight_errors.with_noise(jax.random.key(0), scaled, 0.05)
     for exact, changed in ((scaled["conv1"]["conv"]["kernel"], noisy["conv1"]["conv"]["kernel"]),
                            (scaled["rec1"]["feedback"], noisy["rec1"]["feedback"])):  # fmt: skip
         axes, n = tuple(range(exact.ndim - 1)), exact.size // exact.shape[-1]
@@ -107,8 +104,8 @@ def test_noise_has_the_stated_size_in_each_output_filter():
 
 def test_draws_of_noise_differ_and_scale_with_the_strength():
     params = weights()
-    first, second = (with_noise(jax.random.key(k), params, 0.1) for k in (0, 1))
-    half = with_noise(jax.random.key(0), params, 0.05)
+    first, second = (weight_errors.with_noise(jax.random.key(k), params, 0.1) for k in (0, 1))
+    half = weight_errors.with_noise(jax.random.key(0), params, 0.05)
     kernel, *others = (tree["conv1"]["conv"]["kernel"] for tree in (params, first, second, half))
     assert not np.allclose(others[0], others[1])
     assert np.allclose(others[0] - kernel, 2 * (others[2] - kernel), atol=1e-5)
