@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from csbp_jax.config import Config
+from csbp_jax.config import Config, replaced
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.training.loop import train
 from experiments import study
@@ -123,13 +123,6 @@ def train_arms(arms: Mapping[str, Config], seeds: int, data_dir: str) -> dict[st
     return results
 
 
-def provenance(module: str, options: argparse.Namespace, fields: Sequence[str]) -> Content:
-    """The command with its options, versions, machine and commit."""
-    out = [f"--out {options.out}"] if options.out else []
-    command = " ".join([f"python -m {module}", options.dataset, f"--seeds {options.seeds}", *out, *fields])
-    return study.provenance(command, ("jax", "flax", "optax", "numpy"))
-
-
 def earlier(
     parser: argparse.ArgumentParser, file: pathlib.Path, options: argparse.Namespace, fields: Sequence[str]
 ) -> None:
@@ -142,14 +135,8 @@ def earlier(
 
 def write(out: pathlib.Path, content: Content, text: str, page: str = "accuracy.md") -> None:
     """Write ``accuracy.json`` and its page into the folder ``out``."""
-    out.mkdir(parents=True, exist_ok=True)
     study.write_json(out / "accuracy.json", json.loads(json.dumps(content, default=float)))
     (out / page).write_text(text)
-
-
-def plain(config: Config) -> Config:
-    """The same config by plain backpropagation, z0 = 0."""
-    return dataclasses.replace(config, chaos=dataclasses.replace(config.chaos, z0=(0.0,)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -158,9 +145,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options, fields, csbp = study.parse_dataset(parser, MODULE, arguments)
         out = options.out or study.PRESETS / options.dataset
         earlier(parser, out / "accuracy.json", options, fields)
-        results = train_arms({"csbp": csbp, "bp": plain(csbp)}, options.seeds, options.data_dir)
+        plain = replaced(csbp, "chaos.z0", (0.0,))
+        results = train_arms({"csbp": csbp, "bp": plain}, options.seeds, options.data_dir)
     content: dict[str, Any] = {"dataset": options.dataset, "fields": fields, "seeds": options.seeds} | summary(results)
-    content |= provenance(MODULE, options, fields)
+    command = study.command_of(parser, f"python -m {MODULE}", options, fields)
+    content |= study.provenance(command, ("jax", "flax", "optax", "numpy"))
     content["test_count"] = results["csbp"][0]["last"]["test_count"]
     write(out, content, page(content))
     print(table(content))

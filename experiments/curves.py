@@ -10,7 +10,7 @@ is evaluated once per run, with the weights of the last epoch and with those of 
 added to a ``curves.json`` only if it records the same data.
 """
 
-import dataclasses
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from csbp_jax import configs
 from csbp_jax.cli.options import parse
-from csbp_jax.config import Config, replaced, run_name, to_json
+from csbp_jax.config import Config, run_name, to_json
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from csbp_jax.runs import Run
 from csbp_jax.training.loop import train
@@ -31,18 +31,11 @@ from experiments.study import Content
 MODULE = "experiments.curves"
 PRESETS = ("cifar10_quick", "cifar10_ilif", "cifar10_cnn7", "fsdd")
 ROOT = pathlib.Path("runs/curves")
-CONDITIONS = ("csbp", "plain", "drift")
+CONDITIONS: dict[str, dict[str, Any]] = {"csbp": {}, "plain": {"chaos.z0": 0.0}, "drift": {"chaos.term": "drift"}}
+"""What each changes in the config: the chaos term only."""
 LABELS = {"csbp": "CSBP", "plain": "plain backpropagation", "drift": "drift in place of the chaos term"}
 KINDS = ("last", "chosen")
 EPOCH_KEYS = ("epoch", "seconds", "task_loss", "accuracy", "validation_loss", "validation_accuracy", "z", "rates")
-
-
-def condition(config: Config, name: str) -> Config:
-    """The config under a condition; the conditions differ in the chaos term only."""
-    if name == "plain":
-        return accuracy.plain(config)
-    changed: Config = replaced(config, "chaos.term", "drift") if name == "drift" else config
-    return changed
 
 
 def curves_of(folder: pathlib.Path) -> list[Content]:
@@ -53,21 +46,14 @@ def curves_of(folder: pathlib.Path) -> list[Content]:
 
 def table(runs: Mapping[str, Mapping[str, Content]]) -> str:
     """A row per condition with the runs that have finished, and the paired differences to CSBP, in Markdown."""
-    head = [
-        "condition",
-        "runs",
-        "last epoch (%)",
-        "chosen by validation (%)",
-        "CSBP - this, last epoch",
-        "minutes a run",
-    ]
     rows = []
     for name, of_seed in runs.items():
         last, chosen = ([run["result"][kind]["test_accuracy"] for run in of_seed.values()] for kind in KINDS)
         minutes = np.mean([run["result"]["seconds"] for run in of_seed.values()]) / 60
         cells = [accuracy.cell(student_dict(values)) for values in (last, chosen)]
         rows.append([LABELS[name], str(len(of_seed)), *cells, _difference(runs, name), f"{minutes:.1f}"])
-    return study.table(head, rows)
+    head = ["condition", "runs", "last epoch (%)", "chosen by validation (%)", "CSBP - this, last epoch"]
+    return study.table([*head, "minutes a run"], rows)
 
 
 def _difference(runs: Mapping[str, Mapping[str, Content]], name: str) -> str:
@@ -101,15 +87,19 @@ def draw(runs: Mapping[str, Mapping[str, Content]]) -> Figure:
                 accuracies.plot(tested["epoch"], point, marker, color=color, ms=9, mfc="none", ls="", label=label)
     losses.set(xlabel="epoch", ylabel="cross-entropy (nats)", title="Task loss", yscale="log")
     accuracies.set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy")
-    columns = len(runs) if len(runs) > 1 else 4
-    figure.legend(*accuracies.get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize="small")
+    figure.legend(
+        *accuracies.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=len(runs) if len(runs) > 1 else 4,
+        fontsize="small",
+    )
     return figure
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__, data_dir=True, seeds=3)
     parser.add_argument("--preset", choices=PRESETS, default="cifar10_quick")
-    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=CONDITIONS)
+    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=[*CONDITIONS])
     options, fields = parser.parse_known_args(arguments)
     with study.one_line_errors(parser):
         config = parse(configs.load(options.preset), fields, MODULE)
@@ -117,12 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         file = out / "curves.json"
         content = study.resume(parser, file, {"config": to_json(config)}, {"runs": {}, "data_marks": {}})
         command = study.command_of(parser, f"python -m {MODULE}", options, fields)
-        pairs = [(seed, name) for seed in range(options.seeds) for name in options.conditions]
+        pairs = itertools.product(range(options.seeds), options.conditions)
         missing = [(seed, name) for seed, name in pairs if str(seed) not in content["runs"].get(name, {})]
         if missing:
             study.check_data(parser, file, content, config.data.name, study.data_mark(config, options.data_dir))
         for seed, name in missing:
-            run = train_run(condition(dataclasses.replace(config, seed=seed), name), options.data_dir)
+            run = train_run(config.replace(seed=seed, **CONDITIONS[name]), options.data_dir)
             run |= study.provenance(command, ("jax", "flax", "optax", "numpy"))
             content["runs"].setdefault(name, {})[str(seed)] = run
             write(out, content)

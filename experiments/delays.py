@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with study.one_line_errors(parser):
         table = experiment(options.seeds, options.data_dir).run(study.WORK / "delays")
-    content = {"seeds": options.seeds} | summary(table)
-    content |= study.provenance(f"python -m {MODULE} --seeds {options.seeds}", ("jax", "flax", "optax", "numpy"))
+    origin = study.provenance(f"python -m {MODULE} --seeds {options.seeds}", ("jax", "flax", "optax", "numpy"))
+    content = {"seeds": options.seeds} | summary(table) | origin
     study.write(options.out, "delays", content, page(content))
 
 

@@ -154,14 +154,14 @@ def correlations(rows: pd.DataFrame, dimension: str = "dimension", other: str = 
 
 
 def frame_of(runs: Sequence[Content]) -> pd.DataFrame:
-    frame = pd.DataFrame(runs).dropna()
-    return frame.assign(gap=frame["test_loss"] - frame["train_loss"])
+    return pd.DataFrame(runs).dropna().assign(gap=lambda frame: frame["test_loss"] - frame["train_loss"])
 
 
 def page(content: Content) -> str:
     """The tables: correlations, and medians over draws of each condition."""
-    medians = "Medians over the draws, each column by itself:"
-    return "\n\n".join([correlation_table(content), medians, condition_table(content)])
+    return (
+        f"{correlation_table(content)}\n\nMedians over the draws, each column by itself:\n\n{condition_table(content)}"
+    )
 
 
 def correlation_table(content: Content) -> str:
@@ -206,12 +206,8 @@ def draw(content: Content, out: pathlib.Path) -> None:
                 & ((runs["train_accuracy"] >= LEARNED) == learned)
             )
             label = ("with the term" if strong else "without the term") * learned
-            style: Content = {
-                "color": PALETTE[strong],
-                "facecolor": PALETTE[strong] if learned else "none",
-                "label": label,
-            }
-            ax.scatter(runs["dimension"][rows], runs["gap"][rows], s=16, **style)
+            colour, face = PALETTE[strong], PALETTE[strong] if learned else "none"
+            ax.scatter(runs["dimension"][rows], runs["gap"][rows], s=16, color=colour, facecolor=face, label=label)
         ax.set(xlabel="Kaplan-Yorke dimension", title=net)
     axes[0].set_ylabel("test minus training loss")
     axes[0].legend(fontsize="small")

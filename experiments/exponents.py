@@ -61,23 +61,25 @@ def measured(
         name: training_map.make(condition, probe, steps_per_epoch)
         for name, condition in training_map.conditions(config).items()
     }
-    silent = replaced(config, "chaos.z0", (0.0,))
     noises = {} if training_map.push_obstacle(config) else NOISES
-    runs |= {name: training_map.make(silent, probe, steps_per_epoch, control) for name, control in noises.items()}
+    runs |= {
+        name: training_map.make(replaced(config, "chaos.z0", (0.0,)), probe, steps_per_epoch, control)
+        for name, control in noises.items()
+    }
     for name, run in runs.items():
         done = content["conditions"].setdefault(name, [])
         for seed, sequence in pairs(options)[len(done) :]:
-            study.begin(parser, file, content, options.dataset, mark, command)
+            study.check_data(parser, file, content, options.dataset, mark)
             batches = training_map.batches(config, source, count, sequence)
             if name in noises:
                 run = training_map.forced(runs[name], runs["as given"], batches, options.steps)
             plan = measure.Plan(options.steps, options.steps // 3, options.exponents)
             result = measure.measure(run, batches, plan, seed)
-            verdict = {"word": classify.classify(result), "rise": classify.rise(result["cumulated"])}
-            verdict["bound"] = classify.BOUND
+            word, rise = classify.classify(result), classify.rise(result["cumulated"])
+            verdict = {"word": word, "rise": rise, "bound": classify.BOUND}
             done.append({"start": seed, "sequence": sequence} | thinned(result | verdict))
-            study.write_json(file, content)
-            line = f"{verdict['word']}, {result['tangent']['exponents'][0]:+.4f}"
+            study.store(file, content, command)
+            line = f"{word}, {result['tangent']['exponents'][0]:+.4f}"
             print(f"{name:14} start {seed}, batches {sequence}: {line}", flush=True)
     return content
 
@@ -205,13 +207,12 @@ def draw(content: Content, out: pathlib.Path) -> None:
         ):
             means = np.array(group_means(values, starts))
             axes.errorbar(means.mean(0), [i], xerr=half_widths(means), fmt="o", color=_color(name))
-        if name not in DRAWN:
-            continue
-        style = {"color": _color(name), "label": name}
-        sized = [run["finite_size"] for run in runs]
-        _band(sizes, sized[0]["deltas"], group_means([run["exponents"] for run in sized], starts), style)
-        steps = STRIDE * np.arange(1, len(runs[0]["cumulated"]) + 1)
-        _band(cumulated, steps, group_means([run["cumulated"] for run in runs], starts), style)
+        if name in DRAWN:
+            style = {"color": _color(name), "label": name}
+            sized = [run["finite_size"] for run in runs]
+            _band(sizes, sized[0]["deltas"], group_means([run["exponents"] for run in sized], starts), style)
+            steps = STRIDE * np.arange(1, len(runs[0]["cumulated"]) + 1)
+            _band(cumulated, steps, group_means([run["cumulated"] for run in runs], starts), style)
     for axes, label in ((tangent, "exponent at fixed z (nats per step)"), (rises, "rise of the annealed run (nats)")):
         axes.axvline(0, color="black", lw=0.8)
         axes.set(xlabel=label, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
@@ -238,14 +239,14 @@ def _band(axes: Any, x: ArrayLike, lines: ArrayLike, style: dict[str, Any]) -> N
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_dataset_parser(__doc__, starts=8, steps=300, exponents=3)
     parser.add_argument("--map", choices=("batch", "epoch", "stream"), default="batch")
-    parser.add_argument("--sequences", type=int)
+    parser.add_argument("--sequences", type=study.positive)
     parser.add_argument("--anneal-to", type=float, default=1e-3)
     with study.one_line_errors(parser):
         options, fields, config = study.parse_dataset(parser, MODULE, arguments)
         if options.sequences and options.map != "stream":
             parser.error("--sequences: only with --map stream")
-        if options.steps < 3 or options.exponents < 1 or not 0 <= options.anneal_to <= 1:
-            parser.error("--steps: from 3 on; --exponents: from 1 on; --anneal-to: from 0 to 1")
+        if options.steps < 3 or not 0 <= options.anneal_to <= 1:
+            parser.error("--steps: from 3 on; --anneal-to: from 0 to 1")
         out = options.out or pathlib.Path("runs", f"exponents_{options.dataset}")
         command = study.command_of(parser, MODULE, options, fields)
         content = measured(config, options, out / "exponents.json", parser, command)

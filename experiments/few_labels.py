@@ -28,8 +28,7 @@ CONTRASTS = {
 def read(folder: str) -> Content:
     """Return the runs and analyses of a folder."""
     (file,) = (study.RESULTS / folder).glob("[ge]*.json")  # generalisation.json or events.json
-    content: Content = json.loads(file.read_text())
-    return content
+    return json.loads(file.read_text())
 
 
 def table() -> str:

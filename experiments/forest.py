@@ -124,8 +124,7 @@ def ends(numbers: dict[str, float]) -> tuple[float, float, float]:
 @functools.cache
 def families() -> list[dict[str, Any]]:
     """Return the families of contrasts of the record."""
-    content: list[dict[str, Any]] = json.loads(RECORD.read_text())
-    return content
+    return json.loads(RECORD.read_text())
 
 
 def over_draws(label: str) -> Row:

@@ -16,6 +16,7 @@ import numpy as np
 from csbp_jax import dynamics
 from csbp_jax.dynamics.state import summary
 from experiments import study
+from experiments.series_rates import runge_kutta
 from experiments.study import Content
 
 CHUNKS = (200, 1000)
@@ -70,10 +71,7 @@ def lorenz(state: jax.Array, _: Any) -> jax.Array:
         x, y, z = state
         return jnp.stack([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z])
 
-    first = slope(state)
-    second = slope(state + RATE / 2 * first)
-    third = slope(state + RATE / 2 * second)
-    return state + RATE / 6 * (first + 2 * second + 2 * third + slope(state + RATE * third))
+    return runge_kutta(slope, state, RATE)
 
 
 # Exponents and dimensions of Hénon's map and the Lorenz flow: Sprott, Chaos and Time-Series Analysis (2003).
@@ -138,13 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.starts < 2:
         parser.error("--starts: at least 2, since a scatter needs two")
-    options.out.mkdir(parents=True, exist_ok=True)
     systems = {name: measure(system, options.starts) for name, system in SYSTEMS.items()}
     content: Content = {
         "starts": options.starts,
         "systems": jax.tree.map(lambda number: float(f"{number:.6g}"), systems),
+        **study.provenance("python -m experiments.known_exponents"),
     }
-    content |= study.provenance("python -m experiments.known_exponents")
     study.write(options.out, "known_exponents", content, page(content))
 
 

@@ -225,8 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{origin['machine']}); the `.npz` files hold the plotted data.",
     ]
     (out / "README.md").write_text("\n\n".join(page) + "\n")
-    fig = figure(variants)
-    study.save_figure(fig, out, "one_neuron", dpi=150)
+    study.save_figure(figure(variants), out, "one_neuron", dpi=150)
     print(
         "Left and middle: a neuron learns to be silent. With the chaos term (dots) its weight wanders without a "
         "period for hundreds of steps, and comes to rest as the strength z is annealed.\n"

@@ -10,7 +10,6 @@ Also measures the share of spikes that bfloat16 changes in one layer of fixed we
 it comes from rounding the product and how much from rounding the current.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -18,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax import chaos, neurons
-from csbp_jax.config import Config
+from csbp_jax.config import Config, replaced
 from csbp_jax.models import layers
 from csbp_jax.models.taps import Probe
 from experiments import study
-from experiments.accuracy import cell, earlier, plain, provenance, train_arms, write
+from experiments.accuracy import cell, earlier, train_arms, write
 from experiments.statistics import student_dict
 from experiments.study import Content
 
@@ -35,9 +34,8 @@ EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation"}
 
 def configs_of(csbp: Config) -> dict[str, Config]:
     """``{arm: config}``; those in float32 are the ones of experiments.accuracy."""
-    arms = {"csbp": csbp, "bp": plain(csbp)}
-    in_bfloat16 = dataclasses.replace(csbp.model, precision="bfloat16")
-    return arms | {f"{arm}-bfloat16": dataclasses.replace(c, model=in_bfloat16) for arm, c in arms.items()}
+    arms = {"csbp": csbp, "bp": replaced(csbp, "chaos.z0", (0.0,))}
+    return arms | {f"{arm}-bfloat16": replaced(c, "model.precision", "bfloat16") for arm, c in arms.items()}
 
 
 def summary(results: Mapping[str, list[Content]]) -> Content:
@@ -124,7 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         earlier(parser, out / "accuracy.json", options, fields)
         results = train_arms(configs_of(csbp), options.seeds, options.data_dir)
     content = {"dataset": options.dataset, "fields": fields, "seeds": options.seeds} | summary(results)
-    content |= provenance(MODULE, options, fields)
+    command = study.command_of(parser, f"python -m {MODULE}", options, fields)
+    content |= study.provenance(command, ("jax", "flax", "optax", "numpy"))
     content |= {"test_count": results["csbp"][0]["last"]["test_count"], "changed_spikes": changed_spikes()}
     write(out, content, page(content), "README.md")
     print(table(content))

@@ -26,8 +26,6 @@ LENGTH, DAMPING = 1000, 2.5
 CHAOS = "irregular and nonlinear"
 
 Array = NDArray[np.float64]
-
-
 Draw = Callable[[np.random.Generator, int], Array]
 """``draw(generator, seeds)`` gives ``[seeds, LENGTH]``."""
 
@@ -73,13 +71,16 @@ def lorenz(every: int, generator: np.random.Generator, seeds: int) -> Array:
         x, y, z = s
         return np.array([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z])
 
-    def step(s: Array, h: float = 0.01) -> Array:
-        a = velocity(s)
-        b = velocity(s + h / 2 * a)
-        c = velocity(s + h / 2 * b)
-        return s + h / 6 * (a + 2 * b + 2 * c + velocity(s + h * c))
+    starts = generator.normal(size=(3, seeds)) + np.array([[0.0], [0.0], [20.0]])
+    return iterate(lambda s: runge_kutta(velocity, s, 0.01), starts, 2000, every)
 
-    return iterate(step, generator.normal(size=(3, seeds)) + np.array([[0.0], [0.0], [20.0]]), 2000, every)
+
+def runge_kutta(velocity: Callable[[Any], Any], state: Any, h: float) -> Any:
+    """A step of fourth order of a flow, over the time h."""
+    a = velocity(state)
+    b = velocity(state + h / 2 * a)
+    c = velocity(state + h / 2 * b)
+    return state + h / 6 * (a + 2 * b + 2 * c + velocity(state + h * c))
 
 
 def circle(generator: np.random.Generator, seeds: int) -> Array:
@@ -118,9 +119,7 @@ def decay(generator: np.random.Generator, seeds: int) -> Array:
     return np.exp(-np.arange(LENGTH) / 200) + 0.05 * white(generator, seeds)
 
 
-def noisy(
-    draw: Callable[[np.random.Generator, int], Array], size: float
-) -> Callable[[np.random.Generator, int], Array]:
+def noisy(draw: Draw, size: float) -> Draw:
     """Add white noise of ``size`` standard deviations to a series."""
 
     def drawn(generator: np.random.Generator, seeds: int) -> Array:
@@ -187,15 +186,11 @@ def summary(numbers: dict[str, Array], readings: list[str]) -> Content:
         name: {"mean": float(values.mean()), "quantiles": np.quantile(values, (0.05, 0.95)).round(6).tolist()}
         for name, values in numbers.items()
     }
-    rejected = {name: statistics.wilson(numbers[name] <= level) for name, level in _levels(numbers).items()}
+    level = recorded.LEVEL  # of both statistics together, and half of it of each
+    levels = {"surrogate_p": level} | {name: level / 2 for name in numbers if name.startswith("p_")}
+    rejected = {name: statistics.wilson(numbers[name] <= level) for name, level in levels.items()}
     found_chaos = statistics.wilson(np.array(readings) == CHAOS)
     return content | {"rejected": rejected, "readings": dict(Counter(readings).most_common()), CHAOS: found_chaos}
-
-
-def _levels(numbers: dict[str, Array]) -> dict[str, float]:
-    """Return the levels of the p: that of both statistics, and half of it for each."""
-    level = recorded.LEVEL
-    return {"surrogate_p": level} | {name: level / 2 for name in numbers if name.startswith("p_")}
 
 
 def row(name: str, result: Content) -> list[str]:
@@ -232,19 +227,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     settings = {"seeds": options.seeds, "length": LENGTH, "damping": DAMPING, "level": recorded.LEVEL}
     content = study.resume(parser, options.out / "series.json", settings, {"systems": {}})
-    arrays = {}
-    if (options.out / "series.npz").exists():
-        with np.load(options.out / "series.npz") as file:
-            arrays = dict(file)
+    file = options.out / "series.npz"
+    arrays = dict(np.load(file)) if file.exists() else {}
     for number, (name, system) in enumerate(SYSTEMS.items()):
-        if name in content["systems"]:
-            continue
-        numbers, readings = measure(system, options.seeds, number)
-        arrays |= {f"{name}/{key}": values.astype(np.float32) for key, values in numbers.items()}
-        content["systems"][name] = summary(numbers, readings)
-        study.write_arrays(options.out / "series.npz", arrays)
-        study.store(options.out / "series.json", content, MODULE)
-        print(" | ".join(row(name, content["systems"][name])), flush=True)
+        if name not in content["systems"]:
+            numbers, readings = measure(system, options.seeds, number)
+            arrays |= {f"{name}/{key}": values.astype(np.float32) for key, values in numbers.items()}
+            content["systems"][name] = summary(numbers, readings)
+            study.write_arrays(file, arrays)
+            study.store(options.out / "series.json", content, MODULE)
+            print(" | ".join(row(name, content["systems"][name])), flush=True)
     study.write(options.out, "series", content, page(content["systems"]))
 
 

@@ -34,12 +34,8 @@ def experiment(task: str, data_dir: str = "data") -> Experiment:
     for _ in range(2):
         terms.append({"chaos.z0": 10 ** generator.uniform(-2, 0), "chaos.beta": generator.uniform(0.7, 0.95)})
     tries = [{"optimizer.lr": rate} | term for rate, term in zip(rates, terms, strict=True)]
-    arms = {
-        "CSBP": Arm(tuned=tries),
-        "plain": Arm({"chaos.z0": 0.0}, tuned={"optimizer.lr": rates}),
-    }
-    base = Training(config, data_dir=data_dir)
-    return Experiment(base, arms, tuning_seeds=range(100, 103), seeds=range(3))
+    arms = {"CSBP": Arm(tuned=tries), "plain": Arm({"chaos.z0": 0.0}, tuned={"optimizer.lr": rates})}
+    return Experiment(Training(config, data_dir=data_dir), arms, tuning_seeds=range(100, 103), seeds=range(3))
 
 
 def summary(table: RunTable) -> Content:

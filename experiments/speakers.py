@@ -36,10 +36,10 @@ seed, after 10, that of `shd`, had been too strong. """
 
 def by_case(table: RunTable, measure: str) -> dict[str, dict[str, list[float]]]:
     """``{case: {arm: measure of each seed}}``."""
-    values: dict[str, dict[str, list[float]]] = {}
-    for (case, arm), runs in table.frame.groupby(["case", "arm"], sort=False):
-        values.setdefault(str(case), {})[str(arm)] = runs[measure].tolist()
-    return values
+    return {
+        str(case): {str(arm): runs[measure].tolist() for arm, runs in of_case.groupby("arm", sort=False)}
+        for case, of_case in table.frame.groupby("case", sort=False)
+    }
 
 
 def ridge(splits: Mapping[str, DataSource]) -> float:
@@ -75,13 +75,12 @@ def table(content: Content) -> str:
     for split in (KNOWN, *SPEAKERS, UNKNOWN):
         arms = content["accuracy"][split]
         difference = student_dict(np.subtract(arms["csbp"], arms["bp"]))
-        count = content["test_count"].get(split)
         cells = [accuracy.cell(interval) for interval in (*map(student_dict, arms.values()), difference)]
         linear = [content["ridge"][name] for name in (SPEAKERS if split == UNKNOWN else (split,))]
-        rows.append([split, *(["" if count is None else str(count)]), *cells, f"{100 * np.mean(linear):.1f}"])
+        count = str(content["test_count"].get(split, ""))
+        rows.append([split, count, *cells, f"{100 * np.mean(linear):.1f}"])
     head = ["speaker of the test split", "recordings", "CSBP (%)", "plain backpropagation (%)", "CSBP - BP, paired"]
-    head += ["ridge regression (%)"]
-    return study.table(head, rows)
+    return study.table([*head, "ridge regression (%)"], rows)
 
 
 def page(content: Content) -> str:

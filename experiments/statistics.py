@@ -35,6 +35,12 @@ def wilson(solved: NDArray[Any]) -> dict[str, float]:
     return {"share": float(solved.mean()), "low": float(low), "high": float(high)}
 
 
+def solved_starts(solved: ArrayLike) -> dict[str, Any]:
+    """``{share, low, high, solved}``: :func:`wilson`, and the starts themselves as :func:`bits`."""
+    values = np.asarray(solved, bool)
+    return {**wilson(values), "solved": bits(values)}
+
+
 def bits(solved: NDArray[Any]) -> str:
     """One character per start, 1 where it is solved."""
     return "".join("01"[int(bit)] for bit in solved)
@@ -60,8 +66,13 @@ def compare_solved(results: Mapping[str, Mapping[str, Any]], reference: str) -> 
         mean, low, high = test.difference
         assert low is not None and high is not None
         compared[name] = {"difference": mean, "half": (high - low) / 2, "p": test.p, **counts}
-    corrected = holm({name: pair["p"] for name, pair in compared.items()})
-    return {name: pair | {"p_holm": corrected[name]} for name, pair in compared.items()}
+    return with_holm(compared)
+
+
+def with_holm(tests: Mapping[Any, Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """The tests of a family, each with Holm's correction of its ``p`` as ``p_holm``."""
+    corrected = holm({name: test["p"] for name, test in tests.items()})
+    return {name: {**test, "p_holm": corrected[name]} for name, test in tests.items()}
 
 
 def equivalence_of_shares(pair: Mapping[str, float], margin: float) -> dict[str, float]:
@@ -106,8 +117,7 @@ def best_weights(total: int, n: int) -> NDArray[np.float64]:
 
     The i-th smallest is the largest of n with probability C(i-1, n-1) / C(total, n).
     """
-    weights: NDArray[np.float64] = special.comb(np.arange(total), n - 1) / special.comb(total, n)
-    return weights
+    return special.comb(np.arange(total), n - 1) / special.comb(total, n)
 
 
 # --- text ---------------------------------------------------------------------------------------------------------

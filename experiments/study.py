@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -51,18 +51,26 @@ def make_parser(
     Args:
       doc: docstring of the study, which ``--help`` prints.
       out: default of ``--out``; text is a folder below docs/results.
-      sizes: options that are whole numbers, such as ``seeds``, with their defaults.
+      sizes: options that are whole numbers from 1 on, such as ``seeds``, with their defaults.
     """
-    # As written: it holds the command and what its options mean.
-    as_written = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=doc, formatter_class=as_written, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # it holds the command and what its options mean
+        allow_abbrev=False,
+    )
     if data_dir:
         parser.add_argument("--data-dir", default="data")
-    folder = RESULTS / out if isinstance(out, str) else out
-    parser.add_argument("--out", type=pathlib.Path, default=folder)
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / out if isinstance(out, str) else out)
     for name, size in sizes.items():
-        parser.add_argument(f"--{name}", type=int, default=size)
+        parser.add_argument(f"--{name}", type=positive, default=size)
     return parser
+
+
+def positive(text: str) -> int:
+    """Parse a whole number from 1 on."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not possible; allowed are whole numbers from 1 on")
+    return int(text)
 
 
 def make_dataset_parser(doc: str | None, **sizes: Any) -> argparse.ArgumentParser:
@@ -72,18 +80,15 @@ def make_dataset_parser(doc: str | None, **sizes: Any) -> argparse.ArgumentParse
     return parser
 
 
-class DatasetOptions(NamedTuple):
-    """Options of a study on a data set, the remaining words (fields of the config), and the config with them."""
+def parse_dataset(
+    parser: argparse.ArgumentParser, module: str, arguments: Sequence[str] | None
+) -> tuple[argparse.Namespace, list[str], Config]:
+    """Parse ``DATASET [OPTIONS] [--FIELD VALUE ...]``; ``module`` names the command in messages.
 
-    options: argparse.Namespace
-    fields: list[str]
-    config: Config
-
-
-def parse_dataset(parser: argparse.ArgumentParser, module: str, arguments: Sequence[str] | None) -> DatasetOptions:
-    """Parse ``DATASET [OPTIONS] [--FIELD VALUE ...]``; ``module`` names the command in messages."""
+    Returns the options, the remaining words (fields of the config), and the config with them.
+    """
     options, fields = parser.parse_known_args(arguments)
-    return DatasetOptions(options, fields, parse(configs.load(options.dataset), fields, module))
+    return options, fields, parse(configs.load(options.dataset), fields, module)
 
 
 @contextlib.contextmanager
@@ -150,14 +155,6 @@ def data_mark(config: Config, data_dir: str) -> str:
     return run_dir.fingerprint_digest(data.fingerprint(config, data_dir))
 
 
-def begin(
-    parser: argparse.ArgumentParser, file: pathlib.Path, content: Content, name: str, mark: str, command: str
-) -> None:
-    """Check the data set as :func:`check_data` does, and sign, before results are measured on it."""
-    check_data(parser, file, content, name, mark)
-    sign(content, provenance(command))
-
-
 def sign(content: Content, origin: Content) -> None:
     """Say in the content, or in its ``provenance``, that a call adds to it; ``later`` has those unlike the first."""
     record = content.get("provenance", content)
@@ -185,8 +182,7 @@ def read(parser: argparse.ArgumentParser, file: pathlib.Path, command: str) -> C
     """Read the results of another study, which ``command`` makes; exits with usage and one line if there are none."""
     if not file.exists():
         parser.error(f"{file}: there is no such file; run {command} first")
-    content: Content = json.loads(file.read_text())
-    return content
+    return json.loads(file.read_text())
 
 
 def command_of(

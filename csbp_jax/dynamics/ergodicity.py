@@ -43,8 +43,8 @@ def split_r_hat(orbits: ArrayLike) -> float:
     Raises:
       ValueError: the orbits have fewer than four steps, values that are not finite, or not two dimensions.
     """
-    means, variances = _half_moments(_checked("split_r_hat", orbits))
-    return float(_r_hat(means, variances, _half_length(orbits)).max())
+    values = _checked("split_r_hat", orbits)
+    return float(_r_hat(*_half_moments(values), values.shape[1] // 2).max())
 
 
 def orbit_groups(orbits: ArrayLike, threshold: float = 1.05) -> NDArray[np.intp]:
@@ -67,9 +67,9 @@ def orbit_groups(orbits: ArrayLike, threshold: float = 1.05) -> NDArray[np.intp]
     first, second = np.triu_indices(count, 1)
     linked = np.ones(len(first), bool)
     for observable in np.moveaxis(values, 2, 0):
-        means, variances = _half_moments(_checked("orbit_groups", observable))
-        both = [_of_pairs(moments, first, second) for moments in (means, variances)]
-        linked &= (_r_hat(both[0], both[1], _half_length(observable)) < threshold).all(axis=0)
+        halves = (of.reshape(len(of), 2, count) for of in _half_moments(_checked("orbit_groups", observable)))
+        means, variances = (np.concatenate([of[..., first], of[..., second]], axis=1) for of in halves)
+        linked &= (_r_hat(means, variances, values.shape[1] // 2) < threshold).all(axis=0)
     links = (first[linked], second[linked])  # without the others, which a sparse array would hold as zeros
     graph = scipy.sparse.coo_array((np.ones(len(links[0])), links), shape=(count, count))
     _, labels = scipy.sparse.csgraph.connected_components(graph, directed=False)
@@ -145,13 +145,9 @@ def _rounded(values: Array) -> Array:
     return np.asarray(np.round(values / largest / RESOLUTION)) if largest else values
 
 
-def _half_length(orbits: ArrayLike) -> int:
-    return int(np.shape(orbits)[1] // 2)
-
-
 def _half_moments(values: Array) -> tuple[Array, Array]:
     """Return means and variances of both halves, of normal scores and of folded ones, ``[2, 2 x orbits]`` each."""
-    half = _half_length(values)
+    half = values.shape[1] // 2
     halves = np.concatenate([values[:, :half], values[:, -half:]])
     scores = [_normal_scores(form) for form in (halves, np.abs(halves - np.median(halves)))]
     return np.array([s.mean(axis=1) for s in scores]), np.array([s.var(axis=1, ddof=1) for s in scores])
@@ -161,12 +157,6 @@ def _normal_scores(values: Array) -> Array:
     """Return the normal quantiles of the ranks among all values (Blom's)."""
     ranks = scipy.stats.rankdata(values).reshape(values.shape)
     return np.asarray(scipy.special.ndtri((ranks - 3 / 8) / (values.size + 1 / 4)))
-
-
-def _of_pairs(moments: Array, first: NDArray[np.intp], second: NDArray[np.intp]) -> Array:
-    """Return the moments ``[forms, 2 x orbits]`` of the four halves of each pair of orbits, ``[forms, 4, pairs]``."""
-    halves = moments.reshape(len(moments), 2, -1)
-    return np.concatenate([halves[..., first], halves[..., second]], axis=1)
 
 
 def _r_hat(means: Array, variances: Array, steps: int) -> Array:

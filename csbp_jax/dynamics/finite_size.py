@@ -10,7 +10,6 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from csbp_jax import ranges
 from csbp_jax.dynamics.state import (
     Mask,
     PyTree,
@@ -200,14 +199,16 @@ def separation(
     Returns:
       For each read-out its Euclidean distances ``[1 + chunks, M]``, before the first step and after each chunk.
     """
-    ranges.require("separation", ranges.WHOLE_FROM_1, every=every)
     _, (states, _), _ = _start(state, deltas, dynamical_leaves, seed)
-    distances = [_distances(readouts, states)[0]]
-    for done, batch in enumerate(batches, start=1):
-        states = step_all(step, states, batch)
-        if done % every == 0:
-            distances.append(_distances(readouts, states)[0])
-    return jax.tree.map(lambda *values: jnp.stack(values), *distances)
+    later = record(
+        functools.partial(step_all, step),
+        lambda states: (states, _distances(readouts, states)[0]),
+        states,
+        batches,
+        every,
+        warmup=0,
+    )
+    return jax.tree.map(lambda *values: jnp.stack(values), _distances(readouts, states)[0], *later)
 
 
 def _start(state: PyTree, deltas: ArrayLike, dynamical_leaves: PyTree, seed: int) -> tuple[Mask, Nearby, jax.Array]:

@@ -82,8 +82,7 @@ def _largest(product: Callable[[NDArray[Any]], NDArray[Any]], x: jax.Array) -> f
     if not product(start).any():
         return 0.0
     operator = LinearOperator((x.size, x.size), product, dtype=x.dtype)
-    values: NDArray[Any] = eigs(operator, 1, which="LR", v0=start, tol=TOLERANCE, return_eigenvectors=False).real
-    return values.max()
+    return eigs(operator, 1, which="LR", v0=start, tol=TOLERANCE, return_eigenvectors=False).real.max()
 
 
 @functools.partial(jax.jit, static_argnames="gradient")

@@ -109,7 +109,7 @@ class Experiment:
         Raises:
           ValueError: there is no such shard.
           ConfigError: a field or value is not possible, or the folder holds an experiment on another base, other data
-            or own code, or another process runs this shard.
+            or own code, or another process runs this shard; or ``known`` has no seeds or no measures.
         """
         if not 0 <= shard[0] < shard[1]:
             raise ValueError(f"shard: {shard} is not possible; of n tasks, i is from 0 to n - 1")

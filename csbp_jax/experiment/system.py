@@ -17,6 +17,7 @@ from csbp_jax.experiment.fields import Fields
 from csbp_jax.experiment.members import Members, member_mesh, scans, train
 from csbp_jax.learner import measures
 from csbp_jax.runs import published
+from csbp_jax.runs.reading import COLUMNS
 from csbp_jax.runs.run import plain
 from csbp_jax.runtime import files, seals, sharding
 from csbp_jax.training import build, run_json
@@ -267,7 +268,13 @@ class Adapted:
         return json.loads(json.dumps(content, default=str))
 
     def canonical(self, fields: Fields) -> dict[str, Any]:
-        """Return the fields with plain values."""
+        """Return the fields with plain values.
+
+        Raises:
+          ConfigError: a field has the name of a column of the table, in which it would stand in that column's place.
+        """
+        if columns := [name for name in COLUMNS if name in fields]:
+            raise ConfigError(f"{columns[0]}: a column of the table of runs has this name; give the field another one")
         return {name: plain(value) for name, value in fields.items()}
 
     def describe(self, fields: Fields) -> dict[str, Any]:

@@ -52,10 +52,16 @@ class Work:
         self._done = self._ended = self._runs = 0
 
     def add(self, known: pandas.DataFrame) -> None:
-        """Store the rows of a table as finished runs of the settings whose fields they have."""
+        """Store the rows of a table as finished runs of the settings whose fields they have.
+
+        Raises:
+          ConfigError: it has no seeds or no measures.
+        """
         described = {setting: self.plan.system.describe(fields) for setting, fields in self.plan.settings.items()}
         fields = [name for name in map(str, known) if any(name in of for of in described.values())]
         numbers = known.select_dtypes(["number", "bool"]).drop(columns=[*COLUMNS, *fields], errors="ignore")
+        if "seed" not in known or numbers.columns.empty:
+            raise ConfigError("known: a table of runs has a column seed and columns of measures, as runs.csv does")
         count = 0
         for setting, values in described.items():
             same = [np.full(len(known), True), *(_equal(known[name], values.get(name)) for name in fields)]

@@ -106,7 +106,8 @@ def between(
     if jax.tree.map(jnp.shape, start) != jax.tree.map(jnp.shape, end):
         raise ConfigError("between: the two networks differ in their layers; pass two networks of the same config")
     data = list(repeated(batches, len(batches)))
-    measured = [_evaluate(run.recipe, _on_line(start, end, t), data) for t in np.linspace(0, 1, points)]
+    line = (jax.tree.map(lambda a, b, t=t: (1 - t) * a + t * b, start, end) for t in np.linspace(0, 1, points))
+    measured = [_evaluate(run.recipe, params, data) for params in line]
     losses, accuracies = ([float(value) for value in column] for column in zip(*measured, strict=True))
     return {"barrier": loss_barrier(losses), "losses": losses, "accuracies": accuracies}
 
@@ -182,10 +183,6 @@ def _perturbed(params: optax.Params, start: optax.Params, size: float, key: jax.
         return tensor + size * rms * jax.random.normal(key, tensor.shape, tensor.dtype)
 
     return jax.tree.map(noisy, params, controls.tensor_rms(start), optax.tree.split_key_like(key, params))
-
-
-def _on_line(first: optax.Params, second: optax.Params, t: float) -> optax.Params:
-    return jax.tree.map(lambda a, b: (1 - t) * a + t * b, first, second)
 
 
 def _evaluate(recipe: Recipe, params: optax.Params, batches: Sequence[Batch]) -> tuple[float, float]:

@@ -122,9 +122,7 @@ def _first_state(run: CompiledRun, seed: int, forcing: Pushes = None) -> State:
     if callable(forcing):
         raise ConfigError("forcing: a function is not possible; give it to the force: controls.gaussian(function)")
     # A record in the state passes from step to step without a copy, since the step donates the state.
-    state: State = run.init(jax.random.key(seed), {} if forcing is None else {"forcing": forcing})
-    state = to_default_precision(state)
-    return state
+    return to_default_precision(run.init(jax.random.key(seed), {} if forcing is None else {"forcing": forcing}))
 
 
 def _batches(run: CompiledRun, seed: int) -> Iterator[Batch]:

@@ -67,8 +67,9 @@ def match_units(model: Model, first: Mapping[str, Any], second: Mapping[str, Any
     from_incoming = list(unchanged)
     for n in range(len(layers)):
         from_incoming[n] = _assign(ours, other, layers, from_incoming, n, outgoing=False)
-    ends = [_descend(ours, other, layers, permutations) for permutations in (unchanged, from_incoming)]
-    candidates = [_permuted(other, layers, permutations) for permutations in ends]
+    candidates = [
+        _permuted(other, layers, _descend(ours, other, layers, start)) for start in (unchanged, from_incoming)
+    ]
     return max(candidates, key=lambda candidate: _agreement(ours, candidate))
 
 

@@ -103,9 +103,8 @@ def measured_units(task: Task, base: Training) -> dict[str, Any]:
 
     ``{"flips", "ratio": of each of WIDTHS}``, means over the tuning seeds.
     """
-    values: dict[str, list[list[float]]] = {"flips": [], "ratio": []}
-    splits = base.splits({})
-    for seed in TUNING_SEEDS:
+    splits, units = base.splits({}), np.empty((2, len(TUNING_SEEDS), len(WIDTHS)))
+    for i, seed in enumerate(TUNING_SEEDS):
         assert base.draw is not None
         source = Drawn(splits["train"], *base.draw(splits, seed))
         fields = {"seed": seed, "chaos.z0": 1.0, "optimizer.lr": 1.0}
@@ -114,16 +113,13 @@ def measured_units(task: Task, base: Training) -> dict[str, Any]:
         run = compile_run(config, source, steps, base.own, sharding.data_parallel(1))
         ratio = flip_meter.make(run.pure_gradients, config, run.steps_per_epoch)
         batch = run.shard_batch(next(run.batches(seed)))
-        norms, flips = [], []
-        for width in WIDTHS:
+        for j, width in enumerate(WIDTHS):
             neuron = models.neuron(config.replace("model.neuron.surrogate_param", width).model.neuron)
             state = run.pure_init(jax.random.key(seed), {"neuron": neuron})
             of_parts = run.gradient_norms(state, batch)
-            norms.append(float(of_parts["chaos"] / of_parts["task"]))
-            flips.append(ratio("chaos", state, batch))
-        values["flips"].append(flips)
-        values["ratio"].append(norms)
-    return {name: [rounded(value) for value in np.mean(rows, axis=0)] for name, rows in values.items()}
+            units[:, i, j] = ratio("chaos", state, batch), of_parts["chaos"] / of_parts["task"]
+    names = ("flips", "ratio")
+    return {name: [rounded(v) for v in np.mean(rows, axis=0)] for name, rows in zip(names, units, strict=True)}
 
 
 # --- runs ---------------------------------------------------------------------------------------------------------
@@ -160,16 +156,12 @@ def run(name: str, kinds: Sequence[str], draws: int, data_dir: str, out: pathlib
             known = rows.loc[same, ["seed", *FIELDS, *MEASURES]] if len(rows) else None
             table = experiment(name, kind, base, units[name], count).run(folder, known=known)
             rows = rows[~rows["arm"].isin(KINDS[kind])]
-            write(file, pd.concat([rows, rows_of(table, base)]))
+            with files.replacing(file) as temporary:
+                pd.concat([rows, rows_of(table, base)]).to_csv(temporary, index=False)
             spent = round(time.process_time() - start)
             entry = {"task": name, "kind": kind, "draws": count, "cpu_seconds": spent} | study.provenance(MODULE)
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(entry) + "\n")
-
-
-def write(file: pathlib.Path, rows: pd.DataFrame) -> None:
-    with files.replacing(file) as temporary:
-        rows.to_csv(temporary, index=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -41,8 +41,7 @@ def read(file: pathlib.Path) -> pd.DataFrame:
 
 def committed(out: pathlib.Path) -> dict[str, pd.DataFrame]:
     """The rows of each task that has some."""
-    files = {name: out / f"{slug(name)}.csv" for name in TASKS}
-    return {name: read(file) for name, file in files.items() if file.exists()}
+    return {name: read(file) for name in TASKS if (file := out / f"{slug(name)}.csv").exists()}
 
 
 def slug(name: str) -> str:
@@ -77,7 +76,7 @@ def contrasts(rows: pd.DataFrame, pairs: Any, measure: str = MEASURE) -> list[Co
 def analysis(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[tuple[str, str], Content]]:
     """``{task: {(arm, other): contrast}}`` of all pairs; primary ones of complete tasks have p_holm and a verdict."""
     of_tasks = {
-        name: {(row["arm"], row["other"]): row for row in contrasts(rows, (*PRIMARY, *CONTROLS))}
+        name: {(row["arm"], row["other"]): row | {"verdict": ""} for row in contrasts(rows, (*PRIMARY, *CONTROLS))}
         for name, rows in tables.items()
     }
     primary = {
@@ -90,10 +89,6 @@ def analysis(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[tuple[str, st
     for of, row in primary.items():
         row["p_holm"] = corrected[of]
         row["verdict"] = verdict(paired(row["draws"], margin=MARGIN), corrected[of])
-    for name, of_task in of_tasks.items():
-        for pair, row in of_task.items():
-            if pair not in PRIMARY or row["pairs"] < TASKS[name].draws:
-                row["verdict"] = ""
     return of_tasks
 
 
@@ -146,10 +141,9 @@ def interval(row: Mapping[str, Any] | None) -> str:
     return "{difference:+.2f} [{low:+.2f}, {high:+.2f}]".format(**row) if row else ""
 
 
-def old(name: str, other: str) -> str:
-    """The difference at the settings that were drawn once, with its interval over seeds."""
-    row = forest.once(name)
-    number = row.plain if other == "plain" else row.drift
+def old(name: str) -> str:
+    """CSBP minus plain backpropagation at the settings that were drawn once, with its interval over seeds."""
+    number = forest.once(name).plain
     return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*number) if number else ""
 
 
@@ -186,13 +180,12 @@ def primary_table(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any]
         done = complete(tables[name], set(TERMS))["draw"].nunique()
         share = f"{plain['seed_share']:.0%}" if plain else ""
         words = ", ".join(of["verdict"] for of in (plain, drift) if of and of["verdict"])
-        count, once = f"{done} of {TASKS[name].draws}", old(name, "plain")
+        count, once = f"{done} of {TASKS[name].draws}", old(name)
         same = ", ".join(str(same_run(of)) for of in (plain, drift) if of)
         of_plain, of_drift = interval(plain), interval(drift)
         rows.append([name, count, offs(tables[name], "CSBP"), same, of_plain, share, once, of_drift, words])
     head = ["task", "draws", "off", "same run", "CSBP - plain", "of it seeds"]
-    head += ["settings drawn once", "CSBP - drift", "verdicts"]
-    return study.table(head, rows)
+    return study.table([*head, "settings drawn once", "CSBP - drift", "verdicts"], rows)
 
 
 def offs(rows: pd.DataFrame, arm: str) -> str:
@@ -296,8 +289,11 @@ def text(tables: Mapping[str, pd.DataFrame], results: Mapping[str, Any], log: li
         f"{low[0]:.0%} or {high[0]:.0%} of 400 simulated studies over the seeds of one draw, as the old pages had it, "
         f"and in {low[1]:.0%} or {high[1]:.0%} over twelve draws (5 % is right)."
     )
-    limits = "Not covered: deep networks, all labels, several taps, more than 16 tries, strengths above 0.2 flips."
-    answers = (answer(tables, results), beside_drift(results), limits)
+    answers = (
+        answer(tables, results),
+        beside_drift(results),
+        "Not covered: deep networks, all labels, several taps, more than 16 tries, strengths above 0.2 flips.",
+    )
     parts = (" ".join(filter(None, answers)), f"{controls_sentence(results)} {known}".strip())
     wrapped = [textwrap.fill(part, 118, break_on_hyphens=False) for part in parts]
     return f"""# Few labels, with the draw of settings counted as chance
@@ -329,12 +325,6 @@ over seeds.
 """
 
 
-def finite(row: Content) -> Content:
-    """A contrast as JSON has it."""
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
-    return {name: None if value != value else value for name, value in plain.items()}
-
-
 def write(out: pathlib.Path) -> None:
     """Write the page, its table and its picture."""
     tables = committed(out)
@@ -343,10 +333,18 @@ def write(out: pathlib.Path) -> None:
     results = analysis(tables)
     draw(tables, units, out / "strength.png")
     write_text(out / "README.md", text(tables, results, log))
-    numbers = {name: [finite(row) for row in of_task.values()] for name, of_task in results.items()}
+    numbers = {
+        name: [{n: None if value != value else value for n, value in row.items()} for row in of_task.values()]
+        for name, of_task in results.items()
+    }
     study.write_json(out / "arms.json", {"contrasts": numbers} | study.provenance("python -m experiments.arms --page"))
-    of_choices = strengths_table(tables, units)
-    parts = ["# Controls and strengths", "Primary differences; last, at the epoch of the best validation accuracy:"]
-    parts += [decided_table(tables, results), "Secondary differences, without verdicts:", controls_table(results)]
-    parts += ["What was chosen, quartiles over draws:", of_choices]
+    parts = (
+        "# Controls and strengths",
+        "Primary differences; last, at the epoch of the best validation accuracy:",
+        decided_table(tables, results),
+        "Secondary differences, without verdicts:",
+        controls_table(results),
+        "What was chosen, quartiles over draws:",
+        strengths_table(tables, units),
+    )
     write_text(out / "table.md", "\n\n".join(parts) + "\n")

@@ -11,14 +11,14 @@ from typing import Any
 from scipy import stats
 
 from csbp_jax import Experiment, RunTable
-from csbp_jax.reporting.statistics import holm
 from experiments import study
 from experiments.cbp import exponents
 from experiments.cbp.conditions import AFTER, CHUNK, CONDITIONS, INITS, PUBLISHED, STRENGTHS, STRONG, WEAK, Cbp, arm
 from experiments.cbp.net import Setting
 from experiments.cbp.pages import draw, page
-from experiments.statistics import bits, compare_solved, wilson
+from experiments.statistics import compare_solved, solved_starts, with_holm
 from experiments.study import Content
+from experiments.xor.tuned import tuning_shares
 
 MODULE = "python -m experiments.cbp"
 
@@ -54,10 +54,8 @@ def result_of(table: RunTable, name: str) -> Content:
     of_arm = table.where(arm=name)
     tests = of_arm.where(role="test").frame
     fields = {field: value for field, value in tests.iloc[0].items() if field in Setting._fields and value == value}
-    tuning = of_arm.where(role="tune").frame.groupby("try")["solved"].mean().tolist()
-    solved = {f"{init:g}": tests[f"n = {init:g}"].to_numpy(bool) for init in INITS}
-    inits = {init: {**wilson(values), "solved": bits(values)} for init, values in solved.items()}
-    return {"setting": study.changed_fields(Setting(**fields)), "tuning": tuning, "inits": inits}
+    inits = {f"{init:g}": solved_starts(tests[f"n = {init:g}"]) for init in INITS}
+    return {"setting": study.changed_fields(Setting(**fields)), "tuning": tuning_shares(of_arm), "inits": inits}
 
 
 def published(results: Mapping[str, Content], starts: int) -> Content:
@@ -69,8 +67,7 @@ def published(results: Mapping[str, Content], starts: int) -> Content:
             solved = ours["solved"].count("1")
             p = float(stats.fisher_exact([[count, 100 - count], [solved, starts - solved]]).pvalue)
             cells[f"{method} {init:g}"] = {"published": count, "p": p, **{k: ours[k] for k in ("share", "low", "high")}}
-    corrected = holm({key: cell["p"] for key, cell in cells.items()})
-    return {key: cell | {"p_holm": corrected[key]} for key, cell in cells.items()}
+    return with_holm(cells)
 
 
 def against(conditions: Mapping[str, Content], reference: str = "CBP") -> Content:
@@ -88,8 +85,7 @@ def held_against_sub_steps(results: Mapping[str, Content]) -> Content:
         conditions = {name: result for name, result in results.items() if name.endswith(z0)}
         for init, compared in against(conditions, f"kick in 20 sub-steps, {z0}").items():
             pairs[f"{z0}, n = {init}"] = compared[f"CBP, {z0}"]
-    corrected = holm({key: pair["p"] for key, pair in pairs.items()})
-    return {key: pair | {"p_holm": corrected[key]} for key, pair in pairs.items()}
+    return with_holm(pairs)
 
 
 def compare(content: Content) -> Content:

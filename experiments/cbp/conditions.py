@@ -12,6 +12,7 @@ import numpy as np
 from csbp_jax import Arm, controls
 from experiments import forcing
 from experiments.cbp.net import Kind, Setting, strength, train
+from experiments.xor.conditions import stacked
 
 INITS = (0.2, 0.5, 1.0, 3.0)
 PUBLISHED = {
@@ -108,13 +109,6 @@ def solved(condition: Condition, setting: Setting, seeds: jax.Array) -> jax.Arra
     return jax.vmap(run)(setting, seeds)
 
 
-def stacked(fields: Sequence[Mapping[str, Any]]) -> Setting:
-    """The settings of many runs, each leaf ``[K]``."""
-    settings = [Setting(**{name: of[name] for name in Setting._fields if name in of}) for of in fields]
-    stack: Setting = jax.tree.map(lambda *values: jnp.asarray(values, jnp.float32), *settings)
-    return stack
-
-
 @dataclasses.dataclass(frozen=True)
 class Cbp:
     """Training from the start of a seed at every init; fields are ``condition`` and those of a setting.
@@ -126,7 +120,7 @@ class Cbp:
         return str(fields["condition"])
 
     def train(self, name: str, fields: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
-        condition, settings, starts = (CONDITIONS | AFTER)[name], stacked(fields), jnp.asarray(seeds)
+        condition, settings, starts = (CONDITIONS | AFTER)[name], stacked(Setting, fields), jnp.asarray(seeds)
         inits = {
             f"n = {init:g}": np.asarray(solved(condition, settings._replace(init=jnp.full(len(seeds), init)), starts))
             for init in INITS

@@ -22,19 +22,20 @@ from csbp_jax.instruments.classify import RISE
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from experiments import study
 from experiments.cbp import conditions
-from experiments.cbp.conditions import Condition, stacked
+from experiments.cbp.conditions import Condition
 from experiments.cbp.net import I0, INPUTS, Kind, Setting, start, step, strength
 from experiments.statistics import (
-    bits,
     compare_solved,
     equivalence_of_shares,
-    holm,
     points_text,
     ranked_above,
     share_text,
+    solved_starts,
     wilson,
+    with_holm,
 )
 from experiments.study import Content
+from experiments.xor.conditions import stacked
 from experiments.xor.net import Params
 
 MODULE = "python -m experiments.cbp.overshoot"
@@ -94,7 +95,7 @@ class Overshoot:
         task, name = group
         condition = (CONDITIONS | {PLAIN: conditions.PLAIN})[name]
         condition = condition._replace(kind=condition.kind._replace(task=task))
-        settings, starts = stacked(fields), jnp.asarray(seeds)
+        settings, starts = stacked(Setting, fields), jnp.asarray(seeds)
         if name in FLIPS:
             settings = settings._replace(ceiling=jnp.full(len(seeds), FLIPS[name] * flip(task)))
         measure = rises if self.measure == "rise" else conditions.solved
@@ -150,8 +151,8 @@ def primary(cells: Mapping[str, Content]) -> Content:
         for name in names:
             pair = compare_solved({name: results[name], CBP: results[CBP]}, name)[CBP]
             pairs[task, name] = pair | equivalence_of_shares(pair, MARGIN) | {"p": pair["p"]}
-    corrected = holm({key: pair["p"] for key, pair in pairs.items()})
-    return {task: {name: pairs[task, name] | {"p_holm": corrected[task, name]} for name in names} for task in TASKS}
+    corrected = with_holm(pairs)
+    return {task: {name: corrected[task, name] for name in names} for task in TASKS}
 
 
 def verdict(pairs: Content, medians: Mapping[str, float]) -> str:
@@ -161,8 +162,7 @@ def verdict(pairs: Content, medians: Mapping[str, float]) -> str:
         return "nothing to explain"
     if medians[PERIOD_2] >= RISE:
         return "not decided: held in period 2 is chaotic, too"
-    equal_or_better = pairs[PERIOD_2]["high"] < pairs[PERIOD_2]["margin"]
-    if equal_or_better:
+    if pairs[PERIOD_2]["high"] < pairs[PERIOD_2]["margin"]:  # equal or better
         return "overshooting without chaos suffices"
     return "chaos contributes" if above[PERIOD_2] and above[ALTERNATING] else "not decided"
 
@@ -170,20 +170,17 @@ def verdict(pairs: Content, medians: Mapping[str, float]) -> str:
 def areas(cells: Mapping[str, Content]) -> Content:
     """Cells of CBP with enough starts on both sides: probability that a solved start has the larger rise."""
     probabilities = {}
-    for key, cell in cells.items():
-        if f"| {CBP} |" not in key:
-            continue
-        nats = np.array(cell["rise"])
-        success = np.array([bit == "1" for bit in cell["solved"][: len(nats)]])
+    for name in (key(task, CBP, z0) for task in TASKS for z0 in STRENGTHS):
+        nats = np.array(cells[name]["rise"])
+        success = np.array([bit == "1" for bit in cells[name]["solved"][: len(nats)]])
         if min(success.sum(), (~success).sum()) >= EACH_SIDE:
-            probabilities[key] = ranked_above(nats, success)
+            probabilities[name] = ranked_above(nats, success)
     return probabilities
 
 
 def tested_against_cbp(tested: Mapping[str, Content]) -> Content:
     """``{task: {condition: condition minus CBP}}`` on the fresh starts."""
-    names = (CBP, *(name for name in CONDITIONS if name != CBP))
-    return {task: compare_solved({name: tested[f"{task} | {name}"] for name in names}, CBP) for task in TASKS}
+    return {task: compare_solved({name: tested[f"{task} | {name}"] for name in CONDITIONS}, CBP) for task in TASKS}
 
 
 def analyse(content: Content) -> Content:
@@ -204,9 +201,15 @@ def analyse(content: Content) -> Content:
 
 def page(content: Content) -> str:
     """The tables: primary family, tuned comparison, shares and rises over the strength, rise of solved starts."""
-    tables = [primary_table(content), later_table(content), tested_table(content)]
-    tables += [*(strengths_table(content, task) for task in TASKS), areas_table(content)]
-    return "\n\n".join(tables)
+    return "\n\n".join(
+        [
+            primary_table(content),
+            later_table(content),
+            tested_table(content),
+            *(strengths_table(content, task) for task in TASKS),
+            areas_table(content),
+        ]
+    )
 
 
 def p_text(p: float) -> str:
@@ -267,9 +270,8 @@ def areas_table(content: Content) -> str:
     """Probabilities that a solved start has the larger rise."""
     rows = []
     for key, area in content["areas"].items():
-        if area:
-            task, _, z0 = key.split(" | ")
-            rows.append([task, z0, share_text(area)])
+        task, _, z0 = key.split(" | ")
+        rows.append([task, z0, share_text(area)])
     return study.table(["CBP on", "z0", "a solved start has the larger rise (%)"], rows)
 
 
@@ -291,8 +293,7 @@ def draw(content: Content, out: pathlib.Path) -> None:
             upper.plot(STRENGTHS, [100 * cell["share"] for cell in cells], **style)
             if name in MEASURED:
                 lower.plot(STRENGTHS, [np.median(cell["rise"]) for cell in cells], **style)
-        plain = 100 * content["plain"][task]["grid"]["share"]
-        upper.axhline(plain, color="0.5", ls=":", lw=1.2, label="plain descent")
+        upper.axhline(100 * content["plain"][task]["grid"]["share"], color="0.5", ls=":", lw=1.2, label="plain descent")
         lower.axhline(RISE, color="0.5", ls="--", lw=0.8)
         upper.set(title=task, ylim=(-2, 102), xscale="log")
         lower.set(xlabel="z0", yscale="log", xticks=[3, 6, 12, 24], xticklabels=["3", "6", "12", "24"])
@@ -328,12 +329,6 @@ def key(task: str, name: str, z0: float) -> str:
     return f"{task} | {name} | {z0:.2f}"
 
 
-def solved_at(runs: RunTable) -> Content:
-    """The share of the starts that are solved, and which."""
-    values = runs.frame["solved"].to_numpy(bool)
-    return {**wilson(values), "solved": bits(values)}
-
-
 def results_of(table: RunTable) -> Content:
     """``plain``, ``cells`` and ``tested`` of the table of :func:`trained`."""
     content: Content = {"plain": {}, "cells": {}, "tested": {}}
@@ -346,16 +341,21 @@ def results_of(table: RunTable) -> Content:
         for name in CONDITIONS:
             of_arm = table.where(case=task, arm=name)
             tested = of_arm.where(role="test")
-            content["tested"][f"{task} | {name}"] = {"z0": float(tested.frame["z0"].iloc[0]), **solved_at(tested)}
+            content["tested"][f"{task} | {name}"] = {
+                "z0": float(tested.frame["z0"].iloc[0]),
+                **solved_starts(tested.frame["solved"]),
+            }
             for z0 in STRENGTHS:
-                content["cells"][key(task, name, z0)] = solved_at(of_arm.where(role="tune", z0=z0))
+                tuned = of_arm.where(role="tune", z0=z0)
+                content["cells"][key(task, name, z0)] = solved_starts(tuned.frame["solved"])
     return content
 
 
 def rises_of(table: RunTable) -> dict[str, list[float]]:
     """``{cell: rise of each start}``."""
-    cells = table.frame.groupby("case", sort=False)
-    return {str(cell): [round(nats, 4) for nats in runs["rise"]] for cell, runs in cells}
+    return {
+        str(cell): [round(nats, 4) for nats in runs["rise"]] for cell, runs in table.frame.groupby("case", sort=False)
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

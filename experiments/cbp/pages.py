@@ -24,11 +24,14 @@ def page(content: Content) -> str:
         [method.replace(" ", ", "), *(_cell(content["table"][f"{method} {init:g}"]) for init in INITS)]
         for method in PUBLISHED
     ]
-    tables = [study.table(["method, optimiser", *HEADS], rows)]
-    tables.append(tested(content["conditions"], content["against_cbp"], "plain descent, with"))
-    tables.append(tested(content["tuned_widely"], content["tuned_widely_against_cbp"], "tuned over weaker ones too"))
-    tables.append(held(content))
-    return "\n\n".join(tables)
+    return "\n\n".join(
+        [
+            study.table(["method, optimiser", *HEADS], rows),
+            tested(content["conditions"], content["against_cbp"], "plain descent, with"),
+            tested(content["tuned_widely"], content["tuned_widely_against_cbp"], "tuned over weaker ones too"),
+            held(content),
+        ]
+    )
 
 
 def tested(results: Mapping[str, Content], against: Content, head: str) -> str:

@@ -68,16 +68,11 @@ FAMILIES = {
 def measured(system: System, strength: float, options: argparse.Namespace) -> Content:
     """All measures of a system without noise."""
     record = measure.record(system, strength, options.starts, options.steps)
-    values, errors = measure.exponents(system, record.states)
-    content: Content = {
-        "exponents": [finite_or_none(value) for value in values],
-        "stderr": [finite_or_none(error) for error in errors],
-        "pushes": record.pushes,
-    }
-    content["chaotic"] = measure.is_chaotic(content["exponents"], content["stderr"])
-    finite = bool(np.isfinite(record.orbits).all())
-    content["finite"] = finite
-    if finite:
+    exponents, errors = ([finite_or_none(v) for v in of] for of in measure.exponents(system, record.states))
+    content: Content = {"exponents": exponents, "stderr": errors, "pushes": record.pushes}
+    content["chaotic"] = measure.is_chaotic(exponents, errors)
+    content["finite"] = bool(np.isfinite(record.orbits).all())
+    if content["finite"]:
         content |= measure.ergodic(system, record.orbits)
         if content["chaotic"]:
             content["series"] = measure.pseudo_random(system, record.orbits)
@@ -98,16 +93,15 @@ def run(family: str, strength: float, content: Content, options: argparse.Namesp
     """Measure the conditions of a family at a strength that the content lacks."""
     family_of = FAMILIES[family]
     results = content["systems"].setdefault(f"{family}, z {strength:g}", {})
-    for name, make in {"chaos": family_of.chaos, **family_of.controls}.items():
+    for name, make in {"chaos": family_of.chaos, **family_of.controls, **family_of.noises}.items():
         if name not in results:
-            results[name] = measured(make(), strength, options)
+            if name in family_of.noises:
+                results[name], word = noisy(make(), strength, results["chaos"]["pushes"], options), "functions counted"
+            else:
+                results[name] = measured(make(), strength, options)
+                word = results[name].get("ergodic", "not finite")
             study.store(file, content, MODULE)
-            print(f"{family} {strength:g}, {name}: {results[name].get('ergodic', 'not finite')}", flush=True)
-    for name, make in family_of.noises.items():
-        if name not in results:
-            results[name] = noisy(make(), strength, results["chaos"]["pushes"], options)
-            study.store(file, content, MODULE)
-            print(f"{family} {strength:g}, {name}", flush=True)
+            print(f"{family} {strength:g}, {name}: {word}", flush=True)
 
 
 def checked(name: str, count: int) -> list[Content]:
@@ -117,10 +111,7 @@ def checked(name: str, count: int) -> list[Content]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "ergodic")
-    parser.add_argument("--starts", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--checks", type=int, default=200)
+    parser = study.make_parser(__doc__, "ergodic", starts=64, steps=20_000, checks=200)
     options = parser.parse_args(arguments)
     if options.starts < measure.ORBITS or options.steps < 2 * measure.LENGTH:
         parser.error(f"--starts: from {measure.ORBITS} on; --steps: from {2 * measure.LENGTH} on")

@@ -33,28 +33,16 @@ SYSTEMS: dict[str, tuple[float, Callable[[], System]]] = {
 }
 
 
-def logistic(x: Any) -> Any:
-    return 4 * x * (1 - x)
-
-
-def henon(s: Any) -> Any:
-    return 1 - 1.4 * s[0] ** 2 + s[1], 0.3 * s[0]
-
-
-def park_miller(x: Any) -> Any:
-    """The generator of Park and Miller (Communications of the ACM 1988)."""
-    return 16807 * x % (2**31 - 1)
-
-
 def known(name: str, lag: int, count: int) -> NDArray[np.float64]:
     """Series of a known answer ``[count, LENGTH]``, each value ``lag`` steps after the last."""
     rng = np.random.default_rng(0)
     if name == "white noise":
         return rng.normal(size=(count, measure.LENGTH))
     starts: dict[str, tuple[Callable[[Any], Any], Any]] = {
-        "logistic map, r = 4": (logistic, rng.uniform(0.1, 0.9, (1, count))),
-        "Henon's map": (henon, rng.uniform(-0.1, 0.1, (2, count))),
-        "Park and Miller's generator": (park_miller, rng.integers(1, 2**31 - 1, (1, count))),
+        "logistic map, r = 4": (lambda x: 4 * x * (1 - x), rng.uniform(0.1, 0.9, (1, count))),
+        "Henon's map": (lambda s: (1 - 1.4 * s[0] ** 2 + s[1], 0.3 * s[0]), rng.uniform(-0.1, 0.1, (2, count))),
+        # The generator of Park and Miller (Communications of the ACM 1988).
+        "Park and Miller's generator": (lambda x: 16807 * x % (2**31 - 1), rng.integers(1, 2**31 - 1, (1, count))),
     }
     step, start = starts[name]
     return np.asarray(iterate(step, start, 500, lag), float)[:, : measure.LENGTH]
@@ -73,9 +61,10 @@ def result(series_at: dict[int, list[NDArray[np.float64]]]) -> Content:
     return {"time": float(np.median(times)), "random_like": passes}
 
 
-def trained(strength: float, system: System, orbits: int) -> Content:
+def trained(name: str, orbits: int) -> Content:
     """The result of a chaotic training."""
-    values = measure.record(system, strength, orbits, max(LAGS) * measure.LENGTH).orbits
+    strength, make = SYSTEMS[name]
+    values = measure.record(make(), strength, orbits, max(LAGS) * measure.LENGTH).orbits
     columns = [orbit[:, i] for orbit in values for i in range(orbit.shape[1])]
     rounded = (np.round(column[-measure.LENGTH :] / np.abs(column).max() / 1e-9) for column in columns)
     rich = [c for c, values in zip(columns, rounded, strict=True) if len(np.unique(values)) >= measure.DISTINCT]
@@ -99,15 +88,7 @@ def page(content: Content) -> str:
         count, lag = len(of["random_like"]["1"]), passes_from(of)
         enough = [f"lag {n}" for n, share in zip(LAGS, shares(of), strict=True) if share >= LEAST]
         word = f"lag {lag}" if lag else f"at {', '.join(enough)} alone" if enough else "does not"
-        rows.append(
-            [
-                name,
-                str(count),
-                f"{of['time']:g}",
-                *(f"{100 * share:.0f}" for share in shares(of)),
-                word,
-            ]
-        )
+        rows.append([name, str(count), f"{of['time']:g}", *(f"{100 * share:.0f}" for share in shares(of)), word])
     head = ["series of", "series", "decorrelation time", *(f"lag {lag} (%)" for lag in LAGS), "passes from"]
     return study.table(head, rows)
 
@@ -129,21 +110,17 @@ def draw(content: Content, out: pathlib.Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "ergodic")
-    parser.add_argument("--orbits", type=int, default=2)
-    parser.add_argument("--checks", type=int, default=20)
+    parser = study.make_parser(__doc__, "ergodic", orbits=2, checks=20)
     options = parser.parse_args(arguments)
     file = options.out / "lags.json"
     content = study.resume(parser, file, {"orbits": options.orbits, "checks": options.checks}, {"systems": {}})
     results = content["systems"]
-    for name in (name for name in KNOWN if name not in results):
-        results[name] = result({lag: list(known(name, lag, options.checks)) for lag in LAGS})
-        study.store(file, content, MODULE)
-        print(name, shares(results[name]), flush=True)
     with study.float64():
-        for name in (name for name in SYSTEMS if name not in results):
-            strength, make = SYSTEMS[name]
-            results[name] = trained(strength, make(), options.orbits)
+        for name in (name for name in (*KNOWN, *SYSTEMS) if name not in results):
+            if name in KNOWN:
+                results[name] = result({lag: list(known(name, lag, options.checks)) for lag in LAGS})
+            else:
+                results[name] = trained(name, options.orbits)
             study.store(file, content, MODULE)
             print(name, shares(results[name]), flush=True)
     draw(content, options.out)

@@ -21,6 +21,9 @@ SAME, SLOW, LEVEL, MOST = 1.05, 100, 0.05, 0.95
 """R-hat of equal distributions; autocorrelation times that a record must hold; level of the energy test; share of
 observables that must pass."""
 
+LARGEST = 1e9
+"""What stands for an infinite R-hat, which JSON has no number for."""
+
 ORBITS, ALIGN, COUNTED = 16, 50, 1000
 """Orbits, steps in which directions align, and steps of the exponents."""
 
@@ -140,8 +143,8 @@ def ergodic(system: System, orbits: Array) -> Content:
         ps[i] = test.p
         measured: Content = {
             "name": name,
-            "r_hat": _number(dynamics.split_r_hat(matched[..., i])),
-            "r_hat_as_it_is": _number(dynamics.split_r_hat(orbits[..., i])),
+            "r_hat": min(dynamics.split_r_hat(matched[..., i]), LARGEST),
+            "r_hat_as_it_is": min(dynamics.split_r_hat(orbits[..., i]), LARGEST),
             "time": finite_or_none(dynamics.autocorrelation_time(matched[..., i])),
             "energy": test._asdict(),
             "p_one_time": dynamics.energy_test(first, others[:, -1]).p,
@@ -159,11 +162,6 @@ def ergodic(system: System, orbits: Array) -> Content:
         key: _group_sizes(values[..., quick]) for key, values in (("groups", matched), ("groups_as_they_are", orbits))
     }
     return {"observables": observables, **groups, "ergodic": verdict_ergodic(observables, groups["groups"])}
-
-
-def _number(value: float) -> float:
-    """A number as JSON has it, where an infinite R-hat is a large one."""
-    return min(value, 1e9)
 
 
 def _group_sizes(orbits: Array) -> list[int]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.reporting.statistics import holm, paired
+from csbp_jax.reporting.statistics import paired
 from experiments import study
 from experiments.ergodic.measure import verdict_random
-from experiments.statistics import mean_text, share_text, student_dict, wilson
+from experiments.statistics import mean_text, share_text, student_dict, wilson, with_holm
 from experiments.study import Content
 
 NOISES = ("noise alone", "sub-steps + noise")
@@ -22,12 +22,11 @@ def conclusions(systems: Systems) -> Content:
     verdicts: dict[str, dict[str, str]] = {"ergodic": {}, "better than noise": {}, "pseudo-random": {}}
     for name, conditions in systems.items():
         chaos = conditions["chaos"]
-        if not chaos["chaotic"] or not chaos["finite"]:
-            continue
-        verdicts["ergodic"][name] = chaos["ergodic"]
-        verdicts["pseudo-random"][name] = verdict_random(chaos["series"])
-        if name in compared:
-            verdicts["better than noise"][name] = verdict_visits(compared[name])
+        if chaos["chaotic"] and chaos["finite"]:
+            verdicts["ergodic"][name] = chaos["ergodic"]
+            verdicts["pseudo-random"][name] = verdict_random(chaos["series"])
+            if name in compared:
+                verdicts["better than noise"][name] = verdict_visits(compared[name])
     overall = {claim: claim_verdict(list(of_systems.values())) for claim, of_systems in verdicts.items()}
     return {"visits_compared": compared, "verdicts": verdicts, "overall": overall}
 
@@ -40,10 +39,9 @@ def compare_visits(systems: Systems) -> dict[str, dict[str, Content]]:
             for noise in (noise for noise in NOISES if noise in conditions):
                 values, reference = (np.array(conditions[n]["visits"]["distinct"], float) for n in ("chaos", noise))
                 pairs[name, noise] = student_dict(values - reference) | {"p": paired(values - reference).p}
-    corrected = holm({pair: result["p"] for pair, result in pairs.items()})
     compared: dict[str, dict[str, Content]] = {}
-    for (name, noise), result in pairs.items():
-        compared.setdefault(name, {})[noise] = result | {"p_holm": corrected[name, noise]}
+    for (name, noise), result in with_holm(pairs).items():
+        compared.setdefault(name, {})[noise] = result
     return compared
 
 
@@ -80,9 +78,7 @@ def ergodic_table(systems: Systems) -> str:
     """R-hat, times, energy distances and groups of every system without noise."""
     rows = []
     for name, conditions in systems.items():
-        for condition, result in conditions.items():
-            if "exponents" not in result:
-                continue
+        for condition, result in ((c, of) for c, of in conditions.items() if "exponents" in of):
             values = [value for value in result["exponents"] if value is not None]
             exponent = f"{np.median(values):+.3f}" if values else "none"
             cells = [name, condition, exponent, "yes" if result["chaotic"] else "no"]
@@ -91,11 +87,12 @@ def ergodic_table(systems: Systems) -> str:
                 continue
             observables = result["observables"]
             times = [measured["time"] for measured in observables if measured["time"] is not None]
+            r_hat = max(measured["r_hat"] for measured in observables)
             rows.append(
                 [
                     *cells,
                     *(_groups_of(result, key) for key in ("groups", "groups_as_they_are")),
-                    _r_hat_text(max(measured["r_hat"] for measured in observables)),
+                    f"{r_hat:.3f}" if r_hat < 100 else "above 100",
                     f"{_steps_text(np.median(times))}, {_steps_text(max(times))}" if times else "at rest",
                     _count_text(observables, "passes"),
                     _count_text(observables, "mixes"),
@@ -103,8 +100,7 @@ def ergodic_table(systems: Systems) -> str:
                 ]
             )
     head = ["system", "condition", "exponent", "chaotic", "groups", "groups, symmetric copies apart", "largest R-hat"]
-    head += ["time, median and largest", "pass", "mix", "rule for ergodic"]
-    return study.table(head, rows)
+    return study.table([*head, "time, median and largest", "pass", "mix", "rule for ergodic"], rows)
 
 
 def _groups_of(result: Content, key: str) -> str:
@@ -123,10 +119,6 @@ def _steps_text(time: float) -> str:
     return f"{time:.0f}" if time >= 10 else f"{abs(time):.1f}"
 
 
-def _r_hat_text(value: float) -> str:
-    return f"{value:.3f}" if value < 100 else "above 100"
-
-
 def _count_text(observables: Sequence[Content], key: str) -> str:
     return f"{sum(measured[key] for measured in observables)} of {len(observables)}"
 
@@ -135,10 +127,7 @@ def visits_table(content: Content) -> str:
     """Functions that chaos, sub-steps and noise visit."""
     rows = []
     for name, conditions in content["systems"].items():
-        for condition, result in conditions.items():
-            if "visits" not in result:
-                continue
-            visits = result["visits"]
+        for condition, visits in ((c, of["visits"]) for c, of in conditions.items() if "visits" in of):
             pair = content["visits_compared"].get(name, {}).get(condition)
             difference = f"{pair['mean']:+.2f} [{pair['low']:+.2f}, {pair['high']:+.2f}]" if pair else ""
             rows.append(
@@ -191,8 +180,7 @@ def random_table(content: Content) -> str:
             ]
         )
     head = ["series of", "series", "K", "permutation entropy", "flatness", "irregular (%)", "nonlinear (%)"]
-    head += ["entropy unlike surrogates (%)", "random-like (%)", "rule for pseudo-random"]
-    return study.table(head, rows)
+    return study.table([*head, "entropy unlike surrogates (%)", "random-like (%)", "rule for pseudo-random"], rows)
 
 
 def draw(content: Content, out: pathlib.Path) -> None:
@@ -209,8 +197,7 @@ def draw(content: Content, out: pathlib.Path) -> None:
     agreement.set_xticks(range(len(chaotic)), chaotic, rotation=40, ha="right", fontsize="small")
     agreement.set(ylabel="R-hat - 1, of each observable", title="same distribution of all orbits: below the line")
     styles = {"chaos": "-", "noise alone": ":", "sub-steps + noise": "--"}
-    shown = [name for name in content["visits_compared"] if name in content["systems"]]
-    for i, name in enumerate(shown):
+    for i, name in enumerate(content["visits_compared"]):
         for condition, style in styles.items():
             visits = content["systems"][name][condition]["visits"]
             label = name if condition == "chaos" else None

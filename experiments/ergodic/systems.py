@@ -92,9 +92,12 @@ def neuron(substeps: int = 1) -> System:
 # --- XOR nets -----------------------------------------------------------------------------------------------------
 
 
-def _sizes(params: Params, noise: Any) -> Params:
+def _net_start(default: Any, draw: Callable[[Any], Params], seed: Any, strength: Any, noise: Any) -> Any:
+    """The parameters of a seed, the default setting at a strength, and the sizes of the noise, 0 without any."""
+    setting = type(default)(*(jnp.asarray(value, float) for value in default._replace(z0=strength)))
+    params = to_float64(draw(seed))
     sizes = noise or dict.fromkeys(params, 0.0)
-    return {name: jnp.asarray(sizes[name], float) for name in params}
+    return params, setting, {name: jnp.asarray(sizes[name], float) for name in params}
 
 
 def _noise(params: Params, sizes: Params, key: jax.Array) -> Params:
@@ -118,12 +121,6 @@ def _xor_step(kind: xor.Kind, noisy: bool, state: Any, key: jax.Array) -> Any:
     return jax.tree.map(lambda p, g: p - setting.lr * g, params, gradient), setting, sizes
 
 
-def _xor_start(seed: Any, strength: Any, noise: Any) -> Any:
-    setting = xor.Setting(*(jnp.asarray(v, float) for v in xor.Setting(lr=0.5)._replace(z0=strength)))
-    params = to_float64(xor.start(seed, setting))
-    return params, setting, _sizes(params, noise)
-
-
 def _flat(params: Params) -> jax.Array:
     return jnp.concatenate([params[name].ravel() for name in _TENSORS])
 
@@ -137,10 +134,6 @@ def _xor_observe(state: Any) -> jax.Array:
 def _table(outputs: jax.Array) -> jax.Array:
     """The truth table of four outputs, as a number whose lowest bit is that of the input (0, 0)."""
     return jnp.sum(outputs << jnp.arange(4)).astype(jnp.uint8)
-
-
-def _xor_function(state: Any) -> jax.Array:
-    return _table(xor.forward(state[0], state[1])[0] > 0.5)
 
 
 _TENSORS = {"w1": (2, 2), "b1": (2,), "w2": (2, 1), "b2": (1,)}
@@ -169,7 +162,17 @@ def spiking_xor(kind: xor.Kind = CHAOS, noisy: bool = False) -> System:
     """The spiking XOR net at a learning rate of 0.5."""
     step = functools.partial(_xor_step, kind, noisy)
     push = functools.partial(_xor_push, kind)
-    return System(step, _xor_start, _xor_observe, _names("rate"), only_first, _xor_function, push, _copies())
+    start = functools.partial(_net_start, xor.Setting(lr=0.5), xor.uniform)
+    return System(
+        step,
+        start,
+        _xor_observe,
+        _names("rate"),
+        only_first,
+        lambda state: _table(xor.forward(state[0], state[1])[0] > 0.5),
+        push,
+        _copies(),
+    )
 
 
 def _cbp_push(kind: cbp.Kind, state: Any) -> Params:
@@ -187,20 +190,10 @@ def _cbp_step(kind: cbp.Kind, noisy: bool, state: Any, key: jax.Array) -> Any:
     return moved, setting, sizes
 
 
-def _cbp_start(seed: Any, strength: Any, noise: Any) -> Any:
-    setting = cbp.Setting(*(jnp.asarray(v, float) for v in cbp.Setting()._replace(z0=strength)))
-    params = to_float64(cbp.start(seed, 1.0))
-    return params, setting, _sizes(params, noise)
-
-
 def _cbp_observe(state: Any) -> jax.Array:
     params, _, _ = state
     loss, (_, logits) = cbp.loss(params)
     return jnp.concatenate([_flat(params), loss[None], logits[:, 0]])
-
-
-def _cbp_function(state: Any) -> jax.Array:
-    return _table(cbp.inputs(state[0])[1][:, 0] > 0)
 
 
 @functools.cache
@@ -208,7 +201,17 @@ def cbp_xor(kind: cbp.Kind = KICKS, noisy: bool = False) -> System:
     """CBP's sigmoid XOR net at its learning rate of 0.2."""
     step = functools.partial(_cbp_step, kind, noisy)
     push = functools.partial(_cbp_push, kind)
-    return System(step, _cbp_start, _cbp_observe, _names("logit"), only_first, _cbp_function, push, _copies())
+    start = functools.partial(_net_start, cbp.Setting(), xor.uniform)
+    return System(
+        step,
+        start,
+        _cbp_observe,
+        _names("logit"),
+        only_first,
+        lambda state: _table(cbp.inputs(state[0])[1][:, 0] > 0),
+        push,
+        _copies(),
+    )
 
 
 # --- digits -------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from csbp_jax import Experiment, RunTable
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.reporting.statistics import holm, paired, student
+from csbp_jax.reporting.statistics import paired, student
 from experiments import study
 from experiments.nmnist import training
 from experiments.nmnist.training import FOLDS, Folds, Setting
@@ -28,6 +28,7 @@ from experiments.statistics import (
     percent_text,
     points_text,
     student_dict,
+    with_holm,
 )
 from experiments.study import Content
 
@@ -80,8 +81,8 @@ def share(report: Content) -> float:
 def pilots(system: Folds) -> Content:
     """Validation on fold 0 of all settings of the plan: means over the last five epochs."""
     arms = {f"{name} {i}": setting._asdict() for name, of in PILOTS.items() for i, setting in enumerate(of)}
-    planned = Experiment(system, arms, cases={"fold 0": {"fold": 0}}, seeds=[0])
-    runs = planned.run(study.WORK / "nmnist", chunk=1).frame.set_index("arm")
+    table = Experiment(system, arms, cases={"fold 0": {"fold": 0}}, seeds=[0]).run(study.WORK / "nmnist", chunk=1)
+    runs = table.frame.set_index("arm")
     rows = {
         name: [
             {"setting": study.changed_fields(setting)}
@@ -123,8 +124,7 @@ def contrasts(results: Mapping[str, Mapping[int, Sequence[Content]]], which: str
     for other in CONTRASTS:
         differences = fold_accuracies(results["CSBP"], which) - fold_accuracies(results[other], which)
         rows[other] = over_folds(differences, sizes) | {"mcnemar": [row[other] for row in recordings]}
-    corrected = holm({other: row["p"] for other, row in rows.items()})
-    return {other: row | {"p_holm": corrected[other]} for other, row in rows.items()}
+    return with_holm(rows)
 
 
 def over_folds(differences: Array, sizes: tuple[int, int]) -> Content:
@@ -196,8 +196,8 @@ def without_first_fold(content: Content) -> str:
 
 def contrast_table(rows: Mapping[str, Content]) -> str:
     """Both contrasts at an epoch."""
-    head = ["other", "difference (points), corrected over folds", "p, Holm", "p of equivalence"]
-    head += ["seed 0: difference over recordings", "only CSBP, only the other", "p of McNemar, Holm"]
+    of_folds = ["other", "difference (points), corrected over folds", "p, Holm", "p of equivalence"]
+    of_recordings = ["seed 0: difference over recordings", "only CSBP, only the other", "p of McNemar, Holm"]
     cells = []
     for other, row in rows.items():
         first = row["mcnemar"][0]
@@ -215,7 +215,7 @@ def contrast_table(rows: Mapping[str, Content]) -> str:
                 verdict(row),
             ]
         )
-    return study.table([*head, "p of equivalence, recordings", "verdict"], cells)
+    return study.table([*of_folds, *of_recordings, "p of equivalence, recordings", "verdict"], cells)
 
 
 def draw(content: Content, out: pathlib.Path) -> None:

@@ -125,7 +125,8 @@ def augmented(key: jax.Array, x: jax.Array) -> jax.Array:
     """Rotate, shear, scale and shift the frames of a recording ``[T, 34, 34, 2]`` at random; halve its window."""
     shape_key, place_key = jax.random.split(key)
     angle, shear, scale = jax.random.uniform(shape_key, (3,), minval=-1) * jnp.array([ANGLE, SHEAR, SCALE])
-    (c, s), slope = scaled_rotation(angle, scale), jnp.tan(jnp.deg2rad(shear))
+    c, s = jnp.exp(scale) * jnp.cos(jnp.deg2rad(angle)), jnp.exp(scale) * jnp.sin(jnp.deg2rad(angle))
+    slope = jnp.tan(jnp.deg2rad(shear))
     x = augment.warped(
         x, lambda down, right: (c * down + s * (right + slope * down), c * (right + slope * down) - s * down)
     )
@@ -133,11 +134,6 @@ def augmented(key: jax.Array, x: jax.Array) -> jax.Array:
     padded = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
     top, left = jax.random.randint(place_key, (2,), 0, 2 * SHIFT + 1)
     return halved(jax.lax.dynamic_slice(padded, (0, top, left, 0), (len(x), WINDOW, WINDOW, x.shape[-1])))
-
-
-def scaled_rotation(angle: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``exp(scale)`` times cosine and sine of an angle in degrees."""
-    return jnp.exp(scale) * jnp.cos(jnp.deg2rad(angle)), jnp.exp(scale) * jnp.sin(jnp.deg2rad(angle))
 
 
 def batched(transform: Callable[[jax.Array, jax.Array], jax.Array]) -> Transform:

@@ -20,8 +20,7 @@ def run(config: Config) -> dict[str, np.ndarray]:
         init, train_step, _ = learner.make(model, tx, losses.build(config.loss), config)
 
         def logits_of(state, x, train):
-            variables = {"params": state.params, "batch_stats": state.batch_stats}
-            return model.apply(variables, x, train, mutable=["batch_stats"])[0][0]
+            return model.apply(learner.weights_of(state), x, train, mutable=["batch_stats"])[0][0]
 
         @jax.jit
         def step(state, batch):

@@ -67,8 +67,7 @@ class Transformer(Net):
 
     def call(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """Call a layer."""
-        out: torch.Tensor = getattr(self, name)(x)
-        return out
+        return getattr(self, name)(x)
 
     def mlp(self, name: str, x: torch.Tensor) -> torch.Tensor:
         return self.call(f"{name}_mlp2", self.call(f"{name}_mlp1", x))

@@ -105,11 +105,10 @@ def jumped(params: Params, end: Params, seed: jax.Array) -> Params:
     return {name: jump(key, name) for key, name in zip(keys, sorted(params), strict=True)}
 
 
-def stacked(fields: Sequence[Mapping[str, Any]]) -> Setting:
-    """The settings of many runs, each leaf ``[K]``."""
-    settings = [Setting(**{name: of_run[name] for name in FIELDS}) for of_run in fields]
-    stack: Setting = jax.tree.map(lambda *values: jnp.asarray(values, jnp.float32), *settings)
-    return stack
+def stacked(kind: type[Any], fields: Sequence[Mapping[str, Any]]) -> Any:
+    """The settings of many runs, a NamedTuple ``kind`` whose leaves are ``[K]``."""
+    settings = [kind(**{name: of[name] for name in kind._fields if name in of}) for of in fields]
+    return jax.tree.map(lambda *values: jnp.asarray(values, jnp.float32), *settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,14 +121,9 @@ class Xor:
         return str(fields["condition"])
 
     def train(self, name: str, fields: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
-        settings, starts = stacked(fields), jnp.asarray(seeds)
+        settings, starts = stacked(Setting, fields), jnp.asarray(seeds)
         params = jax.jit(jax.vmap(start))(starts, settings)
         return {"solved": solved(CONDITIONS[name], params, settings, starts, steps=self.steps)}
-
-
-def cbp_strength(fields: dict[str, Any], _: Any) -> dict[str, Any]:
-    """The fields for CBP's rule, which has no learning rate, so that its strength takes it in."""
-    return fields | {"z0": fields["z0"] * fields["lr"]}
 
 
 def sigma(fields: dict[str, Any], _: Any) -> dict[str, Any]:
@@ -139,5 +133,6 @@ def sigma(fields: dict[str, Any], _: Any) -> dict[str, Any]:
 
 def arms(names: Iterable[str]) -> dict[str, Arm]:
     """The arms of conditions."""
-    adapted = dict.fromkeys(EXTRINSIC, sigma) | {"CBP's rule": cbp_strength}
+    # CBP's rule has no learning rate, so that its strength takes it in.
+    adapted = dict.fromkeys(EXTRINSIC, sigma) | {"CBP's rule": lambda of, _: of | {"z0": of["z0"] * of["lr"]}}
     return {name: Arm({"condition": name}, adapt=adapted.get(name)) for name in names}

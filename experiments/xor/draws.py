@@ -29,7 +29,6 @@ SEEDS = 1_000_000
 """The first seed of draw 0, and those of the others 10,000 apart; test starts follow tuning starts."""
 TRIES, MARGIN = (4, 11, 24), 0.02
 NOT_PLANNED = (("drift", "plain backpropagation"), ("MPGD", "noise"))
-ENDS = ("mean", "low", "high")
 SEEN = 4
 """Draws that were looked at before the plan."""
 
@@ -169,7 +168,9 @@ def draw(draws: Content, out: pathlib.Path) -> None:
     for i, (name, style) in enumerate(zip(NAMES, ("-", "-", "--"), strict=True)):
         left.plot(tries, [100 * cell["best"][i] for cell in cells], style, color=PALETTE[i], label=name)
     for i, name in enumerate(NAMES[1:], start=1):
-        mean, low, high = (100 * np.array([cell[f"minus {name}"][end] for cell in cells]) for end in ENDS)
+        mean, low, high = (
+            100 * np.array([cell[f"minus {name}"][end] for cell in cells]) for end in ("mean", "low", "high")
+        )
         right.plot(tries, mean, color=PALETTE[i], label=f"CSBP minus {name}")
         right.fill_between(tries, low, high, color=PALETTE[i], alpha=0.2, lw=0)
     right.axhline(0, color="black", lw=0.8)
@@ -188,14 +189,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--draws, --tries: {TRIES[0]} settings or more in all, of which the best is expected")
     file = options.out / "draws.json"
     sizes = {name: getattr(options, name) for name in ("tries", "tuning", "starts", "steps")}
-    seeds = SEEDS + np.arange(options.tuning + options.starts)
-    tuning, test = (part.tolist() for part in np.split(seeds, [options.tuning]))
+    tuning = range(SEEDS, SEEDS + options.tuning)
+    test = range(tuning.stop, tuning.stop + options.starts)
     content = study.resume(parser, file, sizes, {"draws": {}, "extrinsic": {}})
     for names in [NAMES, *((name,) for name in EXTRINSIC if options.extrinsic)]:
         if not all(names[0] in content["draws"].get(str(number), {}) for number in range(options.draws)):
             folder = study.WORK / "xor_draws" / names[0].replace(" ", "_")
-            planned = experiment(names, options.steps, options.tries, tuning, test, options.draws)
-            for number, results in results_of(planned.run(folder, chunk=CHUNK), names).items():
+            table = experiment(names, options.steps, options.tries, tuning, test, options.draws).run(
+                folder, chunk=CHUNK
+            )
+            for number, results in results_of(table, names).items():
                 content["draws"].setdefault(number, {}).update(results)
             study.store(file, content, MODULE)
     numbers = {"analysis": analyse(content["draws"]), "extrinsic": extrinsic(content["draws"])}

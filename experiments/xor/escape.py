@@ -29,8 +29,6 @@ MODULE = "python -m experiments.xor.escape"
 
 SEEDS, MOST, BLOCK, MARGIN = 1_000_000, 20_480, 1024, 0.03
 SIZES: dict[str, Any] = {"tries": 16, "tuning": 256, "stuck": 1024, "rises": 512, "steps": 5000}
-UNTUNED = Setting()
-
 
 PRIMARY = ("plain backpropagation", "drift", "10 sub-steps", "random jump")
 CONDITIONS = {
@@ -89,7 +87,7 @@ class Escape:
         at = np.asarray(seeds)
         params = jax.tree.map(lambda leaf: leaf[at], self.points.params)
         starts = jnp.asarray(self.points.seeds[at])
-        return {"solved": solved(CONDITIONS[name], params, stacked(fields), starts, steps=self.steps)}
+        return {"solved": solved(CONDITIONS[name], params, stacked(Setting, fields), starts, steps=self.steps)}
 
 
 def compare(results: Content) -> Content:
@@ -169,8 +167,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     earlier = study.read(parser, study.RESULTS / "xor" / "tuned" / "tuned.json", "python -m experiments.xor.tuned")
     content: Content = {name: getattr(options, name) for name in SIZES}
     tuned = Setting(**earlier["conditions"]["plain backpropagation"]["setting"])
-    groups = {"tuned": tuned, "untuned": UNTUNED}
-    content["groups"] = {group: run_group(group, setting, options) for group, setting in groups.items()}
+    content["groups"] = {
+        group: run_group(group, setting, options) for group, setting in (("tuned", tuned), ("untuned", Setting()))
+    }
     study.sign(content, study.provenance(MODULE))
     study.write(options.out, "escape", content, page(content))
 

@@ -25,20 +25,15 @@ Params = dict[str, jax.Array]
 class Setting(NamedTuple):
     """Traced hyperparameters, which may differ between starts and settings.
 
-    z0, beta: strength of the term and its annealing per step. lr: learning rate; lr_end: its factor at the last step,
-    reached exponentially. width: of the surrogate. shift: added to all biases at the start. floor: weight of a penalty
-    on firing rates below 0.1. decay: weight decay. soft: targets are soft and 1 - soft. target: I0.
+    z0, beta: strength of the term and its annealing per step. lr: learning rate. width: of the surrogate. shift: added
+    to all biases at the start. target: I0.
     """
 
     z0: Any = 0.0
     beta: Any = 0.999
     lr: Any = 0.5
-    lr_end: Any = 1.0
     width: Any = 1.0
     shift: Any = 0.0
-    floor: Any = 0.0
-    decay: Any = 0.0
-    soft: Any = 0.0
     target: Any = 0.65
 
 
@@ -80,27 +75,25 @@ def start(seed: jax.Array, setting: Setting) -> Params:
     return shift_biases(uniform(seed), setting.shift)
 
 
-def forward(params: Params, setting: Setting) -> tuple[jax.Array, tuple[jax.Array, jax.Array], jax.Array]:
-    """``(rates [4], currents, firing rates of all three neurons [4, 3])``."""
+def forward(params: Params, setting: Setting) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """``(rates [4], currents)``."""
     spike = surrogate.triangle(setting.width)
     h1 = jnp.broadcast_to((X @ params["w1"] + params["b1"][None])[:, None], (4, T, 2))
     s1, _ = lif(h1, DECAY, spike=spike)
     h2 = s1 @ params["w2"] + params["b2"][None, None]
     s2, _ = lif(h2, DECAY, spike=spike)
-    return s2[..., 0].mean(1), (h1, h2), jnp.concatenate([s1, s2], axis=-1).mean(1)
+    return s2[..., 0].mean(1), (h1, h2)
 
 
 def task_loss(params: Params, setting: Setting) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """``(squared error of the rates with the penalties of the plain levers, currents)``."""
-    rates, currents, fired = forward(params, setting)
-    goal = setting.soft + (1 - 2 * setting.soft) * Y
-    floor = setting.floor * jnp.mean(jnp.maximum(0.1 - fired.mean(0), 0))
-    return jnp.mean((rates - goal) ** 2) + floor, currents
+    """``(squared error of the rates, currents)``."""
+    rates, currents = forward(params, setting)
+    return jnp.mean((rates - Y) ** 2), currents
 
 
 def term_loss(params: Params, setting: Setting, term: str) -> jax.Array:
     """The term of both layers, for z = 1."""
-    _, currents, _ = forward(params, setting)
+    _, currents = forward(params, setting)
     hidden, output = (controls.TERMS[term](h, setting.target, SCALE, cut=None, reduce="mean") for h in currents)
     return hidden + output
 
@@ -161,19 +154,17 @@ def train_from(
     def step(carry, n):
         params, carry = carry
         z = chaos.strength(n, setting.z0, setting.beta)
-        lr = setting.lr * setting.lr_end ** (n / steps)
         gradient, currents = jax.grad(task_loss, has_aux=True)(params, setting)
-        gradient = jax.tree.map(lambda g, p: g + setting.decay * p, gradient, params)
         pushed = jax.tree.map(jnp.zeros_like, params)
         if not kind.alone and not kind.cbp:
-            pushed = term_gradient(params, setting, kind, z, lr)
+            pushed = term_gradient(params, setting, kind, z, setting.lr)
         if force is not None:
             key = jax.random.fold_in(jax.random.key(seed), n)
             gradient, carry = force.update(gradient, carry, params, step=n, key=key, forcing=forcing)
-        params = jax.tree.map(lambda p, g, c: p - lr * (g + c), params, gradient, pushed)
+        params = jax.tree.map(lambda p, g, c: p - setting.lr * (g + c), params, gradient, pushed)
         params = cbp_kick(params, currents, z, setting.target) if kind.cbp else params
         return (params, carry), pushed if record else None
 
     (params, _), pushes = lax.scan(step, (params, carry), jnp.arange(steps))
-    rates, _, _ = forward(params, setting)
+    rates, _ = forward(params, setting)
     return jnp.all((rates > 0.5) == (Y > 0.5)), params, pushes

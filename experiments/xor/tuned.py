@@ -7,7 +7,6 @@ conditions.
 """
 
 import functools
-import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,13 +17,12 @@ import numpy as np
 from csbp_jax import Experiment, RunTable, chaos, dynamics
 from experiments import study
 from experiments.statistics import (
-    bits,
     compare_solved,
     equivalence_of_shares,
     points_text,
     ranked_above,
     share_text,
-    wilson,
+    solved_starts,
 )
 from experiments.study import Content
 from experiments.xor.conditions import (
@@ -46,7 +44,6 @@ CSBP = Kind()
 TUNING_SEEDS, TEST_SEEDS = 200_000, 600_000
 PRIMARY = {"drift": 0.01, "chaos term in 10 sub-steps": 0.01, "plain backpropagation": 0.02}
 """Conditions of the primary family, with the margins of their equivalence to CSBP."""
-PRIMARY_FIRST = ("CSBP", *PRIMARY)
 SIZES: dict[str, Any] = {"tries": 24, "tuning": 1024, "starts": 4096, "rises": 1024, "steps": 5000}
 
 
@@ -61,8 +58,7 @@ def experiment(
 
 def tuning_shares(table: RunTable) -> list[float]:
     """The share of tuning starts that each try of an arm solves."""
-    shares = table.where(role="tune").frame.groupby("try")["solved"].mean()
-    return [float(share) for share in shares]
+    return table.where(role="tune").frame.groupby("try")["solved"].mean().tolist()
 
 
 def annealed_step(setting: Setting, kind: Kind, state: tuple[Params, jax.Array], _: Any) -> tuple[Params, jax.Array]:
@@ -81,9 +77,9 @@ def rises(setting: Setting, params: Params, steps: int, kind: Kind = CSBP) -> li
     return dynamics.annealed_rises(step, states, [None] * steps).tolist()
 
 
-def measure_rise(setting: Setting, seeds: np.ndarray, solved: str, steps: int, kind: Kind = CSBP) -> Content:
-    """Rises of the annealed runs, of CSBP by default, and whether starts that are solved (as bits) have larger ones."""
-    nats = rises(setting, jax.vmap(lambda seed: start(seed, setting))(jnp.asarray(seeds)), steps, kind)
+def measure_rise(setting: Setting, seeds: np.ndarray, solved: str, steps: int) -> Content:
+    """Rises of CSBP's annealed runs, and whether starts that are solved (as bits) have larger ones."""
+    nats = rises(setting, jax.vmap(lambda seed: start(seed, setting))(jnp.asarray(seeds)), steps)
     success = np.array([bit == "1" for bit in solved[: len(seeds)]])
     return {"nats": nats, "solved_above_unsolved": ranked_above(np.array(nats), success)}
 
@@ -133,14 +129,7 @@ def page(content: Content) -> str:
         cells = [points_text(pair), f"{pair['p_holm']:.2g}"] if pair else ["", ""]
         setting = ", ".join(f"{field} {value:.3g}" for field, value in result["setting"].items())
         rows.append([name, share_text(result), f"{100 * max(result['tuning']):.1f}", *cells, setting])
-    head = [
-        "condition",
-        "solved (%), 95 % interval",
-        "best try (%)",
-        "minus CSBP (points)",
-        "p, Holm",
-        "setting, chosen",
-    ]
+    head = ["condition", "solved (%), 95 % interval", "best try (%)", "minus CSBP (points)", "p, Holm"]
     equivalent = [
         [
             name,
@@ -150,16 +139,16 @@ def page(content: Content) -> str:
         ]
         for name, pair in content["primary"].items()
     ]
-    equal = study.table(["minus CSBP", "90 % interval (points)", "margin", "equal within it"], equivalent)
     noises = [[name, points_text(pair), f"{pair['p_holm']:.2g}"] for name, pair in content["noises"].items()]
-    lines = [
-        study.table(head, rows),
-        equal,
-        study.table(["not planned", "minus plain backpropagation (points)", "p, Holm"], noises),
-        f"Verdict of the plan: **{content['verdict']}**.",
-        rise_text(content["rise"]),
-    ]
-    return "\n\n".join(lines)
+    return "\n\n".join(
+        [
+            study.table([*head, "setting, chosen"], rows),
+            study.table(["minus CSBP", "90 % interval (points)", "margin", "equal within it"], equivalent),
+            study.table(["not planned", "minus plain backpropagation (points)", "p, Holm"], noises),
+            f"Verdict of the plan: **{content['verdict']}**.",
+            rise_text(content["rise"]),
+        ]
+    )
 
 
 def result_of(table: RunTable, name: str, condition: Condition, settings: Sequence[Setting]) -> Content:
@@ -170,14 +159,7 @@ def result_of(table: RunTable, name: str, condition: Condition, settings: Sequen
     shown = study.changed_fields(setting._replace(z0=setting.z0 * setting.lr) if condition.kind.cbp else setting)
     if condition.kind == PLAIN and not condition.jump:
         shown = {field: value for field, value in shown.items() if field not in ("z0", "beta")}
-    values = tests["solved"].to_numpy(bool)
-    return {"tuning": tuning_shares(of_arm), "setting": shown, **wilson(values), "solved": bits(values)}
-
-
-def report(content: Content, out: pathlib.Path) -> None:
-    """Write the results and the table."""
-    content |= compare(content["conditions"])
-    study.write(out, "tuned", content, page(content))
+    return {"tuning": tuning_shares(of_arm), "setting": shown, **solved_starts(tests["solved"])}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -186,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     sizes = {name: getattr(options, name) for name in SIZES}
     tuning, test = TUNING_SEEDS + np.arange(options.tuning), TEST_SEEDS + np.arange(options.starts)
-    names = dict.fromkeys((*PRIMARY_FIRST, *options.secondary))
+    names = dict.fromkeys(("CSBP", *PRIMARY, *options.secondary))
     planned = experiment(names, options.steps, options.tries, tuning.tolist(), test.tolist())
     table = planned.run(study.WORK / "xor_tuned", chunk=CHUNK)
     settings = draw_settings(options.tries)
@@ -195,7 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setting = settings[int(np.argmax(csbp["tuning"]))]
     content["rise"] = measure_rise(setting, test[: options.rises], csbp["solved"], options.steps)
     study.sign(content, study.provenance(MODULE))
-    report(content, options.out)
+    content |= compare(content["conditions"])
+    study.write(options.out, "tuned", content, page(content))
 
 
 if __name__ == "__main__":

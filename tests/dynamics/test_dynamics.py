@@ -17,14 +17,11 @@ from csbp_jax import chaos, controls, dynamics, learner, losses, models, neurons
 from csbp_jax.config import Chaos, Config, Model, Optimizer
 from csbp_jax.dynamics.state import record
 from csbp_jax.learner import optimizer
+from experiments.known_exponents import henon, logistic
 
 
 def steps(n, batch=None):
     return itertools.repeat(batch, n)
-
-
-def logistic(x, _):
-    return 4 * x * (1 - x)
 
 
 def test_logistic_map(x64):
@@ -41,6 +38,10 @@ def test_exponents_have_names_and_a_short_text():
     assert many.stderr.shape == (10,) and many.history.shape == (300, 10)
 
 
+def read_x(state):
+    return {"x": state["x"]}
+
+
 def test_a_state_may_hold_numbers():
     def step(state, _):
         return {"x": logistic(state["x"], None), "n": state["n"] + 1}
@@ -48,8 +49,11 @@ def test_a_state_may_hold_numbers():
     numbers, arrays = ({"x": 0.3, "n": 0}, {"x": jnp.float32(0.3), "n": jnp.int32(0)})
     of_numbers, of_arrays = (dynamics.lyapunov(step, state, steps(20), 1)[0] for state in (numbers, arrays))
     np.testing.assert_array_equal(of_numbers, of_arrays)
-    distances = dynamics.separation(step, numbers, steps(2), jnp.array([1e-3]), lambda state: {"x": state["x"]})
-    assert distances["x"].shape == (3, 1)
+    # A single size is one of several.
+    sizes = (1e-3, jnp.array([1e-3]))
+    one, several = (dynamics.separation(step, numbers, steps(2), size, read_x)["x"] for size in sizes)
+    assert one.shape == (3, 1)
+    np.testing.assert_array_equal(one, several)
 
 
 @pytest.mark.parametrize("every", [0, -1, 2.5])
@@ -64,13 +68,6 @@ def test_chunks_of_no_whole_number_of_steps_are_refused(every):
     ):
         with pytest.raises(ValueError, match="must be a positive whole number"):
             call()
-
-
-def test_a_single_size_is_one_of_several(x64):
-    one, several = (
-        dynamics.finite_size(logistic, jnp.array(0.3), steps(40), delta) for delta in (1e-3, jnp.array([1e-3]))
-    )
-    np.testing.assert_array_equal(one.exponents, several.exponents)
 
 
 def test_a_chunk_that_begins_in_the_warm_up_is_not_counted():
@@ -180,11 +177,6 @@ def test_flip_ratio_is_one_where_an_optimisers_step_flips(x64, name):
     assert grows(1.15 * lr) and not grows(0.85 * lr)
 
 
-def test_adam_has_no_scale_before_its_first_step():
-    config = Optimizer(name="adam")
-    assert optimizer.heavy_ball(config, optimizer.build(config, 1, 1).init(jnp.zeros(1))) is None
-
-
 def test_chaos_term_alone_over_its_strength(x64):
     """``y' = y - a (s(y) - I0)``: stable to 8.79, chaotic above 14.4; the exponents equal a plain numpy loop's."""
 
@@ -256,17 +248,12 @@ def read_first(x):
     return {"first": x[:100]}
 
 
-def henon(state, _):
-    x, y = state
-    return 1 - 1.4 * x**2 + y, 0.3 * x
-
-
 def test_readouts_of_nearby_runs_grow_as_the_state_does(x64):
     def readouts(state):
         x, y = state
         return {"y": y, "curved": jnp.exp(x + y), "constant": jnp.ones(3), "sign": jnp.sign(x)}
 
-    start, deltas = (jnp.array(0.1), jnp.array(0.1)), jnp.array([1e-10, 1e-6, 1e-2])
+    start, deltas = jnp.array([0.1, 0.1]), jnp.array([1e-10, 1e-6, 1e-2])
     options = {"every": 2, "warmup": 100}
     of_state, seen = dynamics.finite_size_readouts(henon, start, steps(1500), deltas, readouts, **options)
     _, _, expected = dynamics.finite_size(henon, start, steps(120), deltas, **options)
@@ -348,11 +335,10 @@ def test_exponent_of_chaotic_training_equals_that_of_nearby_runs(x64):
 
 
 def test_many_runs_of_a_map_have_all_exponents_of_separate_calls(x64):
-    states = [(jnp.array(x), jnp.array(0.1)) for x in (0.1, 0.2, 0.3)]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    states = jnp.array([[0.1, 0.1], [0.2, 0.1], [0.3, 0.1]])
     options: dict[str, Any] = {"every": 2, "warmup": 4}
-    tangent, errors, history = dynamics.lyapunov_many(henon, stacked, steps(16), 2, **options)
-    finite, _, _ = dynamics.finite_size_many(henon, stacked, steps(16), DELTAS, **options)
+    tangent, errors, history = dynamics.lyapunov_many(henon, states, steps(16), 2, **options)
+    finite, _, _ = dynamics.finite_size_many(henon, states, steps(16), DELTAS, **options)
     chex.assert_shape([tangent, errors, history, finite], [(3, 2), (3, 2), (6, 3, 2), (3, 2)])
     for k, state in enumerate(states):
         expected = dynamics.lyapunov(henon, state, steps(16), 2, **options)

@@ -144,6 +144,7 @@ def test_a_grid_is_tried_in_all_combinations(tmp_path):
         ({"cases": {"low": {"height": 1.0}}}, "cases: height is also tuned"),
         ({"tuning_seeds": (3, 4)}, "others than tuning_seeds"),
         ({"seeds": ()}, "seeds: give some"),
+        ({"arms": {"a": {"role": 1}}}, "role: a column of the table of runs has this name; give the field another one"),
     ],
 )
 def test_unfair_comparisons_are_refused(changes, message):
@@ -311,6 +312,15 @@ def test_known_runs_of_a_single_setting_need_no_column_of_fields(tmp_path):
     table = run(Experiment(system, {"a": {"height": 1.0}}, seeds=range(3)), tmp_path / "after", known=known)
     assert "height" not in known and len(table.frame) == 3
     assert {seed for _, _, seeds in system.trained for seed in seeds} == {2}
+
+
+@pytest.mark.parametrize("known", [{"height": [1.0], "score": [2.0]}, {"height": [1.0], "seed": [0]}])
+def test_known_runs_without_seeds_or_measures_are_refused_and_damage_no_folder(tmp_path, known):
+    """Without measures, a result was stored that the next call took for damaged."""
+    experiment = Experiment(Hill(), {"a": {"height": 1.0}}, seeds=range(1))
+    with pytest.raises(ConfigError, match="known: a table of runs has a column seed and columns of measures"):
+        run(experiment, tmp_path / "e", known=pandas.DataFrame(known))
+    assert run(experiment, tmp_path / "e").frame["score"].notna().all()
 
 
 def test_curves_are_a_table_of_their_own(tmp_path):

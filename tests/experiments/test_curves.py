@@ -1,6 +1,5 @@
 """Curves of a preset: conditions, table, resuming, and the committed results."""
 
-import dataclasses
 import json
 import re
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 
 from csbp_jax import configs
-from csbp_jax.config import from_json
+from csbp_jax.config import from_json, replaced
 from experiments import curves, speakers, study
 from tests.support import shared_programs, small_run
 from tests.support.quotes import body
@@ -20,11 +19,10 @@ def run(accuracy):
 
 
 def test_conditions_differ_in_the_chaos_term_only():
-    csbp = configs.load("cifar10_quick")
-    plain, drift = (curves.condition(csbp, name) for name in ("plain", "drift"))
-    assert curves.condition(csbp, "csbp") == csbp and csbp.chaos.term == "chaos" and csbp.chaos.z0[0] > 0
-    assert plain == configs.load(f"{'cifar10_quick'}_bp")
-    assert drift == dataclasses.replace(csbp, chaos=dataclasses.replace(csbp.chaos, term="drift"))
+    preset = configs.load("cifar10_quick")
+    csbp, plain, drift = (preset.replace(**changes) for changes in curves.CONDITIONS.values())
+    assert csbp == preset and csbp.chaos.term == "chaos" and csbp.chaos.z0[0] > 0
+    assert plain == configs.load("cifar10_quick_bp") and drift == replaced(csbp, "chaos.term", "drift")
 
 
 def test_curves_are_the_epochs_of_a_run_without_a_test_accuracy(tmp_path):

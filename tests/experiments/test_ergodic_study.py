@@ -127,14 +127,6 @@ def test_verdicts_on_a_claim():
     assert measure.verdict_random(series[8:]) == "refuted" and measure.verdict_random([]) == "not decided"
 
 
-def test_small_systems_are_refused(capsys):
-    from experiments.ergodic.__main__ import main
-
-    with pytest.raises(SystemExit):
-        main(["--starts", "4"])
-    assert "--starts: from 16 on" in capsys.readouterr().err
-
-
 def test_conclusions_follow_from_the_data():
     content = json.loads((FOLDER / "ergodic.json").read_text())
     for conditions in content["systems"].values():

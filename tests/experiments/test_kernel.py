@@ -5,6 +5,7 @@ import types
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from chex import assert_trees_all_close, assert_trees_all_equal, assert_type
 from jax.sharding import AxisType
@@ -83,11 +84,6 @@ def gradients_of(run):
     return lambda p: gradients(run, p, **HARD)
 
 
-@pytest.mark.slow  # the next test has it inside shard_map
-def test_vmap_over_members():
-    assert_same(jax.vmap(gradients_of(kernel.lif))(members()), jax.vmap(gradients_of(lif_scan.lif))(members()))
-
-
 def test_jit_of_shard_map_of_vmap():
     """The transforms of a sweep."""
     mesh = jax.make_mesh((2,), ("member",), devices=jax.devices()[:2], axis_types=(AxisType.Auto,))
@@ -132,15 +128,19 @@ def test_arguments_that_do_not_fit(monkeypatch):
     x, number, spike = jnp.zeros((2, 3, 128)), jnp.ones((1, 1)), surrogate.triangle()
     own = surrogate.Surrogate(lambda x, width: jnp.exp(-(x**2)), (1.0,))
     assert kernel.fits(x, number, number, spike)
-    assert not kernel.fits(x[..., :127], number, number, spike)
-    assert not kernel.fits(x[:, :, 0], jnp.ones(1), jnp.ones(1), spike)
-    assert not kernel.fits(x, jnp.ones((1, 128)), number, spike)
-    assert not kernel.fits(x, number, jnp.ones((1, 128)), spike)
-    assert not kernel.fits(x, number, number, own)
-    assert not kernel.fits(x, number, number, surrogate.erf())
-    assert not kernel.fits(x, number, number, surrogate.triangle(jnp.ones(128)))
     with jax.enable_x64(True):
-        assert not kernel.fits(x, jnp.ones((1, 1), jnp.float64), number, spike)
+        wide = jnp.ones((1, 1), jnp.float64)
+    for unfit in (
+        (x[..., :127], number, number, spike),
+        (x[:, :, 0], jnp.ones(1), jnp.ones(1), spike),
+        (x, jnp.ones((1, 128)), number, spike),
+        (x, number, jnp.ones((1, 128)), spike),
+        (x, number, number, own),
+        (x, number, number, surrogate.erf()),
+        (x, number, number, surrogate.triangle(jnp.ones(128))),
+        (x, wide, number, spike),
+    ):
+        assert not kernel.fits(*unfit)
     monkeypatch.setattr(passes, "INTERPRET", None)
     assert not kernel.fits(x, number, number, spike)  # eight devices
 
@@ -159,6 +159,9 @@ def test_a_gpu_before_hopper_has_the_plain_form(monkeypatch):
 def test_a_neuron_that_does_not_fit_runs_the_plain_form():
     x = draw(2, 3, 127)
     assert_trees_all_equal(kernel.KernelLIF()(x), neurons.lif(x))
+    at_threshold = jnp.ones((1, 1, 256))
+    assert kernel.KernelLIF(at_threshold="fire")(at_threshold)[0].all()
+    assert not kernel.KernelLIF()(at_threshold)[0].any()
     with pytest.raises(ValueError, match="lif: reset is 'half'"):
         kernel.KernelLIF(reset="half")(x)  # type: ignore[arg-type]  # the wrong value is tested
 
@@ -181,6 +184,12 @@ def test_the_check_on_a_gpu_times_both_forms_and_exits_without_a_gpu():
         check.main()
 
 
-def test_a_neuron_that_fires_at_its_threshold_has_the_plain_form():
-    x = jnp.ones((1, 1, 256))
-    assert kernel.KernelLIF(at_threshold="fire")(x)[0].all() and not kernel.KernelLIF()(x)[0].any()
+def test_the_check_refuses_a_kernel_whose_gradients_are_not_numbers(monkeypatch):
+    def gradients_of_one(run, p, **static):
+        return {"x": np.array([np.nan if run is kernel.lif else 1.0])}, (np.ones(1), np.ones(1))
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(check, "gradients", gradients_of_one)
+    monkeypatch.setattr(check, "seconds", lambda run, shape: 1.0)
+    with pytest.raises(SystemExit, match="the kernel differs by up to nan"):
+        check.main()

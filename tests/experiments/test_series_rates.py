@@ -20,15 +20,6 @@ def test_cycles_have_their_period(name, period):
     assert np.abs(x[:, period // 2 :] - x[:, : -(period // 2)]).min(axis=1).max() > 1e-3
 
 
-def test_the_nonlinear_autoregression_is_not_chaotic():
-    """Under the same noise, different starts approach each other."""
-    noise = np.random.default_rng(0).normal(size=200)
-    x = np.array([-3.0, 5.0])
-    for value in noise:
-        x = -0.8 * np.abs(x) + value
-    assert abs(x[0] - x[1]) < 1e-12
-
-
 def test_series_differ_between_seeds_and_have_the_length():
     for name, system in SYSTEMS.items():
         if "Lorenz" not in name:

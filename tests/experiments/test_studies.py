@@ -22,6 +22,7 @@ from experiments import accuracy, forcing, known_exponents, precision, statistic
 from experiments import exponents as exponents_study
 from experiments.cbp import __main__ as cbp
 from experiments.cbp import conditions, exponents, net, overshoot
+from experiments.ergodic import __main__ as ergodic
 from experiments.parity import __main__ as parity
 from experiments.xor import conditions as xor_conditions
 from experiments.xor import escape, tuned
@@ -149,11 +150,10 @@ def test_a_kick_is_the_same_for_all_parameters_of_a_neuron():
     params = net.start(3, 1.0)
     h = jax.jit(net.inputs)(params)
     kick = jax.jit(functools.partial(net.kick, "chaos"))(params, h, 2.0)
-    expected = [2.0 * (0.65 - jax.nn.sigmoid(neurons).mean(0)) for neurons in h]
-    np.testing.assert_allclose(kick["w1"], jnp.stack([expected[0]] * 2), rtol=1e-6)
-    np.testing.assert_allclose(kick["b1"], expected[0], rtol=1e-6)
-    np.testing.assert_allclose(kick["w2"], jnp.stack([expected[1]] * 2), rtol=1e-6)
-    np.testing.assert_allclose(kick["b2"], expected[1], rtol=1e-6)
+    for layer, neurons in enumerate(h, start=1):
+        expected = 2.0 * (0.65 - np.asarray(jax.nn.sigmoid(neurons)).mean(0))
+        np.testing.assert_allclose(kick[f"w{layer}"], np.stack([expected] * 2), rtol=1e-6)
+        np.testing.assert_allclose(kick[f"b{layer}"], expected, rtol=1e-6)
 
 
 def test_drift_has_the_value_of_the_kick_at_0_and_its_zero():
@@ -319,11 +319,23 @@ def test_known_exponents_are_measured_with_their_errors():
             assert known is None or abs(np.mean(values) - known) < 3 * scatter / len(values) ** 0.5
 
 
-@pytest.mark.parametrize("wrong", ["--steps 2", "--exponents 0", "--anneal-to -1", "--sequences 2"])
-def test_impossible_options_of_the_study_of_exponents_are_refused(wrong, capsys):
+@pytest.mark.parametrize(
+    ("module", "line", "message"),
+    [
+        (exponents_study, "digits --steps 2", "--steps: from 3 on"),
+        (exponents_study, "digits --anneal-to -1", "--anneal-to: from 0 to 1"),
+        (exponents_study, "digits --sequences 2", "--sequences: only with --map stream"),
+        (exponents_study, "digits --starts 0", "--starts: 0 is not possible; allowed are whole numbers from 1 on"),
+        (exponents_study, "digits --map stream --sequences -1", "--sequences: -1 is not possible"),
+        (accuracy, "digits --seeds x", "--seeds: x is not possible; allowed are whole numbers from 1 on"),
+        (ergodic, "--starts 4", "--starts: from 16 on"),
+        (known_exponents, "--starts 1", "--starts: at least 2"),
+    ],
+)
+def test_impossible_sizes_are_refused_in_one_line(module, line, message, capsys):
     with pytest.raises(SystemExit, match="2"):
-        exponents_study.main(["digits", *wrong.split()])
-    assert wrong.split()[0] in capsys.readouterr().err
+        module.main(line.split())
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("substeps", "noises"), [(1, list(exponents_study.NOISES)), (3, [])])

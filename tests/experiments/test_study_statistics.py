@@ -36,19 +36,13 @@ def test_equal_shares_are_those_with_the_90_percent_interval_inside_the_margin()
         )
         assert result["p"] == pytest.approx(p, rel=1e-9)
         assert (result["p"] < 0.05) == (-margin < result["low"] and result["high"] < margin)
-
-
-def test_equal_starts_are_equal_within_any_margin():
     assert equivalence_of_shares({"more": 0, "less": 0, "n": 8, "difference": 0.0}, 0.01)["p"] == 0.0
 
 
-def test_ranked_above_counts_pairs_with_ties_as_a_half():
+def test_ranked_above_counts_pairs_with_ties_as_a_half_and_needs_both_sides():
     values, group = np.array([1.0, 2.0, 2.0, 5.0]), np.array([False, True, False, True])
     area = ranked_above(values, group, draws=50)
     assert area is not None
     assert area["share"] == pytest.approx((1 + 0.5 + 1 + 1) / 4)
     assert 0 <= area["low"] <= area["share"] <= area["high"] <= 1
-
-
-def test_ranked_above_needs_both_sides():
     assert ranked_above(np.arange(3.0), np.array([True, True, True])) is None

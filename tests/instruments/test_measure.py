@@ -17,12 +17,19 @@ PLAN = measure.Plan(6, 2, 2, (1e-8, 1e-3))
 
 
 @pytest.fixture(scope="module")
-def run():
-    """The map of a config, and two batches of it."""
-    splits = data.load(DENSE)
+def splits():
+    return data.load(DENSE)
+
+
+@pytest.fixture(scope="module")
+def batches(splits):
+    return training_map.batches(resolve(DENSE, splits), splits["train"], 2)
+
+
+@pytest.fixture(scope="module")
+def run(splits, batches):
     config = resolve(replaced(DENSE, "loss.name", "mse"), splits)
-    batches = training_map.batches(config, splits["train"], 2)
-    return training_map.make(config, batches[0], STEPS_PER_EPOCH), batches
+    return training_map.make(config, batches[0], STEPS_PER_EPOCH)
 
 
 def with_rate(run, lr):
@@ -37,8 +44,7 @@ def with_rate(run, lr):
     )
 
 
-def test_a_run_that_does_not_move_is_neutral_in_all_instruments(run):
-    run, batches = run
+def test_a_run_that_does_not_move_is_neutral_in_all_instruments(run, batches):
     assert not np.array_equal(batches[0]["x"], batches[1]["x"])
     measured = measure.measure(with_rate(run, 0.0), batches, PLAN)
     np.testing.assert_allclose(measured["tangent"]["exponents"], 0, atol=1e-12)
@@ -63,31 +69,28 @@ def test_a_run_that_does_not_move_is_neutral_in_all_instruments(run):
     assert classify.classify(measured) == "not decided"  # four steps show nothing
 
 
-def test_a_run_whose_steps_are_skipped_runs_away(run):
+def test_a_run_whose_steps_are_skipped_runs_away(run, batches):
     """Its steps are not finite, so that its map is the identity, whose exponent is 0."""
-    run, batches = run
     measured = measure.measure(with_rate(run, 1e200), batches, PLAN)
     assert measured["tangent"]["exponents"] == pytest.approx([0, 0], abs=1e-15)
     assert classify.classify(measured) == "runs away"
 
 
-def test_a_map_that_rounds_its_weights_is_not_measured(run):
+def test_a_map_that_rounds_its_weights_is_not_measured(run, batches):
     """Two runs 1e-8 apart would differ by jumps of rounded weights, 2**-8 of a weight each."""
-    run, batches = run
     rounding = replaced(run.recipe.config, "model.precision", "bfloat16")
     with pytest.raises(ConfigError, match=r"^model\.precision: bfloat16 is not possible"):
         measure.measure(training_map.make(rounding, batches[0], STEPS_PER_EPOCH), batches, PLAN)
 
 
-def test_nothing_is_measured_on_a_tpu_which_has_no_float64(run, monkeypatch):
-    run, batches = run
+def test_nothing_is_measured_on_a_tpu_which_has_no_float64(run, batches, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     with pytest.raises(ConfigError, match="JAX_PLATFORMS: TPUs have no float64"):
         measure.measure(run, batches, PLAN)
 
 
-def test_adam_without_eps_root_has_no_exponent_where_inputs_are_dead(run):
-    run, (probe, _) = run
+def test_adam_without_eps_root_has_no_exponent_where_inputs_are_dead(run, batches):
+    probe = batches[0]
     adam = replaced(run.recipe.config, "optimizer", Optimizer(name="adam", lr=1e-3))
     assert not np.any(probe["x"][:, :, 0, 0])  # a pixel that is dark in all digits
     state = training_map.make(adam, probe, STEPS_PER_EPOCH).start(0, True)

@@ -22,17 +22,28 @@ from tests.support.small_map import DENSE, STEPS_PER_EPOCH
 
 
 @pytest.fixture(scope="module")
-def prepared():
-    """``(config, two batches)``"""
-    splits = data.load(DENSE)
-    config = resolve(DENSE, splits)
-    return config, training_map.batches(config, splits["train"], 2)
+def splits():
+    return data.load(DENSE)
 
 
 @pytest.fixture(scope="module")
-def run(prepared):
-    config, batches = prepared
-    return training_map.make(config, batches[0], STEPS_PER_EPOCH)
+def config(splits):
+    return resolve(DENSE, splits)
+
+
+@pytest.fixture(scope="module")
+def batches(config, splits):
+    return training_map.batches(config, splits["train"], 2)
+
+
+@pytest.fixture(scope="module")
+def probe(batches):
+    return batches[0]
+
+
+@pytest.fixture(scope="module")
+def run(config, probe):
+    return training_map.make(config, probe, STEPS_PER_EPOCH)
 
 
 def ends(config, probe, *starts):
@@ -48,15 +59,13 @@ def ends(config, probe, *starts):
 
 
 @pytest.fixture(scope="module")
-def at_a_constant_rate(prepared):
+def at_a_constant_rate(config, probe):
     """``(config, its fixed start after six steps)``"""
-    config, (probe, _) = prepared
     config = dataclasses.replace(config, epochs=2, chaos=dataclasses.replace(config.chaos, substeps=2))
     return config, *ends(config, probe, True)
 
 
-def test_a_config_at_a_flip_ratio_has_it_at_the_peak_rate_with_the_term_as_a_whole(prepared, run):
-    config, (probe, _) = prepared
+def test_a_config_at_a_flip_ratio_has_it_at_the_peak_rate_with_the_term_as_a_whole(config, probe, run):
     other = replaced(replaced(config, "optimizer.warmup_epochs", 1), "chaos.substeps", 10)
     plain, warm = (
         training_map.at_flip_ratio(c, 4, probe, STEPS_PER_EPOCH) for c in (config, replaced(other, "epochs", 2))
@@ -68,9 +77,9 @@ def test_a_config_at_a_flip_ratio_has_it_at_the_peak_rate_with_the_term_as_a_who
     assert warm.chaos.z0[0] == pytest.approx(plain.chaos.z0[0], rel=2e-2)
 
 
-def test_a_term_without_positive_curvature_has_no_flip(prepared):
-    config, (probe, _) = prepared  # all of h lies beyond the cut, where the term is level
+def test_a_term_without_positive_curvature_has_no_flip(config, probe):
     with pytest.raises(ConfigError, match=r"chaos.z0: the term has no flip at the first step"):
+        # All of h lies beyond the cut, where the term is level.
         training_map.at_flip_ratio(replaced(config, "chaos.cut", (50.0, 60.0)), 1, probe, STEPS_PER_EPOCH)
 
 
@@ -87,8 +96,7 @@ def test_a_command_turns_flips_into_the_z0_to_use(tmp_path, capsys, refused):
 
 
 @pytest.mark.parametrize(("name", "arguments"), [("step", 2), ("push", 2), ("flip_ratio", 2), ("readouts", 1)])
-def test_products_of_float32_are_not_rounded_on_any_device(prepared, run, monkeypatch, name, arguments):
-    config, (probe, _) = prepared
+def test_products_of_float32_are_not_rounded_on_any_device(config, probe, run, monkeypatch, name, arguments):
     # Of the ratio, the function that is differentiated.
     monkeypatch.setattr(flip_meter, "make", lambda gradients, *_: gradients)
     function = getattr(training_map.make(config, probe, STEPS_PER_EPOCH), name)
@@ -97,30 +105,21 @@ def test_products_of_float32_are_not_rounded_on_any_device(prepared, run, monkey
     assert products and all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
-def test_a_sign_has_no_tangent(prepared):
-    config, probe = prepared
-    with pytest.raises(ConfigError, match=r"^optimizer.name: lion is not possible in a map"):
-        training_map.make(config.replace("optimizer.name", "lion"), probe, STEPS_PER_EPOCH)
+@pytest.mark.parametrize(("field", "value"), [("optimizer.name", "lion"), ("weights", "w.pth")])
+def test_a_sign_has_no_tangent_and_a_start_is_not_silently_of_other_weights(config, probe, field, value):
+    with pytest.raises(ConfigError, match=rf"^{field}: {value} is not possible in a map"):
+        training_map.make(replaced(config, field, value), probe, STEPS_PER_EPOCH).start(0, True)
 
 
-def test_a_start_is_not_silently_of_other_weights(prepared):
-    config, (probe, _) = prepared
-    run = training_map.make(replaced(config, "weights", "w.pth"), probe, STEPS_PER_EPOCH)
-    with pytest.raises(ConfigError, match=r"weights: w\.pth is not possible in a map"):
-        run.start(0, True)
-
-
-def test_each_batch_of_a_stream_is_encoded_with_a_key_of_its_own(prepared):
-    config, _ = prepared
-    image = data.load(DENSE)["train"][0]["x"]
+def test_each_batch_of_a_stream_is_encoded_with_a_key_of_its_own(config, splits):
+    image = splits["train"][0]["x"]
     source = ArraySource(np.repeat(image[None], 96, axis=0), np.zeros(96, np.int32), 10)
     first, second = training_map.batches(replaced(config, "data.encode", "rate"), source, 2)
     assert not np.array_equal(first["x"], second["x"])
 
 
-def test_batches_are_not_augmented_by_their_source(prepared):
-    config, batches = prepared
-    drawn = training_map.batches(config, Inverted(data.load(DENSE)["train"]), 2)
+def test_batches_are_not_augmented_by_their_source(config, splits, batches):
+    drawn = training_map.batches(config, Inverted(splits["train"]), 2)
     chex.assert_trees_all_equal(drawn, batches)
 
 
@@ -130,9 +129,8 @@ def test_z_is_held_only_in_a_fixed_start(run):
 
 
 @pytest.mark.parametrize(("schedule", "warmup_epochs"), [("cosine", 0), ("step", 1), ("constant", 1)])
-def test_the_learning_rate_is_held_at_its_peak_in_a_fixed_start(prepared, at_a_constant_rate, schedule, warmup_epochs):
+def test_the_learning_rate_is_held_at_its_peak_in_a_fixed_start(probe, at_a_constant_rate, schedule, warmup_epochs):
     """A rate that falls to 0 would bring any map to rest."""
-    _, (probe, _) = prepared
     constant, expected = at_a_constant_rate
     scheduled = dataclasses.replace(constant.optimizer, schedule=schedule, warmup_epochs=warmup_epochs, step_epochs=1)
     held, free = ends(dataclasses.replace(constant, optimizer=scheduled), probe, True, False)
@@ -145,9 +143,7 @@ def test_the_learning_rate_is_held_at_its_peak_in_a_fixed_start(prepared, at_a_c
 
 # Without a warm-up the rate only falls; with one, it rises and falls.
 @pytest.mark.parametrize("warmup_epochs", [pytest.param(0, marks=pytest.mark.slow), 1])
-def test_adams_flip_ratio_at_a_held_rate_is_that_of_a_constant_one(prepared, warmup_epochs):
-    config, (probe, _) = prepared
-
+def test_adams_flip_ratio_at_a_held_rate_is_that_of_a_constant_one(config, probe, warmup_epochs):
     def ratios(schedule, warmup_epochs):
         adam = Optimizer(name="adam", lr=1e-3, eps_root=1e-8, schedule=schedule, warmup_epochs=warmup_epochs)
         run = training_map.make(dataclasses.replace(config, epochs=2, optimizer=adam), probe, 4)
@@ -160,17 +156,15 @@ def test_adams_flip_ratio_at_a_held_rate_is_that_of_a_constant_one(prepared, war
     np.testing.assert_allclose(ratios("cosine", warmup_epochs), [np.nan, expected], rtol=3e-2)
 
 
-def test_a_term_in_substeps_has_no_flip_ratio(prepared, run):
-    config, (probe, _) = prepared
+def test_a_term_in_substeps_has_no_flip_ratio(config, probe, run):
     state = run.start(0, True)
     assert run.flip_ratio("both", state, probe) > 0
     in_substeps = training_map.make(replaced(config, "chaos.substeps", 10), probe, STEPS_PER_EPOCH)
     assert np.isnan(in_substeps.flip_ratio("both", state, probe))
 
 
-def test_the_spikes_of_an_integer_neuron_have_an_entry_each(prepared):
+def test_the_spikes_of_an_integer_neuron_have_an_entry_each(config, probe):
     """Else the squared distance of two integers, which is to count spikes that differ, would square their number."""
-    config, (probe, _) = prepared
     run = training_map.make(replaced(config, "model.neuron.name", "ilif"), probe, STEPS_PER_EPOCH)
     spikes = jax.jit(run.readouts)(run.start(0, True))["spikes"]
     examples, time_steps, neurons = 48, 2, 4
@@ -196,8 +190,7 @@ def test_conditions_are_those_that_the_config_allows(field, value):
     assert list(conditions) == ["as given", "z = 0", "drift", "linear pull"]
 
 
-def test_adams_second_moments_are_not_perturbed(prepared):
-    config, (probe, _) = prepared
+def test_adams_second_moments_are_not_perturbed(config, probe):
     run = training_map.make(replaced(config, "optimizer.name", "adam"), probe, STEPS_PER_EPOCH)
     state = jax.eval_shape(lambda: run.start(0, True))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -206,16 +199,15 @@ def test_adams_second_moments_are_not_perturbed(prepared):
     assert perturbed == 2 * parameters  # and the first moments
 
 
-def test_a_force_is_as_large_as_the_terms_pushes_in_the_control_run(prepared, run):
+def test_a_force_is_as_large_as_the_terms_pushes_in_the_control_run(config, batches, run):
     """Tensor by tensor and step by step; so are the steps that it makes."""
-    (config, batches), control_run = prepared, run
     without_term = replaced(config, "chaos.z0", (0.0,))
     forced = training_map.make(
         without_term, batches[0], STEPS_PER_EPOCH, lambda tx: optax.chain(controls.gaussian(), tx)
     )
-    start = training_map.forced(forced, control_run, batches, 3).start(1, True)
-    state, pushes = control_run.start(1, True), []
-    push, step = jax.jit(control_run.push), jax.jit(control_run.step)
+    start = training_map.forced(forced, run, batches, 3).start(1, True)
+    state, pushes = run.start(1, True), []
+    push, step = jax.jit(run.push), jax.jit(run.step)
     for batch in (batches[0], batches[1], batches[0]):
         pushes.append(push(state, batch)["fc1"]["dense"]["kernel"])
         state = step(state, batch)
@@ -231,8 +223,7 @@ def test_a_force_is_as_large_as_the_terms_pushes_in_the_control_run(prepared, ru
 
 
 @pytest.mark.parametrize(("field", "value"), [("chaos.substeps", 10), ("optimizer.sam_radius", 0.1)])
-def test_a_force_is_not_silently_of_another_size_than_the_pushes(prepared, run, field, value):
-    config, (probe, _) = prepared
+def test_a_force_is_not_silently_of_another_size_than_the_pushes(config, probe, run, field, value):
     control_run = training_map.make(replaced(config, field, value), probe, STEPS_PER_EPOCH)
     with pytest.raises(ConfigError, match=f"^{field}: "):
         training_map.forced(run, control_run, [probe], 2)
