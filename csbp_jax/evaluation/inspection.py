@@ -58,7 +58,6 @@ def inspect(
       ConfigError: no such run, example or layer, its data are missing or have other classes, or the network is a
         module of the user's own that cannot be inspected.
     """
-    console = make_console() if console is None else console
     restored = restore.restore(run)
     splits, _ = restore.load_data(restored, data_dir)
     rows = _rows(len(splits[split]), examples, example)
@@ -67,11 +66,10 @@ def inspect(
     size = min(len(rows), restored.config.eval_batch_size)
     smaller = restored._replace(config=dataclasses.replace(restored.config, eval_batch_size=size))
     neuron = None if restored.own.neuron or restored.own.model else restored.config.model.neuron
-    levels = 1 if neuron is None else neuron.most_spikes
     # Of one length, so that the example that is drawn is the first.
     ends = [] if source.lengths is None else [int(source.lengths.max())]
-    batches = forward.apply_batched(smaller, source.events, _measure(layers, levels), ends)(source)
-    measured, synapses, drawn = _gather(batches)
+    measure = _measure(layers, neuron.most_spikes if neuron else 1)
+    measured, synapses, drawn = _gather(forward.apply_batched(smaller, source.events, measure, ends)(source))
     first: dict[str, Any] = {"number": example}
     if (restored.config.loss.task, restored.config.loss.per) == ("class", "example"):
         names = build.class_names(restored.config, splits, data_dir)
@@ -87,7 +85,7 @@ def inspect(
     }
     plots_inspection.draw(folder / "figures" / "inspect", result, drawn["x"], measured, _drawn(neuron, measured))
     files.write_json(folder / "inspect.json", result)
-    _print(console, folder, result, [layer for layer, row in measured.items() if "membranes" not in row])
+    _print(console or make_console(), folder, result, measured)
     return result
 
 
@@ -209,7 +207,7 @@ def _summary(measured: dict[str, dict[str, Any]], synapses: dict[str, dict[str, 
     }
 
 
-def _print(console: Console, folder: pathlib.Path, result: dict[str, Any], untraced: list[str]) -> None:
+def _print(console: Console, folder: pathlib.Path, result: dict[str, Any], measured: dict[str, Any]) -> None:
     examples = f"{result['examples']} examples of the {result['split']} split"
     epoch = f"{restore.WEIGHTS_LABELS[result['weights_of']]} ({result['epoch']})"
     console.print(f"{result['run']}: {examples}, {epoch}", soft_wrap=True)
@@ -237,7 +235,7 @@ def _print(console: Console, folder: pathlib.Path, result: dict[str, Any], untra
         )
     costs = f"at {result['mac_pj']} pJ per MAC and {result['ac_pj']} pJ per AC (45 nm)"
     console.print(f"energy       {energy(result['energy_nj'])} per example, {costs}", soft_wrap=True)
-    if untraced:
+    if untraced := [layer for layer, row in measured.items() if "membranes" not in row]:
         names = ", ".join(untraced)
         console.print(f"membranes    not of {names}, whose neuron has no method trace (docs/own.md)", soft_wrap=True)
     console.print(f"numbers      {folder / 'inspect.json'}", soft_wrap=True)

@@ -155,19 +155,12 @@ def contrast(
       ValueError: an arm has two runs of the same case, draw and seed.
     """
     needed = runs[runs["arm"].isin({arm for pair in pairs for arm in pair})]
-    if (twice := needed.duplicated([*KEYS, "arm"])).any():
-        row = needed[twice].iloc[0]
-        raise ValueError(
-            f"arm {row['arm']} has several runs of seed {row['seed']}, which make no pair; select a setting of it "
-            "(RunTable.where)"
-        )
+    _check_single(needed)
     scale = measures.of(measure).scale
     values = needed.set_index([*KEYS, "arm"])[measure].astype(float).unstack("arm") * scale
-    values = values.where(np.isfinite(values))
-    rows, differences = [], []
-    cases = list(dict.fromkeys(needed["case"]))
+    rows, differences, cases = [], [], list(dict.fromkeys(needed["case"]))
     for case, in_case in [("", cases)] if over == "case" else [(case, [case]) for case in cases]:
-        of_case = values[values.index.get_level_values("case").isin(in_case)]
+        of_case = values[values.index.get_level_values("case").isin(in_case)].where(np.isfinite)
         arms_of_case = needed["arm"][needed["case"].isin(in_case)]
         tests: dict[tuple[str, str], statistics.Paired] = {}
         of_pairs = {}
@@ -188,14 +181,23 @@ def contrast(
                 )
         corrected = statistics.holm({pair: result.p for pair, result in tests.items()})
         for pair, of_pair in of_pairs.items():
-            all_diverged = not of_case[list(pair)].notna().any().all()
-            numbers: dict[str, Any] = {"pairs": 0, "verdict": "diverged" if all_diverged else "no pairs"}
+            has_values = of_case[list(pair)].notna().any().all()
+            numbers: dict[str, Any] = {"pairs": 0, "verdict": "no pairs" if has_values else "diverged"}
             if pair in tests:
                 numbers = _numbers(tests[pair], corrected[pair], scale, margin, len(tests), overlap)
             rows.append(of_pair | numbers)
     return Contrast(
         pd.DataFrame(rows, columns=list(_COLUMNS)), measure, over, test, margin, confidence, tuple(differences)
     )
+
+
+def _check_single(runs: pd.DataFrame) -> None:
+    if (twice := runs.duplicated([*KEYS, "arm"])).any():
+        row = runs[twice].iloc[0]
+        raise ValueError(
+            f"arm {row['arm']} has several runs of seed {row['seed']}, which make no pair; select a setting of it "
+            "(RunTable.where)"
+        )
 
 
 _COLUMNS = (

@@ -76,16 +76,19 @@ def train(
         beside = alongside(folder) if alongside and multihost.is_host0() else None
         report = stack.enter_context(beside or contextlib.nullcontext(lambda: None))
         if result is None:
-            job = make_job(folder=folder, **of_folder, stop=stop, console=console, report=report)
-            with stop.deferred():
-                trained = session.train(job)
-            # All is saved, and finishing can be repeated: from here on a stop ends it at once.
-            stop.raise_if_requested()
-            result = session.finish(job, trained)
+            result = _trained(make_job(folder=folder, **of_folder, stop=stop, console=console, report=report))
         report()
         options = (" --trust" if own.code else None) if own.plugins else ""
         terminal.print_result(console, folder, result, of_folder["store"], options)
         return result
+
+
+def _trained(job: Job) -> dict[str, Any]:
+    with job.stop.deferred():
+        trained = session.train(job)
+    # All is saved, and finishing can be repeated: from here on a stop ends it at once.
+    job.stop.raise_if_requested()
+    return session.finish(job, trained)
 
 
 @contextlib.contextmanager
