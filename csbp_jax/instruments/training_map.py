@@ -3,8 +3,7 @@
 A training step is a map of parameters and moments (``learner.dynamical_leaves``), on given batches that repeat in their
 order if there are fewer of them than steps: one batch is the map of that batch; an epoch's batches are the map of an
 epoch; as many batches as steps are a random dynamical system, whose nearby runs share their batches. Nothing is
-augmented. The factors of float32 products are rounded on no device, whatever ``JAX_DEFAULT_MATMUL_PRECISION`` is: by
-default GPUs and TPUs round them, by more than the small differences that instruments follow.
+augmented. The factors of float32 products are rounded on no device, whatever ``JAX_DEFAULT_MATMUL_PRECISION`` is.
 """
 
 import dataclasses
@@ -13,7 +12,7 @@ import itertools
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +29,16 @@ from csbp_jax.training import build, flip_meter
 from csbp_jax.training.build import resolve
 from csbp_jax.training.plugins import Own
 from csbp_jax.xla.lengths import mean_over_time
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _in_full(function: _Function) -> _Function:
+    """Return the function with products of unrounded float32 factors.
+
+    By default GPUs and TPUs round them, by more than the small differences that instruments follow.
+    """
+    return jax.default_matmul_precision("highest")(function)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,7 +84,7 @@ class TrainingMap:
         """``step(state, batch) -> state``."""
         recipe, peak = self.recipe, self._peak
 
-        @jax.default_matmul_precision("highest")
+        @_in_full
         def step(state: State, batch: Batch) -> State:
             after = learner.train_step(recipe, state, batch)[0]
             if "at_peak" not in state.hparams:
@@ -88,12 +97,8 @@ class TrainingMap:
     @functools.cached_property
     def push(self) -> Callable[[State, Batch], optax.Params]:
         """``push(state, batch)``, the gradient of z times the term at the state; see :func:`push_obstacle`."""
-
-        @jax.default_matmul_precision("highest")
-        def push(state: State, batch: Batch) -> optax.Params:
-            return learner.gradients(self.recipe, state, batch)["chaos"]
-
-        return push
+        recipe = self.recipe
+        return _in_full(lambda state, batch: learner.gradients(recipe, state, batch)["chaos"])
 
     @functools.cached_property
     def flip_ratio(self) -> flip_meter.Ratio:
@@ -104,7 +109,7 @@ class TrainingMap:
         """
         if push_obstacle(self.recipe.config):
             return lambda part, state, batch: math.nan
-        gradients = jax.default_matmul_precision("highest")(functools.partial(learner.gradients, self.recipe))
+        gradients = _in_full(functools.partial(learner.gradients, self.recipe))
         return flip_meter.make(gradients, self.recipe.config, self.recipe.steps_per_epoch)
 
     @functools.cached_property
@@ -115,7 +120,7 @@ class TrainingMap:
         layers = tuple(jax.eval_shape(lambda: init_with_output(probe["x"], True, **lengths))[0][1].rates)
         levels = self.recipe.config.model.neuron.most_spikes
 
-        @jax.default_matmul_precision("highest")
+        @_in_full
         def readouts(state: State) -> dict[str, jax.Array]:
             (logits, aux), _ = apply(
                 learner.weights_of(state),
