@@ -104,7 +104,6 @@ def alongside(
 
 
 def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], run: Run) -> following.Writer:
-    extras.need(to, f"--to {to}")
     folder = run.folder
 
     def refuse() -> None:
@@ -134,13 +133,18 @@ def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], run: 
                     seals.write_json(file, {"id": tracked.id, "step": step, "kinds": kinds})
 
 
+def _package(to: Tracker) -> Any:
+    extras.need(to, f"--to {to}")
+    return importlib.import_module(to)
+
+
 @contextlib.contextmanager
 def _wandb(to: Tracker, run: Run, project: str, known: str) -> Iterator[TrackedRun]:
     """Open a run of W&B or of trackio, or resume the ``known`` one; a row is a row of its history, with ``seconds``.
 
     Offline, W&B cannot resume: the run is written again from its first row, to a new folder.
     """
-    package, name, refusal = importlib.import_module(to), run.name, ValueError
+    package, name, refusal = _package(to), run.name, ValueError
     # Without what describes this process and machine: they may not be those that train.
     if to == "wandb":
         refusal = package.Error
@@ -181,7 +185,7 @@ def _wandb(to: Tracker, run: Run, project: str, known: str) -> Iterator[TrackedR
 @contextlib.contextmanager
 def _mlflow(to: Tracker, run: Run, project: str, known: str) -> Iterator[TrackedRun]:
     """Open a run of MLflow, or resume the ``known`` one; fields of the config are its parameters."""
-    mlflow = importlib.import_module(to)
+    mlflow = _package(to)
     entities = mlflow.entities
 
     def log(rows: list[Row]) -> None:
