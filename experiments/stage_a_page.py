@@ -166,13 +166,12 @@ def over_seeds(rows: Sequence[dict[str, Any]], role: str, label: str) -> list[li
 
 
 def levels(test: RunTable) -> str:
-    """Say how good the networks are, and how far from having learned their training pictures."""
+    """Say how accurate the networks are in the test, and plain backpropagation in training."""
     of_arms = test.frame.groupby("arm")[["test_accuracy", "train_accuracy"]].mean().to_dict()
     accuracies = ", ".join(f"{arm} {100 * of_arms['test_accuracy'][arm]:.1f} %" for arm in stage_a.ARMS)
     return (
-        f"Test accuracy: {accuracies}. In training plain has {100 * of_arms['train_accuracy']['plain']:.1f} % (with"
-        " dropout, on augmented pictures): this network hardly overfits, so that better generalisation has little to"
-        " mend."
+        f"Test accuracy: {accuracies}. In training, with dropout and on augmented pictures, plain has"
+        f" {100 * of_arms['train_accuracy']['plain']:.1f} %."
     )
 
 

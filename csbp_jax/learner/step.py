@@ -43,7 +43,9 @@ def init(recipe: Recipe, key: jax.Array, hparams: dict[str, Any] | None = None) 
     example = jnp.zeros((1, 1, *config.model.input_shape), jnp.result_type(float))
     hparams = complete_hyperparameters(hparams or {}, hyperparameters(config, recipe.steps_per_epoch))
     if "smoothing" in hparams and config.loss.task != "class":
-        raise ConfigError(f"hparams: smoothing is not possible with loss.task {config.loss.task}, which has no classes")
+        raise ConfigError(
+            f"hparams: smoothing is not possible with loss.task {config.loss.task}, which has no classes; leave it out"
+        )
     variables = recipe.model.init(weights_key, example, False)
     weights = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
     return State(

@@ -30,7 +30,7 @@ def choose(tables: Sequence[Table], keys: Collection[str]) -> Table:
 
     If none overlaps more than the others, names are compared without their numbers.
     """
-    return max(tables, key=lambda table: (_overlap(table, keys), _overlap(table, keys, without=r"\d+")))
+    return max(tables, key=lambda table: (_overlap(table, keys), _overlap(table, keys, numbers=False)))
 
 
 def fit(
@@ -120,9 +120,11 @@ def _modules(table: Table, keys: Collection[str]) -> tuple[list[str], list[str]]
     return list(dict.fromkeys(expected)), sorted(actual)
 
 
-def _overlap(table: Table, keys: Collection[str], without: str = "$^") -> float:
-    """Return the Jaccard index of the table's and the file's modules, in whose names matches are left out."""
-    expected, actual = (Counter(re.sub(without, "", name) for name in names) for names in _modules(table, keys))
+def _overlap(table: Table, keys: Collection[str], numbers: bool = True) -> float:
+    """Return the Jaccard index of the table's and the file's modules, by their names with or without numbers."""
+    expected, actual = (
+        Counter(name if numbers else re.sub(r"\d+", "", name) for name in names) for names in _modules(table, keys)
+    )
     return (expected & actual).total() / (expected | actual).total()
 
 

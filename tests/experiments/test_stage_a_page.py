@@ -53,7 +53,7 @@ def test_the_page_answers_first_and_has_all_measures_of_the_plan():
         assert f"| {label} | +" in text
     assert "| training loss, last epoch | +0 [" in text  # equal in all runs
     levels = stage_a_page.levels(stage_a_page.tested(simulated(1, spread=0)[0], "test"))
-    assert "plain 60.0 %, CSBP 61.0 %, drift 60.9 %. In training plain has 61.2 %" in levels
+    assert "plain 60.0 %, CSBP 61.0 %, drift 60.9 %. In training, with" in levels and "plain has 61.2 %" in levels
 
 
 def test_before_the_end_it_says_how_far_the_study_is():

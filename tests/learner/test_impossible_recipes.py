@@ -80,7 +80,7 @@ CASES = [
     (lambda: init({"forcing": lambda step: 0.1}), "hparams: forcing is a function; give it to the force"),
     (
         lambda: init({"smoothing": 0.1}, replaced(NO_TERM, "loss", Loss(task="value", name="mse"))),
-        "hparams: smoothing is not possible with loss.task value, which has no classes",
+        "hparams: smoothing is not possible with loss.task value, which has no classes; leave it out",
     ),
     (lambda: init({"z0": 5.0}, NO_TERM), r".*z0 is given, but chaos\.taps of the config is empty"),
     (

@@ -1,9 +1,7 @@
 """Atomic writes and locks."""
 
-import contextlib
 import errno
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +14,7 @@ from csbp_jax.reporting import plots
 from csbp_jax.runtime import files
 from csbp_jax.training import metrics_log
 from tests.support.checkout import ROOT
+from tests.support.full_disk import full_disk
 
 
 def test_a_file_is_replaced_at_once(tmp_path):
@@ -58,17 +57,6 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, shared):
     assert file.read_text() == "old" and os.listdir(tmp_path) == ["a"]
 
 
-@contextlib.contextmanager
-def small_files():
-    """A limit of 100 bytes a file: a write then fails, and not because the disk is full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 def write_row(file):
     with metrics_log.writer(file) as (write, _):
         write({"kind": "train", "text": "x" * 200})
@@ -84,7 +72,7 @@ def write_row(file):
     ids=["complete", "appended", "figure"],
 )
 def test_a_failed_write_names_its_file_and_is_that_of_a_run(tmp_path, write):
-    with pytest.raises(CheckpointError) as raised, small_files():
+    with pytest.raises(CheckpointError) as raised, full_disk(100):
         write(tmp_path / "a.png")
     assert str(raised.value) == (
         f"{tmp_path}/a.png: cannot be written (File too large); give it a disk that can be written, and the same "

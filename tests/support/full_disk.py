@@ -1,4 +1,4 @@
-"""A full disk, simulated by a limit on the size of files: those who write raise errors of the same kind."""
+"""A disk that takes no more, by a limit on the size of files: a write then fails as on a full one, by another errno."""
 
 import contextlib
 import resource

@@ -50,7 +50,7 @@ def load_events(config: Config, folder: pathlib.Path, splits: Splits, classes: i
     for split, entry in content["parts"].items():
         # Not the cache's labels: a new class without a usable file changes them, but not the files' fingerprint.
         rows, labels = np.array(entry["rows"]), labels_of(splits[split])
-        sources[split] = CachedFrames(target / f"{split}.npy", rows[rows >= 0], labels[rows >= 0], classes)
+        sources[split] = CachedFrames(target / f"{split}.npy", rows, labels, classes)
     return with_own_lengths(sources, config) if data.bins == "own" else sources
 
 
