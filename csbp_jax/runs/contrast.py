@@ -29,7 +29,7 @@ class Contrast(Shown):
     differences of the case. ``equivalence``: p of two one-sided tests that the difference lies within the margin.
     ``verdict``: "equal", "better", "worse" or "not decided", by ``p_holm`` and ``equivalence`` at 5 %
     (:func:`csbp_jax.reporting.statistics.verdict`). ``to_decide``: about how many pairs find a difference of
-    ``effect`` with a probability of 80 %. Without a pair ``verdict`` is "diverged", if all runs of an arm have, or
+    ``effect`` with a probability of 80 %. Without a pair ``verdict`` is "no values", if an arm has no finite one, or
     "no pairs". ``seed_share``: of pairs of draws, the share of their variance that more seeds a draw would remove.
 
     All numbers are in the unit of the measure; of an accuracy or F1, in percentage points.
@@ -75,8 +75,8 @@ class Contrast(Shown):
 
     def _answer(self, row: "pd.Series[Any]") -> Iterator[str]:
         if not row["pairs"]:
-            all_diverged = row["verdict"] == "diverged"
-            yield "no difference, as " + ("all runs of one diverged" if all_diverged else "no two have the same seed")
+            no_values = f"one has no finite {measures.words(self.measure)}"
+            yield "no difference, as " + (no_values if row["verdict"] == "no values" else "no two have the same seed")
             return
         yield self._interval(row) + self.unit
         if row["pairs"] > 1:
@@ -182,7 +182,7 @@ def contrast(
         corrected = statistics.holm({pair: result.p for pair, result in tests.items()})
         for pair, of_pair in of_pairs.items():
             has_values = of_case[list(pair)].notna().any().all()
-            numbers: dict[str, Any] = {"pairs": 0, "verdict": "no pairs" if has_values else "diverged"}
+            numbers: dict[str, Any] = {"pairs": 0, "verdict": "no pairs" if has_values else "no values"}
             if pair in tests:
                 numbers = _numbers(tests[pair], corrected[pair], scale, margin, len(tests), overlap)
             rows.append(of_pair | numbers)

@@ -52,7 +52,8 @@ def of_runs(runs: Sequence[Run]) -> Read:
     """Read runs, of which those without a result have no measures.
 
     Raises:
-      ConfigError: no runs, or two differ in nothing that can change a result.
+      ConfigError: no runs, one whose folder has a name that is not UTF-8, or two differ in nothing that can change a
+        result.
     """
     if not runs:
         raise ConfigError("RUN: missing; name folders of runs, such as runs/NAME")
@@ -66,6 +67,9 @@ def of_runs(runs: Sequence[Run]) -> Read:
     by_name = len(settings) == len({run.name for run in runs}) == len(runs) and len(fields) != 1
     rows = []
     for run in runs:
+        problem = "its name is not UTF-8, and no table can hold it"
+        with files.readable(run.folder, "rename the folder", UnicodeEncodeError, problem):
+            str(run.folder).encode()
         of_run = {name: run.fields.get(name) for name in fields}
         data = f"{run.fields['data.name']} {run.content.get('data', '')[:6]}".rstrip()
         case = data if len(cases) > 1 else ""

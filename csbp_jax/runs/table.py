@@ -205,9 +205,14 @@ class RunTable(Shown):
         Args:
           measure: a column; by default the first measure.
           file: where it is also written, with a suffix of Matplotlib's; ``.png`` also writes a PDF beside it.
+
+        Raises:
+          ValueError: there is no run of role "test".
         """
         measure = measure or self.measures[0]
         runs, shown = self.where(role="test")._finite(), measures.of(measure)
+        if not len(runs):
+            raise ValueError("no run of role test to draw")
         panels = {}
         for case, of_case in runs.groupby("case", sort=False):
             values = of_case.pivot_table(measure, ["draw", "seed"], "arm", sort=False)

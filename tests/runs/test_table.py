@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import shutil
 
 import jax
@@ -104,9 +105,9 @@ def test_an_arm_that_diverged_or_shares_no_seed_has_a_row_that_says_so():
     rows[8:] = [of_drift | {"seed": 10 + of_drift["seed"]} for of_drift in rows[8:]]
     rows += [row("strong", seed, value) for seed, value in enumerate(PLAIN)]
     result = table(rows).contrast("CSBP", margin=0.5)
-    assert result.frame["verdict"].tolist()[:2] == ["diverged", "no pairs"] and result["plain"]["left_out"] == 8
+    assert result.frame["verdict"].tolist()[:2] == ["no values", "no pairs"] and result["plain"]["left_out"] == 8
     lines = list(result.lines())
-    assert lines[0] == "CSBP - plain: no difference, as all runs of one diverged"
+    assert lines[0] == "CSBP - plain: no difference, as one has no finite last test accuracy"
     assert lines[1] == "CSBP - drift: no difference, as no two have the same seed"
     # They take no part in the correction.
     assert result["strong"]["p_holm"] == THREE.contrast("CSBP", "plain")["plain"]["p"]
@@ -281,6 +282,11 @@ def test_the_figure_has_a_point_a_seed_joins_pairs_and_has_the_intervals_of_the_
     assert figure._repr_png_()[:4] == b"\x89PNG"  # type: ignore[attr-defined]
 
 
+def test_there_is_no_figure_of_tries_alone():
+    with pytest.raises(ValueError, match="no run of role test"):
+        dataclasses.replace(THREE, frame=THREE.frame.assign(role="tune")).plot()
+
+
 def test_curves_are_means_over_seeds_with_intervals(tmp_path):
     rows = [row(arm, seed, v) | {"epoch": e, "validation_accuracy": v * e / 2} for e in (1, 2)
             for arm, values in ARMS.items() for seed, v in enumerate(values)]  # fmt: skip
@@ -399,6 +405,9 @@ def test_runs_that_make_no_table(trained, tmp_path):
         RunTable.read([trained, copy])
     with pytest.raises(ConfigError, match=r"none-\*: there is no run"):
         RunTable.read(tmp_path / "none-*")
+    other = shutil.copytree(copy, tmp_path / os.fsdecode(b"\xff"))
+    with pytest.raises(ConfigError, match=r"its name is not UTF-8, .* rename the folder"):
+        RunTable.read(other)
     (copy / "result.json").unlink()
     with pytest.raises(ConfigError, match=r"copy: is not finished"):
         RunTable.read([trained, copy])
