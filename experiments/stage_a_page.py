@@ -151,27 +151,38 @@ def interval(difference: float, low: float, high: float) -> str:
 
 
 def over_seeds(rows: Sequence[dict[str, Any]], role: str, label: str) -> list[list[str]]:
-    """Return the row of CSBP minus the other arms at one setting of each, by Welch's test; none without two seeds."""
-    points = 100 * tested(rows, role).frame.set_index("arm")["test_accuracy"]
-    of_arm = {arm: points[points.index == arm] for arm in stage_a.ARMS}
-    cells = []
+    """Return rows of CSBP minus the other arms at one setting of each, by Welch's test and paired by seed.
+
+    There is none without two seeds of an arm.
+    """
+    table = tested(rows, role)
+    points = 100 * table.frame.set_index("arm")["test_accuracy"]
+    welch, paired = [], []
     for other in OTHERS:
-        csbp, of_other = of_arm["CSBP"], of_arm[other]
+        csbp, of_other = points[points.index == "CSBP"], points[points.index == other]
         if min(len(csbp), len(of_other)) > 1:
             ends = stats.ttest_ind(csbp, of_other, equal_var=False).confidence_interval()
-            cells.append(interval(csbp.mean() - of_other.mean(), *ends))
+            welch.append(interval(csbp.mean() - of_other.mean(), *ends))
+            paired.append(interval(*table.contrast("CSBP", other)[other][ENDS]))
         else:
-            cells.append("")
-    return [[f"{label}, {len(of_arm['CSBP'])} seeds", *cells]] if any(cells) else []
+            welch.append("")
+            paired.append("")
+    seeds = f"{(table.frame['arm'] == 'CSBP').sum()} seeds"
+    return [[f"{label}, {seeds} (Welch)", *welch], ["the same, paired by seed", *paired]] if any(welch) else []
 
 
-def levels(test: RunTable) -> str:
-    """Say how accurate the networks are in the test, and plain backpropagation in training."""
-    of_arms = test.frame.groupby("arm")[["test_accuracy", "train_accuracy"]].mean().to_dict()
-    accuracies = ", ".join(f"{arm} {100 * of_arms['test_accuracy'][arm]:.1f} %" for arm in stage_a.ARMS)
+def levels(rows: Sequence[dict[str, Any]]) -> str:
+    """Say how accurate the networks are in the test, tuned and untuned, and plain backpropagation in training."""
+    texts = []
+    for role in ("test", "untuned"):
+        of_arms = 100 * tested(rows, role).frame.groupby("arm")["test_accuracy"].mean()
+        texts.append(", ".join(f"{arm} {of_arms[arm]:.1f} %" for arm in stage_a.ARMS if arm in of_arms))
+    untuned = f"; at the released settings, untuned: {texts[1]}" if texts[1] else ""
+    frame = tested(rows, "test").frame
+    training = 100 * frame["train_accuracy"][frame["arm"] == "plain"].mean()
     return (
-        f"Test accuracy: {accuracies}. In training, with dropout and on augmented pictures, plain has"
-        f" {100 * of_arms['train_accuracy']['plain']:.1f} %."
+        f"Test accuracy: {texts[0]}{untuned}. In training, with dropout and on augmented pictures, tuned plain has"
+        f" {training:.1f} %."
     )
 
 
@@ -186,7 +197,7 @@ def page(rows: Sequence[dict[str, Any]], terms: Sequence[dict[str, Any]]) -> str
     if draws > 1:
         primary = test.contrast("CSBP", "plain", margin=MARGIN)
         verdict = "so far " * (draws < stage_a.DRAWS) + str(primary.frame.iloc[0]["verdict"])
-        answer = f"**{verdict.capitalize()}**: {next(primary.lines())}. {levels(test)}"
+        answer = f"**{verdict.capitalize()}**: {next(primary.lines())}. {levels(rows)}"
         for label, measure in [*MEASURES.items(), ("training loss, last epoch", "train_loss")]:
             of_others = test.contrast("CSBP", list(OTHERS), measure=measure)
             cells.append([label, *(interval(*of_others[other][ENDS]) for other in OTHERS)])

@@ -52,8 +52,11 @@ def test_the_page_answers_first_and_has_all_measures_of_the_plan():
     for label in stage_a_page.MEASURES:
         assert f"| {label} | +" in text
     assert "| training loss, last epoch | +0 [" in text  # equal in all runs
-    levels = stage_a_page.levels(stage_a_page.tested(simulated(1, spread=0)[0], "test"))
+    rows = simulated(1, spread=0)[0]
+    levels = stage_a_page.levels(rows)
     assert "plain 60.0 %, CSBP 61.0 %, drift 60.9 %. In training, with" in levels and "plain has 61.2 %" in levels
+    rows += [row("untuned", None, "CSBP", None, 1.0, 30, 2000, 59.0)]
+    assert "drift 60.9 %; at the released settings, untuned: CSBP 59.0 %. In" in stage_a_page.levels(rows)
 
 
 def test_before_the_end_it_says_how_far_the_study_is():
@@ -65,13 +68,15 @@ def test_before_the_end_it_says_how_far_the_study_is():
 def test_released_settings_are_a_row_of_their_own():
     seeds = range(2000, 2006)
     rows = [
-        row("untuned", None, arm, None, z, 30, seed, 60 + z + seed % 2)
+        row("untuned", None, arm, None, z, 30, seed, 60 + z + (seed + z) % 2)
         for arm, z in (("plain", 0), ("CSBP", 1))
         for seed in seeds
     ]
     half = stats.t.ppf(0.975, 10) * np.sqrt(2 * 0.3 / 6)
-    line = f"| released settings, untuned, 6 seeds | +1 [{1 - half:+.3g}, {1 + half:+.3g}] |  |"
-    assert line in stage_a_page.page(rows, TERMS)
+    of_pairs = stats.t.ppf(0.975, 5) * np.sqrt(1.2 / 6)  # differences 0 and 2
+    text = stage_a_page.page(rows, TERMS)
+    assert f"| released settings, untuned, 6 seeds (Welch) | +1 [{1 - half:+.3g}, {1 + half:+.3g}] |  |" in text
+    assert f"| the same, paired by seed | +1 [{1 - of_pairs:+.3g}, {1 + of_pairs:+.3g}] |  |" in text
 
 
 def test_strengths_are_compared_with_plain_at_the_same_setting(tmp_path):
@@ -96,7 +101,7 @@ def test_stage_b_is_a_row_of_its_own():
     seeds = range(3000, 3005)
     rows += [row("larger", None, arm, None, 1, 40, n, 80 + gain + n % 2) for arm, gain in GAINS.items() for n in seeds]
     half = stats.t.ppf(0.975, 8) * np.sqrt(2 * np.var([0, 1, 0, 1, 0], ddof=1) / 5)
-    label = "| stage B: 32x32, more channels, 40 epochs, 5 seeds |"
+    label = "| stage B: 32x32, more channels, 40 epochs, 5 seeds (Welch) |"
     assert f"{label} +1 [{1 - half:+.3g}, {1 + half:+.3g}] | +0.1 [" in stage_a_page.page(rows, TERMS)
 
 
