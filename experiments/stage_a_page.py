@@ -173,13 +173,12 @@ def over_seeds(rows: Sequence[dict[str, Any]], role: str, label: str) -> list[li
 
 def levels(rows: Sequence[dict[str, Any]]) -> str:
     """Say how accurate the networks are in the test, tuned and untuned, and plain backpropagation in training."""
-    texts = []
-    for role in ("test", "untuned"):
-        of_arms = 100 * tested(rows, role).frame.groupby("arm")["test_accuracy"].mean()
+    tuned, texts = tested(rows, "test").frame, []
+    for frame in (tuned, tested(rows, "untuned").frame):
+        of_arms = 100 * frame.groupby("arm")["test_accuracy"].mean()
         texts.append(", ".join(f"{arm} {of_arms[arm]:.1f} %" for arm in stage_a.ARMS if arm in of_arms))
     untuned = f"; at the released settings, untuned: {texts[1]}" if texts[1] else ""
-    frame = tested(rows, "test").frame
-    training = 100 * frame["train_accuracy"][frame["arm"] == "plain"].mean()
+    training = 100 * tuned["train_accuracy"][tuned["arm"] == "plain"].mean()
     return (
         f"Test accuracy: {texts[0]}{untuned}. In training, with dropout and on augmented pictures, tuned plain has"
         f" {training:.1f} %."
