@@ -9,7 +9,7 @@ import signal
 import sys
 from importlib import metadata
 
-# Of this process and of those that tests start: no compilation cache, least of all the user's, and no GPU or TPU.
+# No compilation cache of the user's, and in processes that tests start none at all; no GPU or TPU.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Most of the tests' time is code generation: LLVM's optimisation, and XLA's newer emitters of fused loops, which take
@@ -30,6 +30,12 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Compiled programs of earlier runs of the tests, of which most are the same: more than half of the tests' time.
+PROGRAMS = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "programs"
+jax.config.update("jax_enable_compilation_cache", True)
+jax.config.update("jax_compilation_cache_dir", str(PROGRAMS))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 DATA = pathlib.Path(__file__).parent / "data"
 # Started or shared by tests, some of it in an environment of its own; not imported for its docstrings.

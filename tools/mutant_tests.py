@@ -35,13 +35,14 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish():
     import jax
+    from jax.experimental.compilation_cache import compilation_cache
 
     own = [module for module in list(sys.modules.values()) if str(getattr(module, "__file__", "")).startswith(TREE)]
     if (package := sys.modules.get("csbp_jax")) and package not in own:
         pytest.exit(f"csbp_jax is imported from {package.__file__}, not from the mutated tree", returncode=90)
     # Most of a test's time is compilation, and most of the programs of two mutants are the same.
     jax.config.update("jax_compilation_cache_dir", JOB["programs"])
-    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()  # the conftest has set another
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     if TRACED:
