@@ -32,9 +32,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Compiled programs of earlier runs of the tests, of which most are the same: more than half of the tests' time.
-PROGRAMS = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "programs"
 jax.config.update("jax_enable_compilation_cache", True)
-jax.config.update("jax_compilation_cache_dir", str(PROGRAMS))
+jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "programs"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 DATA = pathlib.Path(__file__).parent / "data"
