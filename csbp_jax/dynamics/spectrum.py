@@ -27,10 +27,16 @@ def kaplan_yorke(exponents: ArrayLike) -> jax.Array:
     Returns:
       D; NaN if an exponent is.
 
+    Raises:
+      ValueError: the exponents have another number of axes.
+
     >>> float(kaplan_yorke(jnp.array([1.0, 0.0, -4.0])))
     2.25
     """
-    ordered = -jnp.sort(-jnp.asarray(exponents))
+    exponents = jnp.asarray(exponents)
+    if exponents.ndim != 1:
+        raise ValueError(f"kaplan_yorke: takes one spectrum [n], not an array of shape {exponents.shape}; use jax.vmap")
+    ordered = -jnp.sort(-exponents)
     sums = jnp.cumsum(ordered)
     count = jnp.sum(sums >= 0)
     last = len(ordered) - 1

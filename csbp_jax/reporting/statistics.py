@@ -17,6 +17,9 @@ Verdict = Literal["equal", "better", "worse", "not decided"]
 MIN_PAIRS, MIN_EQUAL_PAIRS = 3, 6
 """Fewest pairs that :func:`verdict` decides on, and fewest if all of their differences are equal."""
 
+ROUNDING = 1e-9
+"""Share of the largest measured value below which differences are taken for rounding."""
+
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -32,7 +35,7 @@ class Paired(NamedTuple):
     """A test of paired differences.
 
     pairs: their number. difference: the mean, with its interval. sd: standard deviation of the differences, NaN of a
-    single one. p: two-sided. equivalence: p of two one-sided tests that the mean lies within a margin (Schuirmann
+    single one, and 0 if all are equal up to rounding. p: two-sided. equivalence: p of two one-sided tests that the mean lies within a margin (Schuirmann
     1987); None without a margin or with a single pair.
     """
 
@@ -52,16 +55,25 @@ def student(values: ArrayLike, confidence: float = 0.95, overlap: float = 0.0) -
       overlap: as of :func:`paired`.
 
     Raises:
-      ValueError: there are no values.
+      ValueError: there are no values, or the confidence or the overlap is not possible.
     """
     values = np.asarray(values, float)
     if len(values) == 0:
         raise ValueError("an interval needs at least one value")
+    _check_interval(confidence, overlap)
     mean = float(np.mean(values))
     if len(values) == 1:
         return Interval(mean, None, None)
     half = float(scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * _error(values, overlap)
     return Interval(mean, mean - half, mean + half)
+
+
+def _check_interval(confidence: float, overlap: float) -> None:
+    """Raise ValueError for a confidence or an overlap that is not possible."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: {confidence} is not possible; give a share between 0 and 1, such as 0.95")
+    if not 0 <= overlap < math.inf:
+        raise ValueError(f"overlap: {overlap} is not possible; give a number from 0 on, test over training examples")
 
 
 def _error(values: NDArray[np.float64], overlap: float) -> float:
@@ -122,6 +134,7 @@ def paired(
     margin: float | None = None,
     confidence: float = 0.95,
     overlap: float = 0.0,
+    largest: float | None = None,
 ) -> Paired:
     """Test that the mean of paired differences is 0.
 
@@ -134,10 +147,13 @@ def paired(
       confidence: of the interval.
       overlap: numbers of test examples over training examples, of folds that share training data: the variance of the
         mean is ``(1/n + overlap) s^2`` (Nadeau and Bengio, Machine Learning 2003, section 3.3). Not for "mcnemar".
+      largest: the largest absolute value that was measured in either arm; by default the largest absolute difference.
+        Differences that are closer to each other, or to 0, than :data:`ROUNDING` times it count as equal: two
+        accuracies that are equal in theory may differ in their last bits.
 
     Raises:
-      ValueError: there are no differences, or one is not finite; no such test; the margin is not positive; or "mcnemar"
-        gets other numbers.
+      ValueError: there are no differences, or one is not finite; no such test; the margin is not positive; the
+        confidence or the overlap is not possible; or "mcnemar" gets other numbers.
     """
     values = np.asarray(differences, float)
     if test not in get_args(Test):
@@ -146,8 +162,14 @@ def paired(
         raise ValueError("a test needs at least one difference, and finite ones")
     if margin is not None and not margin > 0:
         raise ValueError("a margin is positive")
+    _check_interval(confidence, overlap)
     n, mean = len(values), float(np.mean(values))
-    sd = float(np.std(values, ddof=1)) if n > 1 else math.nan
+    rounding = _rounding(values, largest)
+    all_equal = bool(np.ptp(values) <= rounding)
+    if n == 1:
+        sd = math.nan
+    else:
+        sd = 0.0 if all_equal else float(np.std(values, ddof=1))
     if test == "mcnemar":
         if not np.isin(values, (-1, 0, 1)).all():
             raise ValueError("test: mcnemar compares bits, and these measures are not all 0 or 1")
@@ -158,7 +180,13 @@ def paired(
         difference, tail = Interval(mean, mean - half, mean + half), scipy.stats.norm.sf
     else:
         difference, error = student(values, confidence, overlap), _error(values, overlap) if n > 1 else math.nan
-        p = signed_rank(values) if test == "signed-rank" else _t(values, error)
+        if test == "signed-rank":
+            p = signed_rank(values, largest)
+        elif all_equal:
+            # That of a sign test, as another pair may differ from these.
+            p = float(2.0 ** (1 - n)) if abs(mean) > rounding else 1.0
+        else:
+            p = float(2 * scipy.stats.t.sf(abs(mean) / error, n - 1))
         tail = functools.partial(scipy.stats.t.sf, df=n - 1)
     equivalence = None
     if margin is not None and n > 1:
@@ -168,20 +196,26 @@ def paired(
     return Paired(n, difference, sd, p, equivalence)
 
 
-def _t(values: NDArray[np.float64], error: float) -> float:
-    """p of Student's test; without spread that of a sign test, as another pair may differ from these."""
-    if not np.ptp(np.round(values, 9)):
-        return float(2.0 ** (1 - len(values))) if np.round(values[0], 9) else 1.0
-    return float(2 * scipy.stats.t.sf(abs(float(np.mean(values))) / error, len(values) - 1))
+def _rounding(differences: NDArray[np.float64], largest: float | None) -> float:
+    """Return the size of a difference that may be one of rounding; ``largest`` is that of :func:`paired`."""
+    if largest is None:
+        largest = float(np.max(np.abs(differences), initial=0.0))
+    return ROUNDING * largest
 
 
-def signed_rank(differences: ArrayLike) -> float:
+def signed_rank(differences: ArrayLike, largest: float | None = None) -> float:
     """Compute the two-sided p of Wilcoxon's signed-rank test; 1 if all differences are 0.
 
     Differences of 0 are left out. p of up to 13 others is exact, and cannot be below 0.05 if they are fewer than six.
+
+    Args:
+      differences: ``[n]``.
+      largest: as of :func:`paired`.
     """
+    values = np.asarray(differences, float)
+    rounding = _rounding(values, largest)
     # Differences of accuracies that are equal in theory differ by rounding, and would not count as ties.
-    rounded = np.round(np.asarray(differences, float), 9)
+    rounded = np.round(values / rounding) if rounding else values
     # SciPy leaves zeros out too, but counts them where it decides whether there are few enough for an exact p.
     others = rounded[rounded != 0]
     return float(scipy.stats.wilcoxon(others).pvalue) if len(others) else 1.0
@@ -200,7 +234,7 @@ def verdict(result: Paired, p: float | None = None) -> Verdict:
     """
     # Equal differences have no spread, but another pair may differ: a value that 60 % of all pairs have comes three
     # times in a row with p = 0.22, and six times with p = 0.047.
-    if result.pairs < MIN_PAIRS or (result.pairs < MIN_EQUAL_PAIRS and result.sd < 1e-9):
+    if result.pairs < MIN_PAIRS or (result.pairs < MIN_EQUAL_PAIRS and result.sd == 0):
         return "not decided"
     if result.equivalence is not None and result.equivalence < 0.05:
         return "equal"

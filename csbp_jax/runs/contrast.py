@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -89,7 +89,13 @@ class Contrast(Shown):
             return
         if row["verdict"] == "not decided" and not math.isnan(row["to_decide"]):
             pairs = "pairs" if self.over == "seed" else f"{self.over}s"
-            yield f"about {row['to_decide']:.0f} {pairs} would decide {self._amount(row['effect'])}"
+            amount = self._amount(row["effect"])
+            if row["to_decide"] > row["pairs"]:
+                yield f"about {row['to_decide']:.0f} {pairs} would decide {amount}"
+            elif self.margin is None:
+                yield f"a difference of {amount} would probably have shown; whether it is equal needs a margin"
+            else:
+                yield f"a difference of {amount} would probably have shown"
         if not math.isnan(row["seed_share"]):
             yield f"{row['seed_share']:.0%} of the variance is seeds"
 
@@ -100,7 +106,7 @@ class Contrast(Shown):
             return ""
         if math.isnan(row["low"]):
             return mean
-        return f"{mean} (all equal)" if row["sd"] < 1e-9 else f"{mean} [{low}, {high}]"
+        return f"{mean} (all equal)" if row["sd"] == 0 else f"{mean} [{low}, {high}]"
 
     def _verdict(self, row: "pd.Series[Any]") -> str:
         return f"equal within {self._amount(self.margin or 0)}" if row["verdict"] == "equal" else str(row["verdict"])
@@ -152,43 +158,85 @@ def contrast(
       measure, over, test, margin, confidence, overlap: as of :meth:`csbp_jax.runs.RunTable.contrast`.
 
     Raises:
-      ValueError: an arm has two runs of the same case, draw and seed.
+      ValueError: an arm has two runs of the same case, draw and seed; an option is not possible; or an accuracy or
+        another share is not from 0 to 1.
     """
+    if over not in get_args(Over):
+        raise ValueError(f"over: {over!r} is none of {', '.join(get_args(Over))}")
     needed = runs[runs["arm"].isin({arm for pair in pairs for arm in pair})]
     _check_single(needed)
+    values = needed.set_index([*KEYS, "arm"])[measure].astype(float).unstack("arm").where(np.isfinite)
+    if measures.of(measure).share and ((values < 0) | (values > 1)).any(axis=None):
+        raise ValueError(f"{measure}: is a share from 0 to 1, but holds {values.max(axis=None):g}; divide by 100")
     scale = measures.of(measure).scale
-    values = needed.set_index([*KEYS, "arm"])[measure].astype(float).unstack("arm") * scale
-    rows, differences, cases = [], [], list(dict.fromkeys(needed["case"]))
-    for case, in_case in [("", cases)] if over == "case" else [(case, [case]) for case in cases]:
-        of_case = values[values.index.get_level_values("case").isin(in_case)].where(np.isfinite)
-        arms_of_case = needed["arm"][needed["case"].isin(in_case)]
-        tests: dict[tuple[str, str], statistics.Paired] = {}
-        of_pairs = {}
-        for arm, other in (pair for pair in pairs if {*pair} <= set(arms_of_case)):
-            by_pair = (of_case[arm] - of_case[other]).dropna()
-            by_unit = by_pair if over == "seed" else by_pair.groupby(level=over).mean()
-            of_pairs[arm, other] = {
-                "case": case,
-                "arm": arm,
-                "other": other,
-                "left_out": int(arms_of_case.isin((arm, other)).sum()) - 2 * len(by_pair),
-                "seed_share": _seed_share(by_pair) if over == "draw" else math.nan,
-            }
-            differences.append(by_unit)
-            if len(by_unit):
-                tests[arm, other] = statistics.paired(
-                    by_unit, test, margin=margin, confidence=confidence, overlap=overlap
-                )
-        corrected = statistics.holm({pair: result.p for pair, result in tests.items()})
-        for pair, of_pair in of_pairs.items():
-            has_values = of_case[list(pair)].notna().any().all()
-            numbers: dict[str, Any] = {"pairs": 0, "verdict": "no pairs" if has_values else "no values"}
-            if pair in tests:
-                numbers = _numbers(tests[pair], corrected[pair], scale, margin, len(tests), overlap)
-            rows.append(of_pair | numbers)
+    values = values * scale
+
+    cases = list(dict.fromkeys(needed["case"]))
+    families = [("", cases)] if over == "case" else [(case, [case]) for case in cases]
+    rows, differences = [], []
+    for name, in_case in families:
+        of_case = values[values.index.get_level_values("case").isin(in_case)]
+        count = needed["arm"][needed["case"].isin(in_case)].value_counts()
+        compared = [
+            compare(of_case, pair, over, test, margin=margin, confidence=confidence, overlap=overlap)
+            for pair in pairs
+            if pair[0] in count and pair[1] in count
+        ]
+        tested = {difference.pair: difference.result.p for difference in compared if difference.result}
+        corrected = statistics.holm(tested)
+        for difference in compared:
+            arm, other = difference.pair
+            row = {"case": name, "arm": arm, "other": other, "seed_share": difference.seed_share}
+            row["left_out"] = int(count[arm] + count[other]) - 2 * difference.paired_runs
+            if difference.result:
+                p_holm = corrected[difference.pair]
+                row |= _numbers(difference.result, p_holm, scale, margin, len(tested), overlap)
+            else:
+                has_values = of_case[[arm, other]].notna().any().all()
+                row |= {"pairs": 0, "verdict": "no pairs" if has_values else "no values"}
+            rows.append(row)
+            differences.append(difference.values)
     return Contrast(
         pd.DataFrame(rows, columns=list(_COLUMNS)), measure, over, test, margin, confidence, tuple(differences)
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """The difference of one arm from another, within a case or over all of them.
+
+    pair: the arm, and the other. values: a difference for each seed, draw or case. paired_runs: how many runs of either
+    arm have a partner. result: of the test of ``values``; None if there are none. seed_share: as of :class:`Contrast`.
+    """
+
+    pair: tuple[str, str]
+    values: "pd.Series[Any]"
+    paired_runs: int
+    result: statistics.Paired | None
+    seed_share: float
+
+
+def compare(
+    values: pd.DataFrame, pair: tuple[str, str], over: Over, test: Test, *, margin: float | None, **options: float
+) -> Difference:
+    """Compare an arm with another, without a correction for other comparisons.
+
+    Args:
+      values: of one measure; a row for each case, draw and seed (:data:`KEYS`), a column for each arm, and NaN where a
+        run is missing or its measure is not finite.
+      pair: two of the arms.
+      over, test, margin: as of :meth:`csbp_jax.runs.RunTable.contrast`.
+      options: ``confidence`` and ``overlap``, likewise.
+    """
+    arms = values[list(pair)].dropna()
+    by_run = arms[pair[0]] - arms[pair[1]]
+    differences = by_run if over == "seed" else by_run.groupby(level=over).mean()
+    result = None
+    if len(differences):
+        largest = float(arms.abs().max(axis=None))
+        result = statistics.paired(differences, test, margin=margin, largest=largest, **options)
+    seed_share = _seed_share(by_run) if over == "draw" else math.nan
+    return Difference(pair, differences, len(by_run), result, seed_share)
 
 
 def _check_single(runs: pd.DataFrame) -> None:
@@ -212,7 +260,7 @@ def _numbers(
     mean, low, high = (math.nan if end is None else end for end in result.difference)
     effect = margin or (1.0 if scale > 1 else abs(mean))
     # More folds of the same data are no new pairs.
-    known = effect and result.sd > 1e-9 and not overlap
+    known = effect and result.sd > 0 and not overlap
     return {
         "pairs": result.pairs,
         "difference": mean,
@@ -232,4 +280,5 @@ def _seed_share(by_pair: "pd.Series[Any]") -> float:
     """Share of the variance of the draws' means that comes from their seeds; NaN if no draw has two seeds."""
     draws = by_pair.groupby(level="draw")
     of_seeds, of_means = (draws.var() / draws.count()).mean(), draws.mean().var()
-    return float(np.clip(of_seeds / of_means, 0, 1)) if of_means > 1e-18 else math.nan
+    rounding = statistics.ROUNDING * by_pair.abs().max()
+    return float(np.clip(of_seeds / of_means, 0, 1)) if of_means > rounding**2 else math.nan

@@ -172,3 +172,17 @@ def test_the_pairs_that_decide_find_the_effect_in_four_of_five_studies(effect, s
     pairs = pairs_to_decide(effect, sd, alpha)
     samples = np.random.default_rng(1).normal(effect, sd, (20_000, pairs))
     assert (stats.ttest_1samp(samples, 0, axis=1).pvalue < alpha).mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_the_unit_of_a_measure_does_not_matter():
+    """Energies in joules are as far apart as accuracies; rounding of large values is no difference."""
+    joules = np.array([2.3e-12, 2.5e-12, 2.4e-12, 2.45e-12, 2.2e-12, 2.6e-12])
+    assert statistics.paired(joules).p == pytest.approx(scipy.stats.ttest_1samp(joules, 0).pvalue)
+    assert statistics.paired(joules, "signed-rank").p == pytest.approx(scipy.stats.wilcoxon(joules).pvalue)
+    assert statistics.paired([1e-17, 0, -2e-17, 1e-17], largest=0.9).p == 1
+
+
+@pytest.mark.parametrize("options", [{"confidence": 95}, {"confidence": np.nan}, {"overlap": -0.05}])
+def test_options_of_an_interval_that_are_not_possible_are_refused(options):
+    with pytest.raises(ValueError, match="is not possible"):
+        statistics.paired([0.1, 0.2, 0.4], **options)
