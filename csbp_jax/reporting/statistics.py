@@ -35,8 +35,8 @@ class Paired(NamedTuple):
     """A test of paired differences.
 
     pairs: their number. difference: the mean, with its interval. sd: standard deviation of the differences, NaN of a
-    single one, and 0 if all are equal up to rounding. p: two-sided. equivalence: p of two one-sided tests that the mean lies within a margin (Schuirmann
-    1987); None without a margin or with a single pair.
+    single one, and 0 if all are equal up to rounding. p: two-sided. equivalence: p of two one-sided tests that the mean
+    lies within a margin (Schuirmann 1987); None without a margin or with a single pair.
     """
 
     pairs: int
@@ -166,9 +166,8 @@ def paired(
     n, mean = len(values), float(np.mean(values))
     rounding = _rounding(values, largest)
     all_equal = bool(np.ptp(values) <= rounding)
-    if n == 1:
-        sd = math.nan
-    else:
+    sd = math.nan
+    if n > 1:
         sd = 0.0 if all_equal else float(np.std(values, ddof=1))
     if test == "mcnemar":
         if not np.isin(values, (-1, 0, 1)).all():

@@ -177,8 +177,8 @@ def test_the_pairs_that_decide_find_the_effect_in_four_of_five_studies(effect, s
 def test_the_unit_of_a_measure_does_not_matter():
     """Energies in joules are as far apart as accuracies; rounding of large values is no difference."""
     joules = np.array([2.3e-12, 2.5e-12, 2.4e-12, 2.45e-12, 2.2e-12, 2.6e-12])
-    assert statistics.paired(joules).p == pytest.approx(scipy.stats.ttest_1samp(joules, 0).pvalue)
-    assert statistics.paired(joules, "signed-rank").p == pytest.approx(scipy.stats.wilcoxon(joules).pvalue)
+    assert statistics.paired(joules).p == pytest.approx(stats.ttest_1samp(joules, 0).pvalue)
+    assert statistics.paired(joules, "signed-rank").p == pytest.approx(stats.wilcoxon(joules).pvalue)
     assert statistics.paired([1e-17, 0, -2e-17, 1e-17], largest=0.9).p == 1
 
 
