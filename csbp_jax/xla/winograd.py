@@ -13,6 +13,7 @@ more usual points 0, +-1, +-2 do (the choice of points: Barabasz et al., ACM Tra
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -28,16 +29,45 @@ _TILES_AT_A_TIME = 2048
 # Cost of computing one number at the points, in multiplications; fitted on two cores.
 _COST_OF_A_NUMBER = 50
 
-
-def _evaluation(coefficients: int) -> np.ndarray:
-    """Return the matrix from coefficients to values at the six points; that at infinity is the last coefficient."""
-    points = np.array([0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)])
-    return np.vstack([np.vander(points, coefficients, increasing=True), np.eye(coefficients)[-1]])
-
-
-_FROM_INPUTS = np.linalg.inv(_evaluation(_INPUTS)).T
-_FROM_OUTPUTS = _evaluation(_OUTPUTS)
-_FROM_TAPS = np.kron(_evaluation(_TAPS), _evaluation(_TAPS))
+# The three matrices are written out. If a library of linear algebra inverted one of them, its last bits would depend on
+# the processor, and with them programs and results. The operations below are rounded correctly on every processor.
+_ROOT = math.sqrt(2)
+# From coefficients to values: the row of a point x holds its powers 1, x, x**2, and so on, and that of infinity selects
+# the last coefficient. The rows are those of 0, sqrt(1/2), -sqrt(1/2), sqrt(2), -sqrt(2) and infinity.
+_FROM_OUTPUTS = np.array(
+    [
+        [1, 0, 0, 0],
+        [1, _ROOT / 2, 1 / 2, _ROOT / 4],
+        [1, -_ROOT / 2, 1 / 2, -_ROOT / 4],
+        [1, _ROOT, 2, 2 * _ROOT],
+        [1, -_ROOT, 2, -2 * _ROOT],
+        [0, 0, 0, 1],
+    ]
+)
+_FROM_TAP = np.array(
+    [
+        [1, 0, 0],
+        [1, _ROOT / 2, 1 / 2],
+        [1, -_ROOT / 2, 1 / 2],
+        [1, _ROOT, 2],
+        [1, -_ROOT, 2],
+        [0, 0, 1],
+    ]
+)
+# From six values back to the coefficients, transposed: Toom's and Cook's interpolation. The row of a point p holds the
+# coefficients of Lagrange's polynomial, the product of (x - q) / (p - q) over the other finite points q: it is 1 at p
+# and 0 at these. The row of infinity holds those of x (x**2 - 1/2) (x**2 - 2), which is 0 at all finite points.
+_FROM_INPUTS = np.array(
+    [
+        [1, 0, -5 / 2, 0, 1, 0],
+        [0, 2 * _ROOT / 3, 4 / 3, -_ROOT / 3, -2 / 3, 0],
+        [0, -2 * _ROOT / 3, 4 / 3, _ROOT / 3, -2 / 3, 0],
+        [0, -_ROOT / 12, -1 / 12, _ROOT / 6, 1 / 6, 0],
+        [0, _ROOT / 12, -1 / 12, -_ROOT / 6, 1 / 6, 0],
+        [0, 1, 0, -5 / 2, 0, 1],
+    ]
+)
+_FROM_TAPS = np.kron(_FROM_TAP, _FROM_TAP)
 
 
 def pays(shape: Sequence[int], features: int) -> bool:

@@ -57,7 +57,9 @@ def prepare_and_train(tmp_path, monkeypatch, capsys):
     """Prepares the data of a preset from small archives, and trains on them; what was printed last, and the result."""
 
     def run(preset, *options):
-        WRITERS[configs.load(preset).data.name](tmp_path / "originals")
+        written = WRITERS[configs.load(preset).data.name](tmp_path / "originals")
+        if preset == "watch":
+            series_formats.publish(monkeypatch, series_formats.watch_file(written))
         assert main.main(["data", preset, "--from", "originals", "--no-verify", *options]) == 0, capsys.readouterr().err
         reported = capsys.readouterr().out.splitlines()[-1]
         assert main.main(["train", preset, "--name", "run", *options]) == 0, capsys.readouterr().err

@@ -1,6 +1,8 @@
 """Published time series: read from files in their true format, split, standardised; and frames of own lengths."""
 
-import pickle
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,9 @@ from csbp_jax.config import ConfigError
 from csbp_jax.data.series import readers, sources
 from csbp_jax.data.user import prediction_inputs
 from tests.support import event_formats, series_formats
+from tests.support.checkout import ROOT
 from tests.support.formats import quiet, zipped
 
-THREE_CHANNELS = {"X": [np.ones((20, 3))], "y": [0], "subject": [1]}
 TABLE = "vega_datasets/_data/seattle-weather.csv"
 
 
@@ -30,8 +32,19 @@ def by_training(values, train):
     return (values - train.mean(axis=0)) / train.std(axis=0)
 
 
-def test_recordings_of_a_watch_are_averaged_split_by_person_and_standardised(tmp_path):
-    fields, config, splits = prepared("watch", tmp_path, samples=range(900, 2600, 7))
+@pytest.mark.parametrize("unpacked", [False, True], ids=["wheel", "npy"])
+def test_recordings_of_a_watch_are_averaged_split_by_person_and_standardised(tmp_path, monkeypatch, unpacked):
+    (tmp_path / "raw").mkdir()
+    fields = series_formats.watch(tmp_path / "raw", samples=range(900, 2600, 7))
+    content = series_formats.watch_file(fields)
+    if unpacked:
+        (wheel,) = (tmp_path / "raw").iterdir()
+        wheel.unlink()
+        (tmp_path / "raw" / "watch_dataset.npy").write_bytes(content)
+    series_formats.publish(monkeypatch, content)
+    config = configs.load("watch")
+    data.prepare(config, tmp_path / "raw", tmp_path, verify=False, show=quiet)
+    splits = data.load(config, tmp_path)
     means = [x[: len(x) // 10 * 10].reshape(-1, 10, 6).mean(1) for x in fields["X"]]
     person = fields["subject"]
     train = np.concatenate([x for x, who in zip(means, person, strict=True) if who <= 7])
@@ -47,24 +60,50 @@ def test_recordings_of_a_watch_are_averaged_split_by_person_and_standardised(tmp
     np.testing.assert_array_equal(steps[3]["y"], [splits["test"][3]["y"]] * len(steps[3]["x"]))
 
 
-@pytest.mark.parametrize(
-    "named", [print, np.load, np.lib.format.open_memmap, pickle.loads], ids=lambda named: named.__name__
-)
-def test_no_code_is_run_from_a_pickle(tmp_path, named, capsys):
-    class Harmful:
-        def __reduce__(self):
-            return named, ("ran",)
+class Call:
+    """What a pickle calls where it is read."""
 
-    content = series_formats.watch_file({"X": [], "y": Harmful()})
-    for name, file in (
-        ("watch_dataset.npy", content),
-        ("seglearn-1.2.5-py3-none-any.whl", zipped({"seglearn/data/watch_dataset.npy": content})),
-    ):
-        (tmp_path / name).write_bytes(file)
-        with pytest.raises(ConfigError, match=rf"{name}: cannot be read \(.*it names .*{named.__name__}"):
-            sources.prepare("watch", tmp_path, tmp_path, verify=False, show=quiet)
-        (tmp_path / name).unlink()
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def files_of_a_watch(content):
+    return {
+        "watch_dataset.npy": content,
+        "seglearn-1.2.5-py3-none-any.whl": zipped({"seglearn/data/watch_dataset.npy": content}),
+    }
+
+
+@pytest.mark.parametrize("file", files_of_a_watch(b""))
+def test_no_code_is_run_from_a_pickle(tmp_path, file, capsys):
+    content = series_formats.watch_file({"X": [], "y": Call(print, "ran")})
+    (tmp_path / file).write_bytes(files_of_a_watch(content)[file])
+    with pytest.raises(ConfigError, match=rf"{file}: the sha256 of its watch_dataset.npy .*not even with --no-verify"):
+        sources.prepare("watch", tmp_path, tmp_path, verify=False, show=quiet)
+    with pytest.raises(ConfigError, match=rf"{file}: has .* fetch it again from https://\S+$"):
+        sources.prepare("watch", tmp_path, tmp_path, show=quiet)
     assert not capsys.readouterr().out
+
+
+def test_a_pickle_cannot_choose_an_address_in_memory(tmp_path):
+    """An array of one Python object, at an address that the file states: to look at it ends the process."""
+    object_at = Call(np.ndarray, (1,), "O", b"A" * 8)
+    content = series_formats.watch_file({"X": [], "y": [], "subject": object_at, "y_labels": []})
+    (tmp_path / "watch_dataset.npy").write_bytes(content)
+    command = [sys.executable, "-m", "csbp_jax", "data", "watch", "--from", ".", "--no-verify"]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=-1, text=True)
+    assert done.returncode == 2 and "no other one is read" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_wheel_may_differ_where_its_pickle_is_the_published_one(tmp_path, monkeypatch):
+    content = series_formats.watch_file(series_formats.watch(tmp_path))
+    series_formats.publish(monkeypatch, content)
+    with pytest.raises(ConfigError, match=r"none-any.whl: has .* the published file 11,320,941"):
+        sources.prepare("watch", tmp_path, tmp_path, show=quiet)
+    sources.prepare("watch", tmp_path, tmp_path, verify=False, show=quiet)
 
 
 def test_weather_predicts_the_day_after_a_window(tmp_path):
@@ -107,8 +146,7 @@ def test_strokes_are_movements_split_by_writer(tmp_path):
 @pytest.mark.parametrize(
     ("name", "file", "content", "words"),
     [
-        ("watch", "watch_dataset.npy", b"\x93NUMPY\x01\x00\x06\x00{}   \n", "correct keys"),
-        ("watch", "watch_dataset.npy", series_formats.watch_file(THREE_CHANNELS), "six channels"),
+        ("watch", "seglearn-1.2.5-py3-none-any.whl", zipped({"a": b""}), "seglearn/data/watch_dataset.npy"),
         ("seattle_weather", "vega_datasets-0.9.0-py3-none-any.whl", b"text", "not a zip"),
         ("seattle_weather", "vega_datasets-0.9.0-py3-none-any.whl", zipped({TABLE: b"day,rain"}), "day,rain"),
         (

@@ -1,9 +1,12 @@
 """Writers of the raw files of published time series, in their true format; each returns what it wrote."""
 
+import dataclasses
+import hashlib
 import pickle
 
 import numpy as np
 
+from csbp_jax.data.series import readers
 from tests.support.formats import zipped
 
 CHANNELS = ("ax", "ay", "az", "wx", "wy", "wz")
@@ -16,6 +19,12 @@ def watch_file(fields):
     header = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }"
     header += b" " * (128 - 10 - len(header) - 1) + b"\n"
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
+
+
+def publish(monkeypatch, content):
+    """Take ``content`` for the published file of ``watch``: its reader reads no other pickle."""
+    checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    monkeypatch.setattr(readers, "WATCH", dataclasses.replace(readers.WATCH, checksum=checksum))
 
 
 def watch(folder, samples=range(12, 30)):

@@ -19,6 +19,32 @@ from csbp_jax.xla.platform import traced_for
 CPU_ONLY = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the plain convolution elsewhere")
 
 
+def exactly(matrix):
+    """Return twelve times a matrix as integers: of an entry ``(a + b sqrt(2)) / 12`` the block ``[[a, 2 b], [b, a]]``.
+
+    Such blocks are added and multiplied as the numbers are. In each entry, a or b is zero.
+    """
+    rational, irrational = np.rint(12 * matrix), np.rint(12 * matrix / 2**0.5)
+    is_rational = np.abs(matrix - rational / 12) < 1e-12
+    a, b = np.where(is_rational, rational, 0), np.where(is_rational, 0, irrational)
+    np.testing.assert_array_max_ulp(matrix, np.where(is_rational, a / 12, b * 2**0.5 / 12), maxulp=1)
+    return np.array([[a, 2 * b], [b, a]], int)  # [2, 2, points, coefficients]
+
+
+def test_the_matrices_give_the_convolution_exactly():
+    """An output o is the sum over taps k of tap k times input o + k, without any other product, in exact numbers.
+
+    What a library's inverse leaves in place of a zero, 1e-16 or so, depends on the processor, and fails here.
+    """
+    matrices = (winograd._FROM_INPUTS, winograd._FROM_TAP, winograd._FROM_OUTPUTS)
+    inputs, taps, outputs = (exactly(matrix) for matrix in matrices)
+    products = np.einsum("abpi,bcpk,cdpo->adiko", inputs, taps, outputs)
+    i, k, o = np.indices(products.shape[2:])
+    expected = np.where(i == k + o, 12**3, 0)
+    np.testing.assert_array_equal(products, [[expected, 0 * expected], [0 * expected, expected]])
+    np.testing.assert_array_equal(winograd._FROM_TAPS, np.kron(winograd._FROM_TAP, winograd._FROM_TAP))
+
+
 def plain(x, kernel):
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 

@@ -31,6 +31,8 @@ class RawFile:
     """False: the URL is a page that requires registration."""
     unpacked: "RawFile | None" = None
     """The same file without its .gz, which is accepted too."""
+    pickled: bool = False
+    """True: its reader runs a pickle, and so takes no other file than the published one."""
     digest: Callable[[pathlib.Path], str] | None = None
     """Computes the checksum, where it is not that of the file's bytes."""
 
@@ -178,7 +180,7 @@ def check(file: RawFile, path: pathlib.Path, show: Show, verify: bool = True) ->
     Raises:
       ConfigError: they differ, which ``verify`` says to check; names the file, the expected and the actual value.
     """
-    remedy = f"fetch it again from {file.url}, or accept it: --no-verify"
+    remedy = f"fetch it again from {file.url}" + ("" if file.pickled else ", or accept it: --no-verify")
     size = path.stat().st_size
     if verify and file.size is not None and size != file.size:
         raise ConfigError(f"{path}: has {size:,} bytes, the published file {file.size:,}; {remedy}")

@@ -16,18 +16,18 @@ the point before, right and up in pixels, and 1 where a stroke begins, else 0. W
 training, 15 and 16 for validation, 17 to 20 for testing.
 """
 
+import hashlib
 import io
 import pathlib
-import pickle
 import re
 import zipfile
-from _codecs import encode
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from csbp_jax.config import ConfigError
 from csbp_jax.data.download import archives
 from csbp_jax.data.download.fetch import RawFile
 from csbp_jax.runtime import files
@@ -67,28 +67,6 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
         return archives.read(content, f"{archive.filename}: {name}", _LARGEST)
 
 
-_OF_ARRAYS: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): encode,
-}
-
-
-class _ArraysAlone(pickle.Unpickler):
-    """Reads arrays and Python's own types; a pickle that names any other function could run it."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return one of four names.
-
-        Raises:
-          UnpicklingError: it is another.
-        """
-        if (module, name) not in _OF_ARRAYS:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of an array")
-        return _OF_ARRAYS[module, name]
-
-
 def _watch(paths: list[pathlib.Path]) -> Series:
     (path,) = paths
     with files.readable(path, "fetch it again"):
@@ -97,17 +75,18 @@ def _watch(paths: list[pathlib.Path]) -> Series:
                 content = _member(archive, "seglearn/data/watch_dataset.npy")
         else:
             content = files.read_bytes(path)
-        file = io.BytesIO(content)
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("another version of NumPy's format")
-        np.lib.format.read_array_header_1_0(file)
-        fields = _ArraysAlone(file).load().item()
-        person, label = np.asarray(fields["subject"], int), np.asarray(fields["y"], int)
-        # The mean of each ten steps in a row; those left over at the end are dropped.
-        x = [np.asarray(r, float)[: len(r) // 10 * 10].reshape(-1, 10, len(r[0])).mean(axis=1) for r in fields["X"]]
-        if not len(x) == len(person) == len(label) or {len(steps[0]) for steps in x} != {6}:
-            raise ValueError("it holds no recordings of six channels, each of a person and an exercise")
-        return Series(x, label, np.digitize(person, (8, 9)), [str(name) for name in fields["y_labels"]])
+    # A pickle is a program. Of these very bytes, so that nothing can be put in their place after the check.
+    actual, expected = hashlib.sha256(content).hexdigest(), WATCH.checksum.removeprefix("sha256:")
+    if actual != expected:
+        raise ConfigError(
+            f"{path}: the sha256 of its {WATCH.name} is {actual}, that of the published file {expected}; fetch it "
+            "again (a pickle could run code, so no other one is read, not even with --no-verify)"
+        )
+    fields = np.load(io.BytesIO(content), allow_pickle=True).item()
+    person, label = np.asarray(fields["subject"], int), np.asarray(fields["y"], int)
+    # The mean of each ten steps in a row; those left over at the end are dropped.
+    x = [np.asarray(r, float)[: len(r) // 10 * 10].reshape(-1, 10, len(r[0])).mean(axis=1) for r in fields["X"]]
+    return Series(x, label, np.digitize(person, (8, 9)), [str(name) for name in fields["y_labels"]])
 
 
 def _weather(paths: list[pathlib.Path]) -> Series:
@@ -164,6 +143,15 @@ def _movements(text: str) -> Iterator[Array]:
 _WHEELS = "https://files.pythonhosted.org/packages/"
 _OMNIGLOT = "https://github.com/brendenlake/omniglot/raw/master/python/"
 
+WATCH = RawFile(
+    "watch_dataset.npy",
+    18_118_091,
+    "sha256:eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537",
+    "https://pypi.org/project/seglearn",
+    pickled=True,
+)
+"""The array of ``watch``, as it is in the wheel."""
+
 DATA_SETS = {
     "watch": DataSet(
         (
@@ -173,12 +161,8 @@ DATA_SETS = {
                 "sha256:ec6b952c85c9627050102854b372d85951563d3b990df677d7c55547e87413dd",
                 f"{_WHEELS}8e/1d/786c3ff9c0452d0a6461a97ae248478319473777bf074ad1738d4749f2ac/"
                 "seglearn-1.2.5-py3-none-any.whl",
-                unpacked=RawFile(
-                    "watch_dataset.npy",
-                    18_118_091,
-                    "sha256:eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537",
-                    "https://pypi.org/project/seglearn",
-                ),
+                unpacked=WATCH,
+                pickled=True,
             ),
         ),
         _watch,
