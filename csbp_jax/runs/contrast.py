@@ -167,7 +167,9 @@ def contrast(
     _check_single(needed)
     values = needed.set_index([*KEYS, "arm"])[measure].astype(float).unstack("arm").where(np.isfinite)
     if measures.of(measure).share and ((values < 0) | (values > 1)).any(axis=None):
-        raise ValueError(f"{measure}: is a share from 0 to 1, but holds {values.max(axis=None):g}; divide by 100")
+        raise ValueError(
+            f"{measure}: is a share from 0 to 1, but holds {np.nanmax(values.to_numpy(float)):g}; divide by 100"
+        )
     scale = measures.of(measure).scale
     values = values * scale
 
@@ -233,7 +235,7 @@ def compare(
     differences = by_run if over == "seed" else by_run.groupby(level=over).mean()
     result = None
     if len(differences):
-        largest = float(arms.abs().max(axis=None))
+        largest = float(np.max(np.abs(arms.to_numpy(float))))
         result = statistics.paired(differences, test, margin=margin, largest=largest, **options)
     seed_share = _seed_share(by_run) if over == "draw" else math.nan
     return Difference(pair, differences, len(by_run), result, seed_share)
