@@ -291,10 +291,11 @@ def test_two_processes_do_not_train_the_same_run(tmp_path):
                 run(SMALL, tmp_path, name="shared", fresh=fresh)
 
 
-def test_an_address_in_place_of_a_directory_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("scheme", ["gs", "GS"])
+def test_an_address_in_place_of_a_directory_is_refused(tmp_path, monkeypatch, scheme):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="gs:/bucket/runs: not a directory"):
-        run(SMALL, "gs://bucket/runs")
+    with pytest.raises(ConfigError, match=f"{scheme}:/bucket/runs: not a directory"):
+        run(SMALL, f"{scheme}://bucket/runs")
     assert list(tmp_path.iterdir()) == []
 
 
