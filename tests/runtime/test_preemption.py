@@ -129,7 +129,7 @@ def test_a_signal_in_training_saves_and_sets_the_exit_code(number, code, tmp_pat
                 if row["step"] == 3:
                     signal.raise_signal(number)
 
-            log.write = write_and_signal
+            monkeypatch.setattr(log, "write", write_and_signal)
             yield log
 
     monkeypatch.setattr(metrics_log, "opened", signalling)

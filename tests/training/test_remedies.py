@@ -207,8 +207,8 @@ def without_a_row(copy):
 
 
 VERSION = (
-    r"was written by another version of csbp_jax, or with other code of your own: it holds other arrays \(progress/sums/"
-    r"task_loss \(None there, 'float64\[\]' here\)\); use the version that trained the run, or start from scratch with FR"
+    r"was written by another version of csbp_jax, or with other code of your own: it holds other arrays "
+    r"\(progress/sums/task_loss \(None there, 'float64\[\]' here\)\); use the version that trained the run, or start "
 )
 
 

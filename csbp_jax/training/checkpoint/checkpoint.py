@@ -147,8 +147,8 @@ class Checkpoints:
         path = layout.new(self.folder, step)
         for other in layout.foreign(self.folder, step):
             self._report(
-                f"{other}: is not an intact checkpoint, to judge by its {manifest.NAME}, and stays; that of step {step} "
-                f"is saved as {path.name.removesuffix('.part')}"
+                f"{other}: is not a checkpoint, as it has no intact {manifest.NAME}, and stays; that of step {step} is "
+                f"saved as {path.name.removesuffix('.part')}"
             )
         return str(path)
 

@@ -50,7 +50,7 @@ def _read(folder: epath.Path) -> Any:
 
 
 def has_manifest(folder: epath.PathLike) -> bool:
-    """Return whether a directory has a manifest as :func:`write_manifest` wrote it, whatever has become of its files."""
+    """Return whether a directory has a manifest as :func:`write_manifest` wrote it, whatever its files are."""
     folder = epath.Path(folder)
     try:
         content = _read(folder) if (folder / NAME).is_file() else {}

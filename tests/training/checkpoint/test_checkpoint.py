@@ -282,8 +282,8 @@ def test_only_checkpoints_with_a_manifest_are_deleted(folder, tmp_path, saved):
     assert sorted(path.name for path in folder.iterdir()) == ["1", "12", "12.1", "13", "2", "20", "3"]
     assert {path: path.read_bytes() for path in theirs} == theirs and manifest.verify(elsewhere) is None
     assert reported == [
-        f"{folder}/12: is not an intact checkpoint, to judge by its manifest.json, and stays; that of step 12 is saved "
-        "as 12.1"
+        f"{folder}/12: is not a checkpoint, as it has no intact manifest.json, and stays; that of step 12 is saved as "
+        "12.1"
     ]
     shutil.rmtree(folder / "20")
     shutil.rmtree(folder / "13")
@@ -308,7 +308,9 @@ def swapped(folder, tmp_path):
     lambda folder, aside: shutil.copytree(aside, folder),
 ], ids=["a link to it", "a link to a copy", "a copy"])  # fmt: skip
 def test_what_takes_the_place_of_the_folder_ends_the_run_and_stays_as_it_is(replacement, folder, swapped):
-    message = r"c: was replaced while the run trained; nothing more is saved, .*\. Put the directory of its checkpoints ba"
+    message = (
+        r"c: was replaced while the run trained; nothing more is saved, .*\. Put the directory of its checkpoints ba"
+    )
     with pytest.raises(CheckpointError, match=message), checkpoint.open_folder(folder) as checkpoints:
         aside = swapped(replacement)
         (aside / "7.part").mkdir()
