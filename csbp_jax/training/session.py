@@ -159,6 +159,8 @@ def start(job: Job, stack: contextlib.ExitStack) -> tuple[Session, Tools]:
         rows = [_row_of_start(job, session.state)]
         write(rows[0])
         job.show(terminal.gradient_share(rows[0]["gradient_norms"]))
+        if line := terminal.unfaded(config.chaos, config.epochs, run.total_steps):
+            job.show(line)
 
     peak = hardware.peak_flops()
     # Batches of several lengths differ in their operations.

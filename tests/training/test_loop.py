@@ -123,12 +123,13 @@ def test_figures_of_a_deep_network_have_room_also_without_rows_of_steps(finished
 
 
 def test_metrics_hold_every_epoch_and_the_share_of_the_chaos_term(finished):
-    folder, result, _ = finished
+    folder, result, text = finished
     rows = read_rows(folder / "metrics.jsonl")
     assert [row["step"] for row in rows if row["kind"] == "epoch"] == [2, 4]
     assert [row["step"] for row in rows if row["kind"] == "train"] == [1, 2, 3, 4]
     assert rows[0]["gradient_norms"] == result["gradient_norms"]
     assert [row["z"]["conv1.membrane"] for row in rows if row["kind"] == "train"] == pytest.approx([10, 10, 9, 9])
+    assert text.count("z is still 90% of z0 in the last epoch; chaos.beta 0.04 would leave 4%") == 1
     assert all(0 <= rate <= 1 for rate in rows[-1]["rates"].values())
 
 
