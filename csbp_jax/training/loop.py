@@ -62,7 +62,12 @@ def train(
       Diverged: loss or gradient was not finite for three steps in a row, or the task loss was too large
         (``config.loss_limit``).
       Stopped: a stop was requested, and all progress is saved; the same call resumes.
+      TypeError: ``config`` is neither a config nor a name.
     """
+    if not isinstance(config, Config | str):
+        raise TypeError(f"train: config is {config!r}, but must be a Config or the name of a preset, such as 'digits'")
+    if "runs" in fields:  # the option of the command
+        raise ConfigError("runs: there is no such field; the directory of all runs is root, as in train(..., root=...)")
     if name is not None:
         run_dir.check_name(name)
     requested = (configs.load(config) if isinstance(config, str) else config).replace(**fields)

@@ -75,6 +75,15 @@ def test_no_command_is_proposed_for_a_run_whose_parts_no_command_has(tmp_path):
     assert "last epoch" in text and "next  " not in text
 
 
+def test_what_is_no_config_and_the_commands_name_of_an_argument_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TypeError, match="config is 3, but must be a Config or the name of a preset"):
+        run(3, tmp_path)
+    with pytest.raises(ConfigError, match=r"^runs: .* the directory of all runs is root"):
+        run(SMALL, tmp_path, runs="elsewhere")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_runs_alongside_is_called_after_each_epoch_and_at_the_end(tmp_path):
     seen: list[list[str]] = []
 
