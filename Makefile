@@ -42,12 +42,14 @@ help:  ## Show this list
 	@echo 'Options of all:   DATA_DIR=data (prepared data sets)  DATASET=folder DIR=your-class-folders'
 	@echo 'All of ARGS:      make setup && $(VENV)/bin/csbp_jax train digits --help-all'
 
+# compat installs the package as a path of sys.path. The default is a finder that Python asks last: a script beside the
+# clone would then import the clone's folder, which has the package's name.
 $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "csbp_jax needs Python 3.11.4 or newer, but $(PYTHON) is " + sys.version.split()[0] + "; choose another one: make PYTHON=python3.13")'
 	@echo "installing requirements.txt and csbp_jax into $(VENV) (once, takes some minutes)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --config-settings editable_mode=compat --editable .
 	@touch $@
 
 setup: $(VENV)/.installed  ## Install the pinned requirements and csbp_jax into .venv (the other targets do this themselves)

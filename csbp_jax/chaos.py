@@ -13,8 +13,8 @@ product to the loss.
 
 from __future__ import annotations  # help() shows ArrayLike, not what it stands for
 
-from collections.abc import Callable
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,9 @@ def term(
       A scalar, at least ``-(I0 log I0 + (1-I0) log(1-I0))`` per element.
 
     Raises:
-      TypeError: ``h`` is float16, in which a gradient of order ``1 / (k * h.size)`` would silently underflow to zero.
+      TypeError: ``h`` is not one array but, say, a neuron's ``(spikes, state)`` or a state of several arrays; or it is
+        float16, in which a gradient of order ``1 / (k * h.size)`` would silently underflow to zero; or it holds whole
+        numbers, which have no gradient.
       ValueError: ``reduce`` is unknown, ``cut`` does not satisfy low < high, or ``target`` or ``scale`` is a number of
         Python or NumPy outside its range.
 
@@ -100,7 +102,11 @@ def reduced(
 
     The other arguments, and the errors raised, are those of :func:`term`.
     """
+    if advice := _advice(h):
+        raise TypeError(f"chaos: h is of type {type(h).__name__}, but must be one array; {advice}")
     h = jnp.asarray(h)
+    if not jnp.issubdtype(h.dtype, jnp.inexact):
+        raise TypeError(f"chaos: h is {h.dtype}, which has no gradient; give the membrane as floating-point numbers")
     if h.dtype == jnp.float16:
         raise TypeError(
             "chaos: h is float16, whose range would turn the term's gradient (of order 1 / (scale * h.size)) "
@@ -124,6 +130,17 @@ def reduced(
     return jnp.mean(loss, where=where) * (h.shape[-1] if reduce == "neuron" else 1)
 
 
+def _advice(h: Any) -> str:
+    """Return what to give in place of a neuron's result or state, which would be stacked into one array; else ""."""
+    if hasattr(h, "membrane"):
+        return "give state.membrane"
+    if isinstance(h, Mapping):
+        return 'give state["membrane"]'
+    if isinstance(h, tuple) and len(h) > 1:
+        return f"unpack what a neuron returns, (spikes, state), and {_advice(h[1]) or 'give the second, its membrane'}"
+    return "give one array" if h is None or isinstance(h, tuple | list) else ""
+
+
 @jax.custom_jvp
 def _softplus(u: jax.Array) -> jax.Array:
     # jax.nn.softplus also handles infinities; its selects cost more than the rest of the term.
@@ -141,18 +158,20 @@ def strength(step: ArrayLike, z0: ArrayLike, beta: ArrayLike, every: ArrayLike =
     recompiles. All arguments may be traced.
 
     Args:
-      step: number of optimiser steps done, an integer.
+      step: number of optimiser steps done, a whole number from 0 on.
       z0: strength at step 0, 0 or more.
       beta: factor in [0, 1], applied once every ``every`` steps. In float32 its rounding grows with the power: at
         0.9995, the relative error of z is 1e-4 after 4000 steps.
       every: 1 to anneal in every step, or the number of steps per epoch to anneal once per epoch.
 
     Raises:
-      ValueError: ``z0``, ``beta`` or ``every`` is a number of Python or NumPy outside its range.
+      ValueError: an argument is a number of Python or NumPy outside its range.
+      TypeError: an argument is a text.
 
     >>> [float(strength(n, 10.0, 0.5, every=2)) for n in range(5)]
     [10.0, 10.0, 5.0, 5.0, 2.5]
     """
+    ranges.require("chaos.strength", ranges.WHOLE_FROM_0, step=step)
     ranges.require("chaos.strength", ranges.FROM_0, z0=z0)
     ranges.require("chaos.strength", ranges.FROM_0_TO_1, beta=beta)
     ranges.require("chaos.strength", ranges.WHOLE_FROM_1, every=every)

@@ -15,6 +15,7 @@ class Range(NamedTuple):
         return Range(f"{self.words}, or None", lambda v: v is None or self.contains(v))
 
 
+WHOLE_FROM_0 = Range("0 or a positive whole number", lambda v: (v >= 0) & (v % 1 == 0))
 WHOLE_FROM_1 = Range("a positive whole number", lambda v: (v >= 1) & (v % 1 == 0))
 FROM_0 = Range("0 or more", lambda v: v >= 0)
 ABOVE_0 = Range("above 0", lambda v: v > 0)
@@ -36,8 +37,11 @@ def require(function: str, allowed: Range, **values: Any) -> None:
 
     Raises:
       ValueError: a number is outside the range, or NaN; names the function and the argument.
+      TypeError: a value is text, which NumPy would read as a number.
     """
     for name, value in values.items():
+        if isinstance(value, str):
+            raise TypeError(f"{function}: {name} is {value!r}, a text, but must be a number, {allowed.words}")
         # NumPy is not imported for this: the command line checks a config without it.
         is_concrete = isinstance(value, int | float) or hasattr(value, "__array_interface__")
         if is_concrete and not _all(allowed.contains(value)):

@@ -20,7 +20,7 @@ config = Config(
     batch_size=64,
     data=Data(name="bursts"),
     model=Model(name="dense", input_shape=(), classes=0, time_steps=8, features=(16,)),  # (), 0: as the data have them
-    chaos=Chaos(z0=(0.1,), taps=("fc1.membrane",), reduce="neuron"),
+    chaos=Chaos(z0=(0.1,), beta=0.2, taps=("fc1.membrane",), reduce="neuron"),  # z fades within the three epochs
     optimizer=Optimizer(lr=0.01),
 )
 

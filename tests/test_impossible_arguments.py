@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from csbp_jax import chaos, controls, losses, surrogate
+from csbp_jax import chaos, controls, losses, neurons, surrogate
 from csbp_jax.config.schema import SurrogateName
 
 H, HALF, ZERO = np.zeros((1, 2)), np.zeros((1, 2), np.float16), jnp.zeros(1)
+X, ALIF = np.ones((1, 2, 3), np.float32), neurons.ALIF(0.5)
 STEP: dict[str, Any] = {"step": 0, "key": jax.random.key(0)}
 term: Any = chaos.term
+strength: Any = chaos.strength
 seeded: Any = (controls.gaussian, lambda seed: controls.ar1(0.9, seed=seed))
 MPGD = controls.mpgd()
 
@@ -24,6 +26,16 @@ CASES = [
     (lambda: term(3.0, scale=np.float32("nan")), "chaos: scale is nan"),
     (lambda: term(H, reduce="max"), "'max'.*'mean', 'sum' or 'neuron'"),
     *((lambda pull=pull: pull(HALF), "float16.*bfloat16") for pull in controls.TERMS.values()),
+    (lambda: term(neurons.lif(X, 0.5)), r"h is of type tuple, .* and give the second, its membrane$"),
+    (lambda: term(ALIF(X)), r"h is of type tuple, .* \(spikes, state\), and give state.membrane$"),
+    (lambda: term(ALIF.trace(X)), r"h is of type tuple, .* \(spikes, state\), and give state.membrane$"),
+    (lambda: controls.drift(ALIF(X)[1]), "h is of type AdaptiveState, but must be one array; give state.membrane$"),
+    (lambda: term({"membrane": X, "current": X}), r'h is of type dict, .*; give state\["membrane"\]$'),
+    (lambda: term([X, X]), "h is of type list, but must be one array; give one array$"),
+    (lambda: term(None), "h is of type NoneType, but must be one array; give one array$"),
+    (lambda: jax.jit(term)(np.arange(3)), "h is int32, which has no gradient; give the membrane as floating-point"),
+    (lambda: strength(3, "1", 0.5), "chaos.strength: z0 is '1', a text, but must be a number, 0 or more"),
+    (lambda: strength(3.5, 1.0, 0.5), "chaos.strength: step is 3.5, but must be 0 or a positive whole number"),
     (lambda: chaos.strength(3, -1.0, 0.5), "chaos.strength: z0 is -1.0, but must be 0 or more"),
     (lambda: chaos.strength(3, 1.0, 1.01), "chaos.strength: beta is 1.01, but must be from 0 to 1"),
     (lambda: chaos.strength(3, 1.0, 0.5, 0), "every is 0, but must be a positive whole number"),

@@ -6,7 +6,6 @@ value.
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import io
 import os
@@ -24,7 +23,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from csbp_jax import configs
 from csbp_jax.cli.option_types import ARGUMENTS, ConfigFields, DataDir, expand_path
-from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, check, flatten, replaced
+from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, check, flatten, nearest, replaced
 from csbp_jax.config.validation import allowed_range, check_value
 from csbp_jax.runtime import private
 from csbp_jax.training import plugin_file, run_json
@@ -274,8 +273,9 @@ def _message(event: tyro_errors.ParseErrorEvent, kind: Any, prog: str) -> str:
             names = " ".join(str(item.arg.lowered.metavar) for item in missing)
             return f"{names}: missing; write {prog} {names}"
         case tyro_errors.UnrecognizedArgs(tokens=tokens):
-            similar = difflib.get_close_matches(tokens[0].partition("=")[0], _names(kind), n=3, cutoff=0.85)
-            hint = f"perhaps you meant {', '.join(similar)}" if similar else listing
+            word = tokens[0].partition("=")[0].lstrip("-").replace("_", "-")
+            similar = nearest(word, [name.removeprefix("--") for name in _names(kind)], cutoff=0.85)
+            hint = f"perhaps you meant {', '.join(f'--{name}' for name in similar)}" if similar else listing
             what = "there is no such option" if tokens[0].startswith("-") else "not expected here"
             return f"{' '.join(tokens)}: {what}; {hint}"
     return f"invalid options; {listing}"

@@ -67,12 +67,38 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def suggestion(word: str, names: Collection[str]) -> str:
-    """Return the names nearest to a wrong word, ``"perhaps you meant ..."``, or all of them, ``"there are ..."``.
+def nearest(word: str, names: Collection[str], cutoff: float = 0.6) -> list[str]:
+    """Return the names that end in a wrong word, or else those most similar to it, by themselves or by their last part.
 
-    >>> suggestion("z0", ["seed", "chaos.z0"])
-    'perhaps you meant chaos.z0'
+    Args:
+      word: what is no name.
+      names: some with parts between dots, such as ``chaos.z0``.
+      cutoff: the least similarity, from 0 to 1, of :func:`difflib.get_close_matches`.
+
+    >>> nearest("z0", ["seed", "chaos.z0"]), nearest("sed", ["seed", "chaos.z0"]), nearest("decy", ["neuron.decay"])
+    (['chaos.z0'], ['seed'], ['neuron.decay'])
     """
-    last_part = [name for name in names if name.rpartition(".")[2] == word]
-    nearest = last_part or difflib.get_close_matches(word, list(names), n=3)
-    return f"perhaps you meant {', '.join(nearest)}" if nearest else f"there are {', '.join(names)}"
+    last_parts = {name: name.rpartition(".")[2] for name in names}
+    if equal := [name for name, part in last_parts.items() if part == word]:
+        return equal
+    if similar := difflib.get_close_matches(word, last_parts, n=3, cutoff=cutoff):
+        return similar
+    similar_parts = difflib.get_close_matches(word, dict.fromkeys(last_parts.values()), n=3, cutoff=cutoff)
+    return [name for name, part in last_parts.items() if part in similar_parts]
+
+
+MOST_LISTED = 40
+"""Most names that a message lists where none is similar to a wrong one."""
+
+
+def suggestion(word: str, names: Collection[str]) -> str:
+    """Return the names nearest to a wrong word, or all of them, if they are few and none is similar.
+
+    >>> suggestion("z0", ["seed", "chaos.z0"]), suggestion("runs", ["seed", "chaos.z0"])
+    ('perhaps you meant chaos.z0', 'there are seed, chaos.z0')
+    """
+    if similar := nearest(word, names):
+        return f"perhaps you meant {', '.join(similar)}"
+    if len(names) <= MOST_LISTED:
+        return f"there are {', '.join(names)}"
+    return f"the nearest of {len(names)} are {', '.join(difflib.get_close_matches(word, list(names), n=3, cutoff=0))}"

@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from csbp_jax.config import escaped
+from csbp_jax.config import Chaos, escaped
 from csbp_jax.reporting import measures
 
 Show = Callable[[str, int, int], None]
@@ -168,6 +168,34 @@ def gradient_share(norms: dict[str, float]) -> str:
     # As measured of the presets, docs/training.md.
     usual = "usual: 0.3 to 3; CIFAR-10 0.01"
     return f"chaos gradient {norms['chaos'] / norms['task']:.2g} x task gradient at step 0 ({usual})"
+
+
+MOST_LEFT, LEFT = 0.1, 0.04
+"""Shares of z0 in the last epoch: above the first the term has not faded, the second is what the advice leaves."""
+
+
+def unfaded(chaos: Chaos, epochs: int, steps: int) -> str | None:
+    """Return a line on a term that does not fade, with the beta that lets it fade; None if it fades, or is off.
+
+    Args:
+      chaos: of the config.
+      epochs: of the run, at least 1.
+      steps: of the whole run.
+    """
+    unit, times = chaos.anneal, (epochs if chaos.anneal == "epoch" else steps) - 1
+    share = chaos.beta**times
+    if share <= MOST_LEFT or steps == 1 or not any(chaos.z0):
+        return None
+    changes = {}
+    if times == 0:  # z is the same throughout a single epoch
+        changes["chaos.anneal"], times = "step", steps - 1
+    # Of 1 - beta two digits, so that the power comes out near what is meant.
+    beta = round(1 - float(f"{1 - LEFT ** (1 / times):.2g}"), 12)
+    changes["chaos.beta"] = str(beta)
+    fields = " and ".join(f"{name} {value}" for name, value in changes.items())
+    options = " ".join(f"--{name} {value}" for name, value in changes.items())
+    left = f"z is still {share:.0%} of z0 in the last {unit}"
+    return f"{left}; {fields} would leave {beta**times:.0%} ({options})"
 
 
 def print_result(

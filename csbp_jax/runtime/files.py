@@ -146,6 +146,21 @@ def check_links(folder: pathlib.Path, *names: str) -> None:
             raise ConfigError(f"{path}: is a pipe or a device, or a link to one; remove it")
 
 
+def is_open_at(path: str | os.PathLike[str], descriptor: int, *, follow_link: bool = False) -> bool:
+    """Return whether a path is still that of the file or folder that a descriptor holds open.
+
+    Args:
+      path: where the file or folder was when it was opened.
+      descriptor: holds it open, so that no other file or folder can get its number.
+      follow_link: whether a link at ``path`` that leads to it counts.
+    """
+    try:
+        status = os.stat(path, follow_symlinks=follow_link)
+    except OSError:
+        return False
+    return os.path.samestat(os.fstat(descriptor), status)
+
+
 @contextlib.contextmanager
 def closed_after(close: Callable[[], object]) -> Iterator[None]:
     """Call ``close`` at the end; after an error in the block, that of closing does not take its place."""

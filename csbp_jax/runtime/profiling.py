@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import jax
 
 from csbp_jax.config import ConfigError
+from csbp_jax.runtime import files
 
 State = TypeVar("State")
 Step = Callable[[State, Any], tuple[State, Any]]
@@ -50,6 +51,7 @@ def profiled(
             done += 1
             if done == steps.start:
                 jax.block_until_ready(state)  # earlier steps may still be running
+                files.check_links(folder.parent, folder.name)
                 trace.enter_context(jax.profiler.trace(folder))
             state, metrics = step(state, batch)
             if done == steps.stop - 1:

@@ -1,6 +1,7 @@
 """The training of a config: from its data and its own parts to a run folder and a test accuracy."""
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator
@@ -12,11 +13,12 @@ from csbp_jax import configs, data
 from csbp_jax.config import Config, ConfigError, to_json
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console, make_console
-from csbp_jax.runtime import files, multihost, profiling, seals
+from csbp_jax.runtime import multihost, profiling
 from csbp_jax.runtime.preemption import Stop, current
-from csbp_jax.training import build, run_dir, run_json, selection, session
-from csbp_jax.training.checkpoint import checkpoint, location
+from csbp_jax.training import build, continuation, run_dir, run_json, session
+from csbp_jax.training.checkpoint import location
 from csbp_jax.training.compiled import compile_run
+from csbp_jax.training.continuation import Decision
 from csbp_jax.training.plugins import Own, plugin_run_name
 from csbp_jax.training.session import Job
 
@@ -62,7 +64,12 @@ def train(
       Diverged: loss or gradient was not finite for three steps in a row, or the task loss was too large
         (``config.loss_limit``).
       Stopped: a stop was requested, and all progress is saved; the same call resumes.
+      TypeError: ``config`` is neither a config nor a name.
     """
+    if not isinstance(config, Config | str):
+        raise TypeError(f"train: config is {config!r}, but must be a Config or the name of a preset, such as 'digits'")
+    if "runs" in fields:  # the option of the command
+        raise ConfigError("runs: there is no such field; the directory of all runs is root, as in train(..., root=...)")
     if name is not None:
         run_dir.check_name(name)
     requested = (configs.load(config) if isinstance(config, str) else config).replace(**fields)
@@ -72,11 +79,17 @@ def train(
     name = plugin_run_name(config, own) if name is None else name
     with contextlib.ExitStack() as stack:
         opened = _opened(config, fingerprint, classes, own, pathlib.Path(root), name, fresh, checkpoints, console)
-        folder, of_folder, result = stack.enter_context(opened)
+        folder, of_folder, decision = stack.enter_context(opened)
         beside = alongside(folder) if alongside and multihost.is_host0() else None
         report = stack.enter_context(beside or contextlib.nullcontext(lambda: None))
-        if result is None:
-            result = _trained(make_job(folder=folder, **of_folder, stop=stop, console=console, report=report))
+        show = functools.partial(console.print, soft_wrap=True)
+        if decision.result is None:
+            go_on = functools.partial(continuation.carry_out, decision, folder, config, show)
+            job = make_job(folder=folder, **of_folder, go_on=go_on, stop=stop, console=console, report=report)
+            result = _trained(job)
+        else:
+            continuation.say_finished(decision, folder, config, show)
+            result = decision.result
         report()
         options = (" --trust" if own.code else None) if own.plugins else ""
         terminal.print_result(console, folder, result, of_folder["store"], options)
@@ -102,13 +115,13 @@ def _opened(
     fresh: bool,
     checkpoints: str | None,
     console: Console,
-) -> Iterator[tuple[pathlib.Path, dict[str, Any], dict[str, Any] | None]]:
-    """Open the folder of a run on process 0; yield it on all, with what a job needs of it, and a finished result."""
+) -> Iterator[tuple[pathlib.Path, dict[str, Any], Decision]]:
+    """Open the folder of a run on process 0; yield it on all, with what a job needs of it, and whether it goes on."""
     options = [to_json(config), name, str(root), own.metadata().get("sha256"), checkpoints]
     multihost.check_equal("options of train", [*options, run_dir.fingerprint_digest(fingerprint)])
     with contextlib.ExitStack() as stack:
 
-        def open_run() -> tuple[str, dict[str, Any], dict[str, Any] | None]:
+        def open_run() -> dict[str, Any]:
             store = location.checkpoint_dir(root / name, checkpoints, fresh)
             elsewhere = location.config_beside(store) if checkpoints else None
             if fresh and elsewhere:
@@ -116,17 +129,19 @@ def _opened(
             begun: dict[str, Any] = {"data": fingerprint, "classes": classes, "own": own, "elsewhere": elsewhere}
             opened = run_dir.open_run(root, to_json(config), name, fresh, console, **begun, editable=run_json.EDITABLE)
             folder = stack.enter_context(opened)
-            result = run_json.read_result(folder) if _is_finished(folder, str(store), config, console) else None
-            content = run_json.read_config(folder) if result else _with_new_values(folder, config, console)
-            if result and (unused := run_json.config_differences(content["config"], to_json(config))):
-                console.print(f"{folder}: without effect, as it is finished: {'; '.join(unused)}", soft_wrap=True)
-            identity = run_json.identity(content)
-            return str(folder), {"store": str(store), "identity": identity}, result
+            return {
+                "folder": str(folder),
+                "store": str(store),
+                "identity": run_json.identity(run_json.read_config(folder)),
+                "decision": dataclasses.asdict(continuation.decide(folder, str(store), config)),
+            }
 
-        folder, of_folder, result = multihost.broadcast_from_host0(open_run)
-        in_place = run_dir.in_place(pathlib.Path(folder)) if multihost.is_host0() else None
+        of_run = multihost.broadcast_from_host0(open_run)
+        folder = pathlib.Path(of_run["folder"])
+        in_place = run_dir.in_place(folder) if multihost.is_host0() else None
         check_in_place = stack.enter_context(in_place or contextlib.nullcontext(lambda: None))
-        yield pathlib.Path(folder), of_folder | {"check_in_place": check_in_place}, result
+        of_folder = {"store": of_run["store"], "identity": of_run["identity"], "check_in_place": check_in_place}
+        yield folder, of_folder, Decision(**of_run["decision"])
 
 
 def _prepare(
@@ -156,47 +171,3 @@ def _prepare(
         first_batch = run.shard_batch(multihost.all_succeed(lambda: next(batches)))
     make_job = functools.partial(Job, run, splits, plan, first_batch, metrics, steps_traced)
     return make_job, resolved, fingerprint, build.class_names(resolved, splits, data_dir)
-
-
-def _is_finished(folder: pathlib.Path, store: str, config: Config, console: Console) -> bool:
-    """Return whether a run has a result, and rename one that is no longer its last.
-
-    That is so if the newest checkpoint is damaged but not the one before: the run repeats its last epochs, as readers
-    of it advise. And if ``epochs`` was raised since: the run goes on.
-
-    Raises:
-      ConfigError: the result cannot be read.
-      CheckpointError: the run would have to go on, but no checkpoint is intact.
-    """
-    if not (folder / "result.json").exists():
-        return False
-    newest, damaged = checkpoint.newest_intact(store)
-    if newest and damaged:
-        reason = f"a checkpoint is damaged ({checkpoint.listed(damaged)})"
-    else:
-        result = run_json.read_result(folder)
-        trained = result["last"]["epoch"]
-        if selection.is_over(config, trained, result["chosen"]["epoch"]):
-            of_epochs = f" after {trained} epochs, not {config.epochs}" if trained != config.epochs else ""
-            text = f"{folder} is finished{of_epochs}; FRESH=1 (--fresh) starts from scratch"
-            console.print(text, soft_wrap=True)
-            return True
-        if newest is None:
-            raise checkpoint.none_intact(store, damaged)
-        reason = f"after {trained} of now {config.epochs} epochs"
-    old = files.set_aside(folder / "result.json")
-    console.print(f"{folder}: was finished, but {reason}; its result is kept as {old.name}", soft_wrap=True)
-    return False
-
-
-def _with_new_values(folder: pathlib.Path, config: Config, console: Console) -> dict[str, Any]:
-    """Write the values with which a run goes on into its ``config.json``, and return the content."""
-    content = run_json.read_config(folder)
-    if differing := run_json.config_differences(content["config"], to_json(config)):
-        schedule, epochs = config.optimizer.schedule, config.epochs
-        is_longer = schedule == "cosine" and epochs > content["config"].get("epochs", epochs)
-        note = f"; the {schedule} schedule of the rate is now that of {epochs} epochs" if is_longer else ""
-        console.print(f"{folder}: goes on with other values: {'; '.join(differing)}{note}", soft_wrap=True)
-        content |= {"config": to_json(config)}
-        seals.write_json(folder / "config.json", content)
-    return content

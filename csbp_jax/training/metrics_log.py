@@ -4,12 +4,14 @@ Rows are appended, read, and cut back to the step that a run resumes from.
 """
 
 import contextlib
+import io
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from typing import Any
 
-from csbp_jax.config import ConfigError, writing
+from csbp_jax.config import CheckpointError, ConfigError, writing
 from csbp_jax.reporting.measures import primary
 from csbp_jax.runtime import files, seals
 from csbp_jax.training.run_json import RESTART, fits
@@ -86,31 +88,41 @@ def _row(line: bytes) -> Row | None:
     return row if fits(row, form) else None
 
 
+def check_complete(file: pathlib.Path, rows: list[Row], step: int, epochs: int, steps_per_epoch: int) -> None:
+    """Check that the rows of the start and of each finished epoch are there, once each and in their order.
+
+    Args:
+      file: a ``metrics.jsonl``, for the message.
+      rows: those of the file up to ``step``.
+      step: the last step that was done, at least 1.
+      epochs: number of finished epochs.
+      steps_per_epoch: number of steps per epoch.
+
+    Raises:
+      ConfigError: a row is missing.
+    """
+    starts = [row for row in rows if row["kind"] == "start"]
+    ends = [row["step"] for row in rows if row["kind"] == "epoch"]
+    has_start = bool(rows) and starts == rows[:1]
+    if not has_start or ends != [steps_per_epoch * epoch for epoch in range(1, epochs + 1)]:
+        raise ConfigError(f"{file}: rows up to step {step} are missing; put back a copy of the file, or {RESTART}")
+
+
 def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> list[Row]:
-    """Drop the rows after ``step``, so that a resumed run repeats no row.
+    """Drop the rows after ``step``, so that a resumed run repeats no row, and return those that stay.
 
     Args:
       file: a ``metrics.jsonl``.
-      step: the last step that stays.
+      step: the last step that stays, at least 1.
       epochs: number of finished epochs. At the last step of an epoch, its validation may still be missing.
       steps_per_epoch: number of steps per epoch.
 
-    Returns:
-      The rows that stay.
-
     Raises:
-      ConfigError: a row is damaged, or the first row or the row of a finished epoch is missing.
+      ConfigError: a row is damaged, or the first row or the row of a finished epoch is missing; nothing is changed.
     """
-    # Without a checkpoint everything is repeated, including the row of the start.
-    rows = [row for row in read_rows(file) if row["step"] <= step] if step else []
+    rows = [row for row in read_rows(file) if row["step"] <= step]
     rows = [row for row in rows if row["kind"] != "epoch" or row["step"] <= epochs * steps_per_epoch]
-    ends = [row["step"] for row in rows if row["kind"] == "epoch"]
-    if step and (
-        not rows
-        or rows[:1] != [row for row in rows if row["kind"] == "start"]
-        or ends != list(range(steps_per_epoch, epochs * steps_per_epoch + 1, steps_per_epoch))
-    ):
-        raise ConfigError(f"{file}: rows up to step {step} are missing; {RESTART}")
+    check_complete(file, rows, step, epochs, steps_per_epoch)
     files.write_text(file, "".join(map(seals.line, rows)))
     return rows
 
@@ -122,33 +134,61 @@ def set_aside(file: pathlib.Path) -> pathlib.Path | None:
     return files.set_aside(file)
 
 
+class Log:
+    """A ``metrics.jsonl`` to which rows are appended; see :func:`opened`."""
+
+    def __init__(self, file: pathlib.Path, lines: io.FileIO):
+        self.file, self._lines, self._waiting = file, lines, b""
+
+    def write(self, row: Row) -> None:
+        """Append a row. While the disk is full, rows wait for space."""
+        self._waiting += seals.line(row).encode()
+        self.write_waiting()
+
+    @files.full_disk_ignored()  # a decorator too
+    def write_waiting(self) -> None:
+        """Append the rows that wait, if there is space."""
+        self._append()
+
+    def sync(self) -> None:
+        """Flush all rows to the disk, because after a power cut a checkpoint must not be ahead of them.
+
+        Raises:
+          WriteError: there is no space.
+        """
+        self._append()
+        with writing(self.file):
+            os.fsync(self._lines.fileno())
+
+    def check_in_place(self) -> None:
+        """Check that the file is still where it was, and keep its rows beside it if it is not.
+
+        Editors and programs that synchronise folders replace a file by another of the same name: the rows written since
+        are then in none that has a name, and the run could not be resumed.
+
+        Raises:
+          CheckpointError: it was replaced, moved or deleted.
+        """
+        if files.is_open_at(self.file, self._lines.fileno()):
+            return
+        kept = self.file.with_name(f"{self.file.name}.kept-{time.strftime('%Y%m%d-%H%M%S')}")
+        self._lines.seek(0)
+        files.write_bytes(kept, self._lines.readall() + self._waiting)
+        raise CheckpointError(
+            f"{self.file}: was replaced, moved or deleted while the run trained, and nothing more is saved; rename "
+            f"{kept.name}, which has all rows, to {self.file.name}, and the same command resumes"
+        )
+
+    def _append(self) -> None:
+        with writing(self.file):
+            while self._waiting:
+                self._waiting = self._waiting[self._lines.write(self._waiting) :]
+
+
 @contextlib.contextmanager
-def writer(file: pathlib.Path) -> Iterator[tuple[Callable[[Row], None], Callable[[], None]]]:
-    """Yield ``write(row)``, which appends to a ``metrics.jsonl``, and ``sync()``.
-
-    While the disk is full, rows wait for space. ``sync`` flushes all of them to the disk, because after a power cut a
-    checkpoint must not be ahead of ``metrics.jsonl``; it raises a WriteError if there is no space.
-    """
-    waiting = b""
-    with open(file, "ab", buffering=0) as lines:
-
-        def append() -> None:
-            nonlocal waiting
-            with writing(file):
-                while waiting:
-                    waiting = waiting[lines.write(waiting) :]
-
-        write_waiting = files.full_disk_ignored()(append)  # a decorator too
-
-        def write(row: Row) -> None:
-            nonlocal waiting
-            waiting += seals.line(row).encode()
-            write_waiting()
-
-        def sync() -> None:
-            append()
-            with writing(file):
-                os.fsync(lines.fileno())
-
-        with files.closed_after(write_waiting):
-            yield write, sync
+def opened(file: pathlib.Path) -> Iterator[Log]:
+    """Open a ``metrics.jsonl``, to append rows to it; leaving writes those that wait for space, if there is some."""
+    with open(file, "ab+", buffering=0) as lines:
+        log = Log(file, lines)
+        with files.closed_after(log.write_waiting):
+            yield log

@@ -57,7 +57,7 @@ def open_run(
         another process trains the run or, with fresh, a run within it.
     """
     check_name(name)
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(root)):  # pathlib turns gs://... into gs:/...
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(root)):  # pathlib turns gs://... into gs:/...
         raise ConfigError(f"{root}: not a directory; locks and renames need a file system, such as a mounted bucket")
     run = root / name
     if fresh and run.exists():
@@ -91,11 +91,9 @@ def in_place(run: pathlib.Path) -> Iterator[Callable[[], None]]:
     directory = os.open(run, os.O_RDONLY)  # held open, for else another directory may get its number
 
     def is_in_place() -> bool:
-        try:
-            # An rm -r that meets a save leaves the directory, without its files.
-            return os.path.samestat(os.fstat(directory), os.stat(run)) and (run / "metrics.jsonl").exists()
-        except OSError:
-            return False
+        # An rm -r that meets a save leaves the directory, without its files.
+        has_files = (run / "lock").exists() or (run / "metrics.jsonl").exists()
+        return has_files and files.is_open_at(run, directory, follow_link=True)
 
     def check() -> None:
         if not is_in_place():
@@ -109,6 +107,8 @@ def in_place(run: pathlib.Path) -> Iterator[Callable[[], None]]:
     finally:
         for _ in range(50):
             if is_in_place() or not run.exists() or (run / "lock").exists():
+                break
+            if (run / "checkpoints").is_symlink():
                 break
             with contextlib.suppress(OSError):  # a save that was being written makes it again, until its last file
                 layout.remove_incomplete(run / "checkpoints")

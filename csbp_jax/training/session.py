@@ -75,6 +75,7 @@ class Job:
       identity: what tells the run from others.
       console: where progress is shown.
       check_in_place: raises an error if the folder is no longer where it was; called before anything is saved.
+      go_on: changes the files of a run that goes on; called in process 0, once its checkpoint has been restored.
       report: called after each epoch.
     """
 
@@ -91,6 +92,7 @@ class Job:
     identity: dict[str, Any]
     console: Console
     check_in_place: Callable[[], None]
+    go_on: Callable[[], None]
     report: Callable[[], None]
 
     @property
@@ -106,17 +108,28 @@ class Job:
 class Saves:
     """Saves of a training, to a store: ``save(session)``.
 
-    before: called before each. saved: the position of the last one.
+    Args:
+      store: where sessions are saved.
+      check: called in process 0 before each save; an error that it raises ends the run.
+      before: called in all processes before each save; if it fails, the save has failed.
+      saved: the position of the last session that was saved.
     """
 
-    def __init__(self, store: checkpoint.Checkpoints, before: Callable[[], None], saved: tuple[int, int]):
-        self.store, self.before, self.saved = store, before, saved
+    def __init__(
+        self,
+        store: checkpoint.Checkpoints,
+        check: Callable[[], None],
+        before: Callable[[], None],
+        saved: tuple[int, int],
+    ):
+        self.store, self.check, self.before, self.saved = store, check, before, saved
 
     def __call__(self, session: Session) -> None:
         """Save a session, unless it is saved already, or has no step yet: a run begins again without a checkpoint."""
         # With epochs: a stop during validation saves the step of the epoch's end, before that epoch has ended.
         step, _ = position = session.position
         if step and (position != self.saved or self.store.failed()):
+            multihost.broadcast_from_host0(self.check)
             self.store.save(step, session, self.before)
             self.saved = position
 
@@ -146,25 +159,25 @@ def start(job: Job, stack: contextlib.ExitStack) -> tuple[Session, Tools]:
     run, config, host0 = job.run, job.run.config, multihost.is_host0()
     beside = [] if job.store == str(job.folder / "checkpoints") else [job.folder / "config.json", job.log_file]
     store = stack.enter_context(checkpoint.open_folder(job.store, job.show, beside, job.identity, job.check_in_place))
+    session, rows = _restored(job, store) or _begun(job)
+    step, _ = session.position
     if beside:
         multihost.broadcast_from_host0(lambda: files.write_text(job.folder / "checkpoints", f"{job.store}\n"))
-
-    restored = store.restore(Session.fresh(run.state_shapes, job.metrics))
-    session: Session = _fresh(job) if restored is None else restored
-    (step, _), rows = session.position, _rewound_log(job, session)
     _announce(job, step, rows)
-    write, sync = stack.enter_context(metrics_log.writer(job.log_file if host0 else pathlib.Path(os.devnull)))
+    log = stack.enter_context(metrics_log.opened(job.log_file if host0 else pathlib.Path(os.devnull)))
     bar = stack.enter_context(terminal.progress(job.console, run.total_steps, step))
     if not step:
         rows = [_row_of_start(job, session.state)]
-        write(rows[0])
+        log.write(rows[0])
         job.show(terminal.gradient_share(rows[0]["gradient_norms"]))
+        if line := terminal.unfaded(config.chaos, config.epochs, run.total_steps):
+            job.show(line)
 
     peak = hardware.peak_flops()
     # Batches of several lengths differ in their operations.
     seconds = run.flops(session.state, job.first_batch) / peak if peak and run.buckets.lengths is None else 0.0
     monitor = TrainingMonitor(
-        config, run.steps_per_epoch, session.progress, (step, rows), Outputs(write, bar, job.show), seconds
+        config, run.steps_per_epoch, session.progress, (step, rows), Outputs(log.write, bar, job.show), seconds
     )
     host_batches = stack.enter_context(contextlib.closing(run.batches(config.seed, step)))
     steps_left, traced = range(step + 1, run.total_steps + 1), job.steps_traced if host0 else range(0)
@@ -172,7 +185,12 @@ def start(job: Job, stack: contextlib.ExitStack) -> tuple[Session, Tools]:
         profiling.profiled(run.train_step, steps_left, traced, job.folder / "profile", job.show)
     )
     stack.enter_context(_last_good_checkpoint_named(store, monitor))
-    save = Saves(store, sync if host0 else lambda: None, session.position)
+
+    def check() -> None:
+        job.check_in_place()
+        log.check_in_place()
+
+    save = Saves(store, check, log.sync if host0 else lambda: None, session.position)
     return session, Tools(monitor, map(run.shard_batch, host_batches), train_step, save)
 
 
@@ -216,12 +234,15 @@ def finish(job: Job, session: Session) -> dict[str, Any]:
     """Test each kind of weights, draw the figures, and write and return the content of ``result.json``.
 
     Raises:
+      ConfigError: rows of ``metrics.jsonl`` are missing.
       Diverged: no epoch could be chosen by validation.
     """
 
     def read_rows() -> list[Row]:
         job.check_in_place()
-        return metrics_log.read_rows(job.log_file)
+        rows = metrics_log.read_rows(job.log_file)
+        metrics_log.check_complete(job.log_file, rows, *session.position, job.run.steps_per_epoch)
+        return rows
 
     config, rows = job.run.config, multihost.broadcast_from_host0(read_rows)
     if not int(session.chosen["epoch"]):
@@ -239,6 +260,7 @@ def finish(job: Job, session: Session) -> dict[str, Any]:
 
     def write_results() -> None:
         job.check_in_place()
+        files.check_links(job.folder, "figures")
         plots_training.draw(job.folder, rows)
         seals.write_json(job.folder / "result.json", result)
 
@@ -246,32 +268,51 @@ def finish(job: Job, session: Session) -> dict[str, Any]:
     return result
 
 
-def _fresh(job: Job) -> Session:
-    state = initial_state(job.run, job.plan, job.show)
-    # A copy of the weights, as the step donates the state's own.
-    chosen = selection.select(learner.weights_of(state), 0, selection.NO_EPOCH)
-    return dataclasses.replace(Session.fresh(state, job.metrics), chosen=chosen)
+def _restored(job: Job, store: checkpoint.Checkpoints) -> tuple[Session, list[Row]] | None:
+    """Restore the newest checkpoint, and return it with the rows of metrics up to it; None if there is no checkpoint.
 
-
-def _rewound_log(job: Job, session: Session) -> list[Row]:
-    """Cut the rows of metrics back to where a run goes on, and return them; those of a run from the start are renamed.
+    Whatever could make the run be refused is checked before anything in its folder changes. After a kill in between,
+    the same command decides the same again: the result is set aside before a damaged checkpoint is.
 
     Raises:
       ConfigError: rows are missing, or the run has trained for more epochs than its config has.
     """
-    run, (step, epochs) = job.run, session.position
+    run = job.run
+    session: Session | None = store.restore(Session.fresh(run.state_shapes, job.metrics))
+    if session is None:
+        return None
+    step, epochs = session.position
     if step > run.total_steps:
         raise ConfigError(
             f"epochs: {run.config.epochs} is not possible, the newest checkpoint of {job.folder} is of epoch "
             f"{-(-step // run.steps_per_epoch)}; allowed is from this epoch on, or give another NAME (--name)"
         )
 
-    def rewind() -> list[Row]:
-        if not step and (old := metrics_log.set_aside(job.log_file)):
-            job.show(f"{job.folder}: has metrics but no checkpoint; they are kept as {old.name}")
-        return metrics_log.rewind(job.log_file, step, epochs, run.steps_per_epoch)
+    def change_files() -> list[Row]:
+        rows = metrics_log.rewind(job.log_file, step, epochs, run.steps_per_epoch)
+        job.go_on()
+        return rows
 
-    return multihost.broadcast_from_host0(rewind)
+    rows = multihost.broadcast_from_host0(change_files)
+    store.set_damaged_aside()
+    return session, rows
+
+
+def _begun(job: Job) -> tuple[Session, list[Row]]:
+    """Return the session of the start of a run, without rows of metrics; those of an earlier start are renamed."""
+    state = initial_state(job.run, job.plan, job.show)
+    # A copy of the weights, as the step donates the state's own.
+    chosen = selection.select(learner.weights_of(state), 0, selection.NO_EPOCH)
+    session = dataclasses.replace(Session.fresh(state, job.metrics), chosen=chosen)
+
+    def change_files() -> None:
+        job.go_on()
+        if old := metrics_log.set_aside(job.log_file):
+            job.show(f"{job.folder}: has metrics but no checkpoint; they are kept as {old.name}")
+        files.write_text(job.log_file, "")
+
+    multihost.broadcast_from_host0(change_files)
+    return session, []
 
 
 def _announce(job: Job, step: int, rows: list[Row]) -> None:

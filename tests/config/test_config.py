@@ -245,3 +245,14 @@ def test_a_run_is_named_after_all_of_its_config():
 def test_a_path_is_not_taken_for_the_name_of_a_preset():
     with pytest.raises(ConfigError, match=r"runs/nope: there is no such run, nor a preset"):
         configs.load("runs/nope")
+
+
+@pytest.mark.parametrize(("name", "hint"), [
+    ("z0", "perhaps you meant chaos.z0"),
+    ("decy", "perhaps you meant model.neuron.decay"),
+    ("foo", f"the nearest of {len(hints(Config))} are model.pool, model.norm, model.dropout"),
+])  # fmt: skip
+def test_an_unknown_field_is_refused_with_the_nearest_ones(name, hint):
+    with pytest.raises(ConfigError) as error:
+        Config().replace(name, 1)
+    assert str(error.value) == f"{name}: there is no such field; {hint}"

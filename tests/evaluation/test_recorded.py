@@ -57,11 +57,11 @@ def test_values_that_are_not_finite_may_be_left_out(tmp_path):
 
 def test_a_metric_of_a_run(tmp_path, refused):
     seals.write_json(tmp_path / "config.json", {"schema": run_json.SCHEMA, "config": {"seed": 0}})
-    with metrics_log.writer(tmp_path / "metrics.jsonl") as (append, _):
+    with metrics_log.opened(tmp_path / "metrics.jsonl") as log:
         for step in range(3):
             row = {"kind": "train", "step": step, "seconds": 0.1, "task_loss": 2.0 - step, "chaos_loss": 1.0, "z": {}}
-            append(row)
-        append({"kind": "first", "step": 3, "seconds": 0.1, "task_loss": 9.0})
+            log.write(row)
+        log.write({"kind": "first", "step": 3, "seconds": 0.1, "task_loss": 9.0})
     name, values = recorded.read(tmp_path)
     assert name == "train/task_loss" and values.tolist() == [2, 1, 0]
     name, values = recorded.read(tmp_path, "chaos_loss", skip=1)

@@ -4,6 +4,10 @@ import ast
 import os
 import pathlib
 import re
+import shlex
+import subprocess
+import sys
+import sysconfig
 import tomllib
 import warnings
 
@@ -15,9 +19,10 @@ from packaging.utils import canonicalize_name
 
 import csbp_jax
 from csbp_jax.weights import shipped
-from tests.support.checkout import ROOT
+from tests.support.checkout import ROOT, checkout, make
 from tests.support.matching import search
 
+PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 NEEDED = ("jax", "flax", "optax", "tensorflow-datasets", "tonic", "orbax-checkpoint", "chex", "pytest")
 
 
@@ -78,6 +83,22 @@ def test_one_version():
     assert f"## {csbp_jax.__version__} " in (ROOT / "CHANGELOG.md").read_text()
     cited = search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert csbp_jax.__version__ == cited[1]
+
+
+@pytest.mark.ci
+def test_a_script_beside_the_clone_imports_the_package(tmp_path):
+    """Python looks into the script's folder first, where the clone has the name of the package."""
+    clone, venv, script = checkout(tmp_path / "csbp_jax"), tmp_path / "venv", tmp_path / "beside.py"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    packages = subprocess.run([venv / "bin" / "python", "-c", PACKAGES], check=True, capture_output=True, text=True)
+    pathlib.Path(packages.stdout.strip(), "main.pth").write_text(sysconfig.get_path("purelib"))
+    recipe = make(clone, "--dry-run", f"VENV={venv}", "setup").stdout.splitlines()
+    (install,) = [line for line in recipe if "--editable" in line]
+    # The package of the environment that is shared is left alone.
+    subprocess.run([*shlex.split(install), "--ignore-installed"], cwd=clone, check=True)
+    script.write_text("import csbp_jax\nprint(csbp_jax.__file__, csbp_jax.__version__)\n")
+    done = subprocess.run([venv / "bin" / "python", "-E", script], cwd="/", capture_output=True, text=True)
+    assert done.stdout == f"{clone}/csbp_jax/__init__.py {csbp_jax.__version__}\n", done.stderr
 
 
 def test_jaxs_warning_on_tpu_hosts_is_no_error():

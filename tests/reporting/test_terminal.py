@@ -1,9 +1,11 @@
 """Progress of training, of a sweep and of the preparation of data, on a terminal and in a log."""
 
+import dataclasses
 import re
 
 import pytest
 
+from csbp_jax.config import Chaos
 from csbp_jax.reporting import terminal
 
 ROW = {
@@ -61,6 +63,24 @@ def test_z_is_that_of_a_tap_and_not_a_sum(values, shown):
 ])  # fmt: skip
 def test_the_share_of_the_chaos_term_is_one_line(norms, line):
     assert terminal.gradient_share(dict(zip(("task", "chaos"), norms, strict=True))) == line
+
+
+@pytest.mark.parametrize("beta, anneal, epochs, line", [
+    (0.9, "epoch", 3, "z is still 81% of z0 in the last epoch; chaos.beta 0.2 would leave 4% (--chaos.beta 0.2)"),
+    (0.9, "epoch", 10, "z is still 39% of z0 in the last epoch; chaos.beta 0.7 would leave 4% (--chaos.beta 0.7)"),
+    (1.0, "step", 10, "z is still 100% of z0 in the last step; chaos.beta 0.9918 would leave 4% (--chaos.beta 0.9918)"),
+    (0.5, "epoch", 1, "z is still 100% of z0 in the last epoch; chaos.anneal step and chaos.beta 0.919 would leave 4% "
+                      "(--chaos.anneal step --chaos.beta 0.919)"),
+    (0.9, "epoch", 30, None),
+    (0.9, "step", 10, None),
+])  # fmt: skip
+def test_a_term_that_does_not_fade_is_named_with_the_beta_that_lets_it(beta, anneal, epochs, line):
+    """39 steps an epoch."""
+    taps = ("conv1.membrane", "conv2.membrane")
+    chaos = Chaos(z0=(0.0, 3.0), beta=beta, anneal=anneal, taps=taps)
+    assert terminal.unfaded(chaos, epochs, 39 * epochs) == line
+    assert terminal.unfaded(dataclasses.replace(chaos, z0=(0.0,)), epochs, 39 * epochs) is None
+    assert terminal.unfaded(dataclasses.replace(chaos, beta=1.0), 1, 1) is None
 
 
 def test_control_characters_of_what_is_printed_are_escaped(capsys):

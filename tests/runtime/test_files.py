@@ -58,8 +58,8 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, shared):
 
 
 def write_row(file):
-    with metrics_log.writer(file) as (write, _):
-        write({"kind": "train", "text": "x" * 200})
+    with metrics_log.opened(file) as log:
+        log.write({"kind": "train", "text": "x" * 200})
 
 
 @pytest.mark.parametrize(

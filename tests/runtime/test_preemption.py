@@ -117,20 +117,22 @@ def test_ports_are_seen():
 )
 def test_a_signal_in_training_saves_and_sets_the_exit_code(number, code, tmp_path, capsys, monkeypatch):
     """In this process; the next test has it from outside."""
-    rows_written = metrics_log.writer
+    opened = metrics_log.opened
 
     @contextlib.contextmanager
     def signalling(file):
-        with rows_written(file) as (write, sync):
+        with opened(file) as log:
+            write = log.write
 
             def write_and_signal(row):
                 write(row)
                 if row["step"] == 3:
                     signal.raise_signal(number)
 
-            yield write_and_signal, sync
+            monkeypatch.setattr(log, "write", write_and_signal)
+            yield log
 
-    monkeypatch.setattr(metrics_log, "writer", signalling)
+    monkeypatch.setattr(metrics_log, "opened", signalling)
     # Without a term, whose gradient would be another program.
     assert main([*LINE[2:], "--chaos.z0", "0", "--runs", str(tmp_path)]) == code
     step = list(layout.complete(tmp_path / "r" / "checkpoints"))[-1]

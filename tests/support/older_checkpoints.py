@@ -1,14 +1,24 @@
-"""Checkpoints as older versions wrote them: their manifests do not name their run."""
+"""Checkpoints as other versions wrote them."""
 
 from csbp_jax.training.checkpoint import manifest
 
 
 def forget_run(checkpoints):
     """Remove what tells the run from the manifest of each checkpoint in a folder, and return what it was."""
-    runs = []
+    return _changed(checkpoints, lambda metadata: metadata.pop("run"))
+
+
+def forget_array(checkpoints, name):
+    """Remove an array, which this version has, from the manifest of each checkpoint in a folder."""
+    _changed(checkpoints, lambda metadata: metadata["arrays"].pop(name))
+
+
+def _changed(checkpoints, change):
+    """Change what the manifest of each checkpoint is about, and return what the changes returned."""
+    returned = []
     for folder in sorted(checkpoints.iterdir()):
         metadata = manifest.metadata(folder)
-        runs.append(metadata.pop("run"))
+        returned.append(change(metadata))
         (folder / manifest.NAME).unlink()
         manifest.write_manifest(folder, metadata)
-    return runs
+    return returned

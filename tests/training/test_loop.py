@@ -75,6 +75,15 @@ def test_no_command_is_proposed_for_a_run_whose_parts_no_command_has(tmp_path):
     assert "last epoch" in text and "next  " not in text
 
 
+def test_what_is_no_config_and_the_commands_name_of_an_argument_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TypeError, match="config is 3, but must be a Config or the name of a preset"):
+        run(3, tmp_path)
+    with pytest.raises(ConfigError, match=r"^runs: .* the directory of all runs is root"):
+        run(SMALL, tmp_path, runs="elsewhere")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_runs_alongside_is_called_after_each_epoch_and_at_the_end(tmp_path):
     seen: list[list[str]] = []
 
@@ -123,12 +132,13 @@ def test_figures_of_a_deep_network_have_room_also_without_rows_of_steps(finished
 
 
 def test_metrics_hold_every_epoch_and_the_share_of_the_chaos_term(finished):
-    folder, result, _ = finished
+    folder, result, text = finished
     rows = read_rows(folder / "metrics.jsonl")
     assert [row["step"] for row in rows if row["kind"] == "epoch"] == [2, 4]
     assert [row["step"] for row in rows if row["kind"] == "train"] == [1, 2, 3, 4]
     assert rows[0]["gradient_norms"] == result["gradient_norms"]
     assert [row["z"]["conv1.membrane"] for row in rows if row["kind"] == "train"] == pytest.approx([10, 10, 9, 9])
+    assert text.count("z is still 90% of z0 in the last epoch; chaos.beta 0.04 would leave 4%") == 1
     assert all(0 <= rate <= 1 for rate in rows[-1]["rates"].values())
 
 
@@ -291,10 +301,11 @@ def test_two_processes_do_not_train_the_same_run(tmp_path):
                 run(SMALL, tmp_path, name="shared", fresh=fresh)
 
 
-def test_an_address_in_place_of_a_directory_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("scheme", ["gs", "GS"])
+def test_an_address_in_place_of_a_directory_is_refused(tmp_path, monkeypatch, scheme):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="gs:/bucket/runs: not a directory"):
-        run(SMALL, "gs://bucket/runs")
+    with pytest.raises(ConfigError, match=f"{scheme}:/bucket/runs: not a directory"):
+        run(SMALL, f"{scheme}://bucket/runs")
     assert list(tmp_path.iterdir()) == []
 
 

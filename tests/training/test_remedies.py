@@ -1,7 +1,6 @@
 """Remedies that messages name for damaged, lost and foreign files of a run: each is followed, and works."""
 
 import dataclasses
-import io
 import json
 import re
 import shutil
@@ -10,12 +9,11 @@ import pytest
 
 from csbp_jax.cli import main
 from csbp_jax.config import CheckpointError, ConfigError, flatten, to_json
-from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import seals
-from csbp_jax.training import loop, run_json
+from csbp_jax.training import continuation, run_json
 from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.metrics_log import read_rows
-from tests.support.older_checkpoints import forget_run
+from tests.support.older_checkpoints import forget_array, forget_run
 from tests.support.small_run import SMALL, run, timeless_rows
 
 pytestmark = pytest.mark.usefixtures("no_figures", "one_compilation_per_config")
@@ -143,10 +141,13 @@ def test_a_finished_run_goes_on_after_its_epochs_were_raised(finished, copy):
 
 @pytest.mark.parametrize("schedule, said", [("cosine", True), ("step", False), ("constant", False)])
 def test_only_a_schedule_that_ends_with_the_run_is_that_of_its_new_epochs(copy, schedule, said):
-    config, text = SMALL.replace(**{"optimizer.schedule": schedule}), io.StringIO()
+    config = SMALL.replace(**{"optimizer.schedule": schedule})
     seals.write_json(copy / "config.json", run_json.read_config(copy) | {"config": to_json(config)})
-    loop._with_new_values(copy, config.replace(epochs=3), Console(file=text, width=300))
-    assert "epochs (2 there, 3 here)" in text.getvalue() and ("schedule of the rate" in text.getvalue()) == said
+    longer, lines = config.replace(epochs=3), list[str]()
+    decision = continuation.decide(copy, str(copy / "checkpoints"), longer)
+    assert list(copy.glob("result.json*")) == [copy / "result.json"]
+    continuation.carry_out(decision, copy, longer, lines.append)
+    assert "epochs (2 there, 3 here)" in lines[-1] and ("schedule of the rate" in lines[-1]) == said
 
 
 def test_a_run_goes_on_with_other_values_of_what_changes_no_step(copy):
@@ -189,6 +190,46 @@ def test_epochs_raised_without_an_intact_checkpoint_change_nothing(copy, problem
     with pytest.raises(CheckpointError, match=rf"no checkpoint is intact \({problem}\); start from scratch"):
         run(edit(copy, epochs=3), copy.parent, name="r")
     assert (copy / "result.json").exists() and not list(copy.glob("result.json.before-*"))
+
+
+def of_another_version(copy):
+    forget_array(copy / "checkpoints", "progress/sums/task_loss")
+
+
+def damaged_and_of_another_version(copy):
+    of_another_version(copy)
+    damage(copy / "checkpoints" / "4")
+
+
+def without_a_row(copy):
+    log = copy / "metrics.jsonl"
+    log.write_text("".join(line for line in log.read_text().splitlines(True) if '"kind": "epoch"' not in line))
+
+
+VERSION = (
+    r"was written by another version of csbp_jax, or with other code of your own: it holds other arrays "
+    r"\(progress/sums/task_loss \(None there, 'float64\[\]' here\)\); use the version that trained the run, or start "
+)
+
+
+@pytest.mark.parametrize("spoil, code, line", [
+    (of_another_version, 4, rf"checkpoints/4: {VERSION}"),
+    (damaged_and_of_another_version, 4, rf"checkpoints/2: {VERSION}"),
+    (without_a_row, 2, "metrics.jsonl: rows up to step 4 are missing; put back a copy of the file, or start from scr"),
+])  # fmt: skip
+def test_a_finished_run_that_cannot_go_on_keeps_all_its_files(spoil, code, line, copy, refused):
+    """Its result above all: without it the run would count as unfinished."""
+    spoil(copy)
+    files = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    assert copy / "result.json" in files and copy / "config.json" in files
+    assert re.search(line, refused("train", copy, "--epochs", "3", code=code))
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == files
+
+
+def test_a_command_that_reads_a_run_of_another_version_says_so(copy, refused):
+    forget_array(copy / "checkpoints", "state/params/conv1/conv/kernel")
+    error = refused("evaluate", copy, code=4)
+    assert "4: was written by another version" in error and error.endswith("; use the version that trained the run\n")
 
 
 def test_a_run_that_stopped_early_stays_finished_after_its_epochs_were_raised(copy):

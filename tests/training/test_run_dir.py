@@ -1,16 +1,19 @@
-"""The directory of a run in training: links in it are refused, and so is a save once it was moved or deleted."""
+"""The directory of a run in training: links in it are refused, and so is a save once something in it was replaced."""
 
+import contextlib
 import shutil
+import time
 
 import numpy as np
 import pytest
 
+from csbp_jax.cli import main
 from csbp_jax.config import CheckpointError, ConfigError, to_json
 from csbp_jax.experiment import Experiment, system
 from csbp_jax.runtime.preemption import Stop
 from csbp_jax.training import loop, run_dir
 from tests.support import small_runs
-from tests.support.small_run import SMALL, run
+from tests.support.small_run import SMALL, run, timeless_rows
 from tests.support.small_runs import QUIET
 
 pytestmark = pytest.mark.usefixtures("one_compilation_per_config")
@@ -50,17 +53,17 @@ def test_neither_a_shard_nor_the_best_goes_where_a_link_leads(own, tmp_path, mon
 
 
 class Then(Stop):
-    """Requests nothing, but calls a function when a run has looked for a request ``times`` times."""
+    """Calls a function when a run has looked for a request ``times`` times, and then requests a stop, or nothing."""
 
-    def __init__(self, times, function):
+    def __init__(self, times, function, code=None):
         super().__init__()
-        self.times, self.function = times, function
+        self.times, self.function, self.code = times, function, code
 
     def poll(self):
         self.times -= 1
         if self.times == 0:
             self.function()
-        return None
+        return self.code if self.times <= 0 else None
 
 
 def replaced(folder):
@@ -99,6 +102,149 @@ def test_a_run_whose_directory_has_gone_ends_at_the_next_save(how, times, tmp_pa
     if how == "moved":
         (tmp_path / "moved").rename(folder)
         assert run(SMALL, tmp_path, name="r")[0]["last"]["epoch"] == SMALL.epochs
+
+
+def once_saved(epoch, function):
+    """An ``alongside`` that calls ``function(folder)`` after an epoch, as soon as its checkpoint is complete."""
+
+    @contextlib.contextmanager
+    def alongside(folder):
+        ended = 0
+
+        def after_epoch():
+            nonlocal ended
+            ended += 1
+            if ended == epoch:
+                deadline = time.monotonic() + 60
+                while not (folder / "checkpoints" / str(2 * epoch)).exists():
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                function(folder)
+
+        yield after_epoch
+
+    return alongside
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The result of a run and its rows."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    return run(SMALL, root, name="r")[0], timeless_rows(root / "r" / "metrics.jsonl")
+
+
+def as_an_editor_saves(log):
+    """As ``sed -i`` does too: the same content in another file."""
+    shutil.copy(log, log.with_name("new"))
+    log.with_name("new").replace(log)
+
+
+def linked_to_another(log):
+    log.rename(log.with_name("m2"))
+    log.with_name("other").touch()
+    log.symlink_to("other")
+
+
+def linked_to_itself(log):
+    log.rename(log.with_name("m2"))
+    log.symlink_to("m2")
+
+
+def older(log):
+    """As a program that synchronises folders may do."""
+    log.with_name("new").write_text("".join(log.read_text().splitlines(True)[:2]))
+    log.with_name("new").replace(log)
+
+
+REPLACED = [as_an_editor_saves, linked_to_another, linked_to_itself, older, lambda log: log.unlink()]
+OF_METRICS = "metrics.jsonl: was replaced, moved or deleted while the run trained, and nothing more is saved; rename "
+
+
+@pytest.mark.parametrize("replace", REPLACED, ids=["editor", "link", "link to itself", "older", "deleted"])
+def test_metrics_that_are_replaced_end_the_run_at_its_next_save_and_their_rows_are_kept(replace, undisturbed, tmp_path):
+    log = tmp_path / "r" / "metrics.jsonl"
+    with pytest.raises(CheckpointError, match=OF_METRICS) as raised:
+        run(SMALL, tmp_path, name="r", alongside=once_saved(1, lambda _: replace(log)))
+    assert not (log.parent / "result.json").exists()
+    (kept,) = log.parent.glob("metrics.jsonl.kept-*")
+    assert f"rename {kept.name}, which has all rows, to metrics.jsonl, and the same command resumes" in str(
+        raised.value
+    )
+    assert timeless_rows(kept) == undisturbed[1]
+    if replace != as_an_editor_saves:
+        kept.replace(log)
+    result, text = run(SMALL, tmp_path, name="r")
+    assert "resumed after step 2" in text and result | {"seconds": 0} == undisturbed[0] | {"seconds": 0}
+    assert timeless_rows(log) == undisturbed[1] and not log.is_symlink()
+
+
+def test_a_run_whose_metrics_were_replaced_does_not_say_that_all_is_saved_when_it_is_stopped(tmp_path):
+    log = tmp_path / "r" / "metrics.jsonl"
+    with pytest.raises(CheckpointError, match=OF_METRICS):
+        run(SMALL, tmp_path, name="r", stop=Then(2, lambda: as_an_editor_saves(log), code=42))
+    assert not list((log.parent / "checkpoints").iterdir())
+
+
+def without_an_epoch(folder):
+    log = folder / "metrics.jsonl"
+    log.write_text("".join(line for line in log.read_text().splitlines(True) if '"step": 4' not in line))
+
+
+def test_rows_that_are_missing_at_the_end_are_one_line_and_no_result(tmp_path):
+    with pytest.raises(ConfigError, match=r"metrics.jsonl: rows up to step 4 are missing; put back a copy of the file"):
+        run(SMALL, tmp_path, name="r", alongside=once_saved(2, without_an_epoch))
+    assert not (tmp_path / "r" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda place, theirs: place.symlink_to(theirs), lambda place, theirs: theirs.rename(place)]
+)
+def test_what_takes_the_place_of_the_checkpoints_ends_the_run_at_its_next_save(make, undisturbed, tmp_path):
+    """As where they were moved to a larger disk: nothing there is deleted, whatever it is called."""
+    place, theirs = tmp_path / "r" / "checkpoints", tmp_path / "theirs"
+    for name in ("0", "1", "2", "3", "99999"):
+        (theirs / name).mkdir(parents=True)
+        (theirs / name / "image").write_text("precious")
+
+    def swap(_):
+        place.rename(tmp_path / "moved")
+        make(place, theirs)
+
+    with pytest.raises(CheckpointError, match=r"r/checkpoints: was replaced while the run trained; nothing more is sa"):
+        run(SMALL, tmp_path, name="r", alongside=once_saved(1, swap))
+    assert sorted(f"{path.parent.name} {path.read_text()}" for path in place.rglob("image")) == [
+        f"{name} precious" for name in ("0", "1", "2", "3", "99999")
+    ]
+    assert len(list(place.rglob("*"))) == 10
+    place.rename(tmp_path / "seen")
+    (tmp_path / "moved").rename(place)
+    result, text = run(SMALL, tmp_path, name="r")
+    assert "resumed after step 2" in text and result["params_sha256"] == undisturbed[0]["params_sha256"]
+
+
+def test_folders_of_the_users_among_the_checkpoints_stay(undisturbed, tmp_path):
+    checkpoints = tmp_path / "r" / "checkpoints"
+
+    def put_folders(_):
+        for name in ("1", "4"):
+            (checkpoints / name).mkdir()
+            (checkpoints / name / "image").write_text("precious")
+
+    result, text = run(SMALL, tmp_path, name="r", alongside=once_saved(1, put_folders))
+    assert f"{checkpoints}/4: is not a checkpoint, as it has no intact manifest.json, and stays; that of step 4" in text
+    assert result["params_sha256"] == undisturbed[0]["params_sha256"]
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["1", "2", "4", "4.1"]
+    assert [path.read_text() for path in checkpoints.glob("*/image")] == ["precious", "precious"]
+    assert main.main(["evaluate", str(tmp_path / "r")]) == 0
+
+
+def test_figures_and_a_profile_are_not_written_through_a_link_that_was_put_there_in_training(own, tmp_path):
+    for number, (name, options) in enumerate({"figures": {}, "profile": {"profile": "3:1"}}.items()):
+        alongside = once_saved(1, lambda folder, name=name: (folder / name).symlink_to(own))
+        with pytest.raises(
+            ConfigError, match=rf"{number}/{name}: is a link, and results would be written where it lea"
+        ):
+            run(SMALL, tmp_path, name=str(number), alongside=alongside, **options)
 
 
 def test_a_name_is_refused_before_the_data_are_looked_for(tmp_path):

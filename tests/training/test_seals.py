@@ -11,7 +11,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.experiment.store import Block, Store
 from csbp_jax.runtime import seals
 from csbp_jax.training import run_json
-from csbp_jax.training.metrics_log import follow_rows, read_rows, rewind, writer
+from csbp_jax.training.metrics_log import follow_rows, opened, read_rows, rewind
 
 BLOCK = Block('{"chaos.z0": 3.0}', (0, 1))
 
@@ -161,8 +161,8 @@ def test_rows_are_sealed_plain_lines_and_those_of_older_versions_are_read(tmp_pa
     start = {"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": {"task": 1.0}}
     bad = {"kind": "bad", "step": 1, "seconds": 1.0, "bad_steps": 1}
     file.write_text(json.dumps(start) + "\n")
-    with writer(file) as (write, _):
-        write(bad)
+    with opened(file) as log:
+        log.write(bad)
     assert [json.loads(line) for line in file.read_text().splitlines()] == [start, seals.seal(bad)]
     assert read_rows(file) == [start, bad]
 

@@ -58,7 +58,8 @@ def open_folder(
         the run.
 
     Raises:
-      CheckpointError: the directory cannot be opened, not all processes see it, or the last save failed.
+      CheckpointError: the directory cannot be opened, not all processes see it, another was put in its place, or the
+        last save failed.
     """
     folder = epath.Path(folder)
     _open(folder)
@@ -67,8 +68,10 @@ def open_folder(
     with contextlib.ExitStack() as stack:
         orbax = ocp.StandardCheckpointer(async_options=options)
         stack.enter_context(files.closed_after(orbax.close))
+        held = layout.Held(folder)
+        stack.callback(held.close)
         pool = stack.enter_context(ThreadPoolExecutor(1))
-        checkpoints = Checkpoints(folder, orbax, pool, report, run_files, identity or {}, check)
+        checkpoints = Checkpoints(folder, held, orbax, pool, report, run_files, identity or {}, check)
         try:
             yield checkpoints
             checkpoints.wait()
@@ -90,6 +93,7 @@ class Checkpoints:
     def __init__(
         self,
         folder: epath.Path,
+        held: layout.Held,
         orbax: ocp.StandardCheckpointer,
         pool: ThreadPoolExecutor,
         report: Callable[[str], None],
@@ -97,11 +101,12 @@ class Checkpoints:
         identity: Identity,
         check: Callable[[], None],
     ):
-        self.identity, self._check = identity, check
+        self.identity, self._held, self._check_run = identity, held, check
         self.folder, self._orbax, self._pool, self._report, self._run_files = folder, orbax, pool, report, run_files
         self._pending: Future[None] | None = None
         self._problem = ""
         self._failures: list[CheckpointError] = []  # in a row, up to now
+        self._damaged: Damaged = {}
 
     def save(self, step: int, tree: PyTree, before: Callable[[], None] = lambda: None) -> None:
         """Copy a tree and save it in the background; it replaces a checkpoint of the same step.
@@ -114,7 +119,8 @@ class Checkpoints:
           before: called first; if it fails, the save has failed.
 
         Raises:
-          CheckpointError: the third save in a row failed, or ``check`` raised it.
+          CheckpointError: the third save in a row failed, another directory is in the place of that of the
+            checkpoints, or ``check`` raised it.
         """
         multihost.broadcast_from_host0(self._check)
         self._await_pending()
@@ -122,7 +128,7 @@ class Checkpoints:
         try:
             # Used as a decorator: what fails in one process becomes the one-line error that all of them raise.
             multihost.all_succeed(_checkpoint_errors(self._problem)(before))
-            new = _checkpoint_errors(self._problem)(lambda: str(layout.new(self.folder, step)))
+            new = _checkpoint_errors(self._problem)(lambda: self._new(step))
             path = epath.Path(multihost.broadcast_from_host0(new))
             begun = True
             with _checkpoint_errors(self._problem):
@@ -134,6 +140,17 @@ class Checkpoints:
             return
         metadata = {"step": step, "arrays": _signature(tree), "run": self.identity}
         self._pending = self._pool.submit(self._commit, path, metadata)
+
+    def _new(self, step: int) -> str:
+        """Return the path to write a checkpoint to; a folder of the user's that has the name of its step stays."""
+        self._held.create_again()
+        path = layout.new(self.folder, step)
+        for other in layout.foreign(self.folder, step):
+            self._report(
+                f"{other}: is not a checkpoint, as it has no intact {manifest.NAME}, and stays; that of step {step} is "
+                f"saved as {path.name.removesuffix('.part')}"
+            )
+        return str(path)
 
     def failed(self) -> bool:
         """Wait for the newest save and return whether it failed; report and raise as ``save`` does."""
@@ -181,10 +198,15 @@ class Checkpoints:
         self._failures.append(error)
         if multihost.is_host0():
             with contextlib.suppress(Exception):  # gcsfs raises many kinds
+                self._held.check()
                 layout.remove_incomplete(self.folder)  # frees the space of the failed save
         if len(self._failures) == MAX_FAILURES:
             raise error
         self._report(f"{error}; the run ends with an error if {MAX_FAILURES} saves in a row fail, or the last one does")
+
+    def _check(self) -> None:
+        self._check_run()
+        self._held.check()
 
     def _commit(self, path: epath.Path, metadata: dict[str, Any]) -> None:
         self._orbax.wait_until_finished()  # in all processes
@@ -200,11 +222,12 @@ class Checkpoints:
     def restore(self, like: PyTree) -> PyTree | None:
         """Restore the newest intact checkpoint, as shapes, dtypes and shardings of ``like``; None if there is none.
 
-        Damaged checkpoints are renamed and reported.
+        Once it is restored, the copies of the run's files are written back. Damaged checkpoints stay where they are
+        until :meth:`set_damaged_aside`.
 
         Raises:
-          CheckpointError: all are damaged (and are not renamed), the structure differs from ``like``, or it is a
-            checkpoint of another run.
+          CheckpointError: all are damaged, the structure differs from ``like``, or it is a checkpoint of another run.
+            Nothing is changed.
         """
         newest = multihost.broadcast_from_host0(self._newest_intact)
         if newest is None:
@@ -214,6 +237,16 @@ class Checkpoints:
         multihost.broadcast_from_host0(lambda: self._restore_run_files(epath.Path(newest) / RUN_FILES))
         return tree
 
+    def set_damaged_aside(self) -> None:
+        """Rename, and report, the damaged checkpoints that are newer than the one that was restored."""
+
+        def rename() -> None:
+            for path, problem in self._damaged.items():
+                self._report(f"{path}: {problem}; renamed to {layout.quarantine(path).relative_to(self.folder)}")
+            self._damaged = {}
+
+        multihost.broadcast_from_host0(rename)
+
     def _restore_run_files(self, copies: epath.Path) -> None:
         for file in self._run_files:
             edited = file.name == "config.json" and file.exists()  # perhaps; its copy is of the save
@@ -221,11 +254,9 @@ class Checkpoints:
                 files.write_bytes(file, (copies / file.name).read_bytes())
 
     def _newest_intact(self) -> str | None:
-        newest, damaged = newest_intact(self.folder)
-        if damaged and newest is None:
-            raise none_intact(self.folder, damaged)
-        for path, problem in damaged.items():
-            self._report(f"{path}: {problem}; renamed to {layout.quarantine(path).relative_to(self.folder)}")
+        newest, self._damaged = newest_intact(self.folder)
+        if self._damaged and newest is None:
+            raise none_intact(self.folder, self._damaged)
         return None if newest is None else str(newest)
 
 
@@ -304,7 +335,11 @@ def _read(folder: epath.Path, like: PyTree, identity: Identity, part: bool = Fal
         arrays, expected = metadata["arrays"], _signature(like)
         # Orbax would silently cast to another dtype.
         if other := differences({name: arrays.get(name) for name in (expected if part else arrays)}, expected):
-            raise ValueError(f"it holds other arrays: {'; '.join(other[:3])}")
+            remedy = "" if part else f", or {RESTART}"
+            raise CheckpointError(
+                f"{folder}: was written by another version of csbp_jax, or with other code of your own: it holds other "
+                f"arrays ({'; '.join(other[:3])}); use the version that trained the run{remedy}"
+            )
         yield
 
 

@@ -4,16 +4,20 @@ STEP, STEP.N                     a checkpoint of this step, complete: the one wi
                                  bucket, only with its manifest, which is written last and deleted first
 STEP....part..., STEP....gone    on a disk: being written, being deleted; left by a killed run, removed by the next one
 STEP....damaged-TIME             on a disk: renamed by a restore, and kept; in a bucket, its manifest is renamed
+
+Only a checkpoint with its manifest is deleted. A folder of the user's may also be called STEP: it stays.
 """
 
 import logging
+import os
 import re
 import time
 
 import fsspec
 from etils import epath
 
-from csbp_jax.config import extras
+from csbp_jax.config import CheckpointError, extras
+from csbp_jax.runtime import files
 from csbp_jax.training.checkpoint import manifest
 
 KEEP = 2
@@ -59,18 +63,20 @@ def new(folder: epath.Path, step: int) -> epath.Path:
     return folder / (name if is_bucket(folder) else f"{name}.part")
 
 
+def foreign(folder: epath.Path, step: int) -> list[epath.Path]:
+    """Return the paths that have the name of a checkpoint of this step, but no intact manifest."""
+    return [path for other, _, path in _all(folder) if other == step and not _is_own(path)]
+
+
 def commit(path: epath.Path) -> None:
     """Give a checkpoint that has its manifest its name, and delete those that are no longer kept."""
     if not is_bucket(path):
         path.rename(path.with_name(path.name.removesuffix(".part")))
-    newest = list(complete(path.parent).values())[-KEEP:]
-    for old in [old for _, old in _complete(path.parent) if old not in newest]:
-        # A half-deleted checkpoint must not be a complete one.
-        if is_bucket(old):
-            (old / manifest.NAME).unlink()
-        else:
-            old = old.rename(old.with_name(f"{old.name}.gone"))
-        old.rmtree()
+    own = [(step, other) for step, _, other in _all(path.parent) if _is_own(other)]
+    kept = list(dict(own).values())[-KEEP:]
+    for _, old in own:
+        if old not in kept:
+            _delete(old)
 
 
 def quarantine(path: epath.Path) -> epath.Path:
@@ -85,10 +91,65 @@ def remove_incomplete(folder: epath.PathLike) -> None:
     for path in _content(folder):
         # By the whole name: a run from someone else may name any folder as that of its checkpoints.
         if re.fullmatch(r"\d+(\.\d+)?\.(part.*|gone|manifest)|shared-[0-9a-f]{32}", path.name):
-            path.rmtree() if path.is_dir() else path.unlink()
+            is_folder = path.is_dir() and not os.path.islink(path)
+            path.rmtree() if is_folder else path.unlink()
     for _, _, path in _all(folder):
         if is_bucket(folder) and not any(file.name.startswith(manifest.NAME) for file in path.iterdir()):
             path.rmtree()
+
+
+class Held:
+    """The directory of all checkpoints, held open while a run trains, so that another in its place is noticed.
+
+    Nothing holds a directory of a bucket, which is only the beginning of names.
+    """
+
+    def __init__(self, folder: epath.Path):
+        self._folder = folder
+        # A link to which --checkpoints leads may stay; one in a run's folder is refused before this.
+        self._is_link = os.path.islink(folder)
+        self._descriptor = -1 if is_bucket(folder) else os.open(folder, os.O_RDONLY)
+
+    def check(self) -> None:
+        """Check that no other directory, and no link, is in its place; it may have been deleted.
+
+        Raises:
+          CheckpointError: one is.
+        """
+        if self._descriptor < 0 or not os.path.lexists(self._folder):
+            return
+        if not files.is_open_at(self._folder, self._descriptor, follow_link=self._is_link):
+            raise CheckpointError(
+                f"{self._folder}: was replaced while the run trained; nothing more is saved, and nothing is deleted "
+                "there. Put the directory of its checkpoints back, and the same command resumes"
+            )
+
+    def create_again(self) -> None:
+        """Create the directory again if it was deleted: all that the run needs is in memory."""
+        if self._descriptor >= 0 and not os.path.lexists(self._folder):
+            self._folder.mkdir(parents=True)
+            self.close()
+            self._descriptor = os.open(self._folder, os.O_RDONLY)
+
+    def close(self) -> None:
+        """Hold the directory no longer."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _is_own(path: epath.Path) -> bool:
+    """Return whether a path is that of a checkpoint, to judge by its manifest, and not a link to one."""
+    return not os.path.islink(path) and manifest.has_manifest(path)
+
+
+def _delete(checkpoint: epath.Path) -> None:
+    """Delete a checkpoint; half-deleted, it must not be a complete one."""
+    if is_bucket(checkpoint):
+        (checkpoint / manifest.NAME).unlink()
+    else:
+        checkpoint = checkpoint.rename(checkpoint.with_name(f"{checkpoint.name}.gone"))
+    checkpoint.rmtree()
 
 
 def _content(folder: epath.Path) -> list[epath.Path]:

@@ -22,7 +22,8 @@ def parse(text: str, source: str = "--checkpoints") -> epath.Path:
     Raises:
       ConfigError: it is an unsupported address, or gcsfs is missing.
     """
-    if re.match(r"[a-z][a-z0-9+.-]+:/", text) and not re.match("gs://[^/]", text):
+    is_address = "://" in text or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text)
+    if is_address and not re.match("gs://[^/]", text):
         raise ConfigError(f"{source}: {text!r} is not possible; allowed are a directory and gs://BUCKET/DIRECTORY")
     return absolute(epath.Path(text))
 

@@ -49,6 +49,16 @@ def _read(folder: epath.Path) -> Any:
         return json.loads(file.read(files.SMALL))
 
 
+def has_manifest(folder: epath.PathLike) -> bool:
+    """Return whether a directory has a manifest as :func:`write_manifest` wrote it, whatever its files are."""
+    folder = epath.Path(folder)
+    try:
+        content = _read(folder) if (folder / NAME).is_file() else {}
+        return content.pop(seals.KEY) == seals.digest(content) and "files" in content
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return False
+
+
 def verify(folder: epath.PathLike) -> str | None:
     """Describe the first missing or changed file of a directory with a manifest; None if all files are intact."""
     folder = epath.Path(folder)

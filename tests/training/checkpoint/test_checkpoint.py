@@ -40,7 +40,9 @@ def save(folder, *numbers):
 def restore(folder, like=TREE):
     reported: list[str] = []
     with checkpoint.open_folder(folder, reported.append) as checkpoints:
-        return checkpoints.restore(like), reported
+        tree = checkpoints.restore(like)
+        checkpoints.set_damaged_aside()
+        return tree, reported
 
 
 def equal(one, other):
@@ -259,9 +261,92 @@ def test_only_remains_of_checkpoints_are_removed(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "my.partition").mkdir()
     (tmp_path / "13.part").mkdir()
+    (tmp_path / "14.part").symlink_to(tmp_path / "my.partition")
     with checkpoint.open_folder(tmp_path):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "my.partition"])
+
+
+def test_only_checkpoints_with_a_manifest_are_deleted(folder, tmp_path, saved):
+    """Folders of the user's that have numbers stay, and so does what a link leads to."""
+    elsewhere, reported = shutil.copytree(saved / "9", tmp_path / "elsewhere"), list[str]()
+    with checkpoint.open_folder(folder, reported.append) as checkpoints:
+        for name in ("1", "2", "12", "20"):
+            (folder / name).mkdir()
+            (folder / name / "image").write_text("precious")
+        (folder / "2" / "manifest.json").write_text('{"name": "of a web page"}')
+        (folder / "3").symlink_to(elsewhere)
+        theirs = {path: path.read_bytes() for path in folder.rglob("*") if path.parent.name in ("1", "2", "12", "20")}
+        for step in (12, 13):
+            checkpoints.save(step, at(step))
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "12", "12.1", "13", "2", "20", "3"]
+    assert {path: path.read_bytes() for path in theirs} == theirs and manifest.verify(elsewhere) is None
+    assert reported == [
+        f"{folder}/12: is not a checkpoint, as it has no intact manifest.json, and stays; that of step 12 is saved as "
+        "12.1"
+    ]
+    shutil.rmtree(folder / "20")
+    shutil.rmtree(folder / "13")
+    equal(restore(folder)[0], at(12))
+
+
+@pytest.fixture
+def swapped(folder, tmp_path):
+    """Puts something in the place of a folder of checkpoints, and returns the path that it gives the folder."""
+
+    def swap(replacement):
+        aside = folder.rename(tmp_path / "aside")
+        replacement(folder, aside)
+        return aside
+
+    return swap
+
+
+@pytest.mark.parametrize("replacement", [
+    lambda folder, aside: folder.symlink_to(aside),
+    lambda folder, aside: folder.symlink_to(shutil.copytree(aside, aside.with_name("larger disk"))),
+    lambda folder, aside: shutil.copytree(aside, folder),
+], ids=["a link to it", "a link to a copy", "a copy"])  # fmt: skip
+def test_what_takes_the_place_of_the_folder_ends_the_run_and_stays_as_it_is(replacement, folder, swapped):
+    message = (
+        r"c: was replaced while the run trained; nothing more is saved, .*\. Put the directory of its checkpoints ba"
+    )
+    with pytest.raises(CheckpointError, match=message), checkpoint.open_folder(folder) as checkpoints:
+        aside = swapped(replacement)
+        (aside / "7.part").mkdir()
+        (folder / "8.part").mkdir(exist_ok=True)
+        before = sorted(folder.rglob("*"))
+        checkpoints.save(12, at(12))
+    assert sorted(folder.rglob("*")) == before and sorted(path.name for path in aside.iterdir())[:2] == ["11", "7.part"]
+
+
+def test_a_link_that_takes_the_place_of_the_folder_while_a_save_is_written_loses_nothing(folder, swapped, tmp_path):
+    theirs, reported = shutil.copytree(folder, tmp_path / "theirs"), list[str]()
+    (theirs / "1.gone").mkdir()
+    before = sorted(theirs.rglob("*"))
+    check_of_run = iter([lambda: None, lambda: swapped(lambda folder, _: folder.symlink_to(theirs))])
+    with (
+        pytest.raises(CheckpointError, match="c: was replaced while the run trained"),
+        checkpoint.open_folder(folder, reported.append, check=lambda: next(check_of_run)()) as checkpoints,
+    ):
+        checkpoints.save(12, at(12))
+    assert sorted(theirs.rglob("*")) == before
+
+
+def test_a_link_to_the_folder_that_was_there_from_the_start_may_stay(folder, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    save(link, 12)
+    assert sorted(path.name for path in folder.iterdir()) == ["11", "12"]
+
+
+def test_a_folder_that_was_deleted_is_created_again(folder):
+    with checkpoint.open_folder(folder) as checkpoints:
+        for step in (12, 13):
+            shutil.rmtree(folder)
+            checkpoints.save(step, at(step))
+            assert checkpoints.newest_step() == step
+    equal(restore(folder)[0], at(13))
 
 
 def test_a_directory_that_another_process_does_not_see_is_refused_and_removed(tmp_path, monkeypatch):
@@ -291,7 +376,7 @@ def test_a_directory_that_another_process_does_not_see_is_refused_and_removed(tm
 ])  # fmt: skip
 def test_another_shape_dtype_or_structure_is_an_error_that_names_it(saved, kernel, reported):
     with pytest.raises(
-        CheckpointError, match=rf"11: this checkpoint cannot be read \(it holds other arrays: {reported}"
+        CheckpointError, match=rf"11: was written by another version .*: it holds other arrays \({reported}"
     ):
         restore(saved, {**TREE, "params": {**TREE["params"], "kernel": kernel}})
 
@@ -302,8 +387,7 @@ def test_a_failed_save_is_one_line(tmp_path):
         pytest.raises(CheckpointError, match="the checkpoint of step 1 cannot be written"),
         checkpoint.open_folder(folder) as c,
     ):
-        shutil.rmtree(folder)
-        folder.write_text("in the way")
+        (folder / "1.part.manifest").mkdir()
         c.save(1, TREE)
 
 
