@@ -11,10 +11,11 @@ from csbp_jax import chaos, controls, losses, neurons, surrogate
 from csbp_jax.config.schema import SurrogateName
 
 H, HALF, ZERO = np.zeros((1, 2)), np.zeros((1, 2), np.float16), jnp.zeros(1)
-X, ALIF = np.ones((1, 2, 3), np.float32), neurons.ALIF(0.5)
+X, ALIF = jnp.ones((1, 2, 3)), neurons.ALIF(0.5)
 STEP: dict[str, Any] = {"step": 0, "key": jax.random.key(0)}
 term: Any = chaos.term
 strength: Any = chaos.strength
+drift_term: Any = controls.drift
 seeded: Any = (controls.gaussian, lambda seed: controls.ar1(0.9, seed=seed))
 MPGD = controls.mpgd()
 
@@ -29,7 +30,10 @@ CASES = [
     (lambda: term(neurons.lif(X, 0.5)), r"h is of type tuple, .* and give the second, its membrane$"),
     (lambda: term(ALIF(X)), r"h is of type tuple, .* \(spikes, state\), and give state.membrane$"),
     (lambda: term(ALIF.trace(X)), r"h is of type tuple, .* \(spikes, state\), and give state.membrane$"),
-    (lambda: controls.drift(ALIF(X)[1]), "h is of type AdaptiveState, but must be one array; give state.membrane$"),
+    (
+        lambda: drift_term(ALIF(X)[1]),
+        "h is of type AdaptiveState, but must be one array; give state.membrane$",
+    ),
     (lambda: term({"membrane": X, "current": X}), r'h is of type dict, .*; give state\["membrane"\]$'),
     (lambda: term([X, X]), "h is of type list, but must be one array; give one array$"),
     (lambda: term(None), "h is of type NoneType, but must be one array; give one array$"),
