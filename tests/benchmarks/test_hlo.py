@@ -127,7 +127,7 @@ def test_a_page_needs_no_version_before():
     assert "T = 4, batch 32.\n" in text and "Before: at" not in text
 
 
-@pytest.mark.parametrize(("command", "message"), [(h100, "neuron, transforms, steps"), (tpu, "a program")])
+@pytest.mark.parametrize(("command", "message"), [(h100, "neuron, steps, pooling"), (tpu, "a program")])
 def test_a_page_of_nothing_says_what_to_compile(command, message, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["benchmark", "--only", "--out", str(tmp_path / "new")])
     with pytest.raises(SystemExit, match=f"no page before {message}"):
@@ -135,12 +135,10 @@ def test_a_page_of_nothing_says_what_to_compile(command, message, tmp_path, monk
 
 
 def test_the_numbers_support_the_claims_of_the_pages():
-    """The kernel moves the least bytes; a loop over single steps moves over twice that and starts far more kernels."""
+    """A loop over single steps moves over twice the least bytes, and starts far more kernels."""
     neuron = json.loads((PUBLISHED / "h100.json").read_text())["neuron"]["float32"]
     for T, forms in neuron.items():
-        least = h100_page.total(forms["kernel"], "least_bytes")
-        assert h100_page.total(forms["kernel"], "bytes") < 1.01 * least
-        assert h100_page.total(forms["kernel"], "kernels") == 2
+        least = h100_page.total(forms["XLA"], "least_bytes")
         if T != "T=4":
             assert h100_page.total(forms["a step a pass"], "bytes") > 2 * least
             assert h100_page.total(forms["XLA"], "kernels") * 10 < h100_page.total(forms["a step a pass"], "kernels")
