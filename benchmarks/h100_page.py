@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks import step_parts
+from benchmarks import hlo
 from benchmarks.tables import table
 
 SHOWN = ("T=4", "T=100")
@@ -44,7 +44,7 @@ batch; ResNet-19 has 32x32 and SEW-ResNet-18 64x64, T = 4, batch 32.
 
 Percent of the bytes by part of the step, as it is:
 
-{step_parts.traffic({net: forms["XLA"]["parts"] for net, forms in content["steps"].items()})}
+{hlo.traffic({net: forms["XLA"]["parts"] for net, forms in content["steps"].items()})}
 
 A fusion of two parts counts as that of its last operation: the unrolled neuron's often hold the norm, too.
 

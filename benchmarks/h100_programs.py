@@ -22,10 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import hlo, step_parts
+from benchmarks import hlo, time_to_accuracy
 from benchmarks.h100_device import compiled
 from benchmarks.steps import NETS
-from csbp_jax import learner, losses, models, neurons
+from csbp_jax import configs, learner, losses, models, neurons
 from csbp_jax.config import Config
 from csbp_jax.learner import optimizer
 from csbp_jax.models import layers
@@ -60,7 +60,9 @@ STEP_NETS = {
     ),
 }
 AS_IT_IS = {
-    **{f"{net}, float32": step_parts.NETS[net] for net in ("digits", "small", "large")},
+    "digits, float32": configs.load("digits"),
+    "small, float32": time_to_accuracy.config("small"),
+    "large, float32": time_to_accuracy.config("large"),
     **{
         f"{net}, {precision}": _net(net, precision=precision)
         for net in ("ResNet-19", "SEW-ResNet-18")
@@ -127,7 +129,7 @@ def step(config: Config) -> dict[str, Any]:
         "kernels": work.kernels,
         "loops": work.loops,
         "GB": work.bytes / 1e9,
-        "parts": step_parts.bytes_by_part(program.as_text()),
+        "parts": hlo.bytes_by_part(program.as_text()),
         "temporary_GB": memory.temp_size_in_bytes / 1e9,
         "compile_seconds": round(seconds, 1),
     }
