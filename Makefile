@@ -90,10 +90,7 @@ bench: setup  ## Measure speed against other libraries, into docs/checks/bench (
 	@$(RUN) -m benchmarks.run --environment
 
 bench-data: setup  ## Measure the speed of the data pipeline, into docs/checks/data
-	@$(RUN) -m benchmarks.data_images
-	@$(RUN) -m benchmarks.data_events
-	@$(RUN) -m benchmarks.data_device
-	@$(RUN) -m benchmarks.data_page
+	@$(RUN) -m benchmarks.data_speed
 
 h100: setup  ## Compile the neuron and training steps for an H100, without one, into docs/checks/bench
 	@$(RUN) -m benchmarks.h100
