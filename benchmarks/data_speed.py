@@ -286,7 +286,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for part in options.only:
         origin = {
             "machine": f"{platform.machine()} CPU, one core, Python {platform.python_version()}",
-            "versions": {found.name: found.version for name in PACKAGES for found in metadata.distributions(name=name)},
+            "versions": {
+                package.name: package.version for name in PACKAGES for package in metadata.distributions(name=name)
+            },
             "rounds": options.rounds,
             "load_average_before": os.getloadavg()[0],  # others on the core and its cache lengthen CPU time too
         }
