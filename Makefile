@@ -117,14 +117,8 @@ $(PUBLISH)/.installed: requirements-publish.txt
 	@$(PUBLISH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-publish.txt
 	@touch $@
 
-$(PUBLISH)/npm/.installed: $(PUBLISH)/.installed tools/npm/package-lock.json
-	@mkdir -p $(PUBLISH)/npm
-	@cp tools/npm/package.json tools/npm/package-lock.json $(PUBLISH)/npm
-	@$(PUBLISH)/bin/npm ci --silent --no-audit --no-fund --prefix $(PUBLISH)/npm
-	@touch $@
-
 docs: export NO_MKDOCS_2_WARNING := 1
-docs: $(PUBLISH)/npm/.installed  ## Build the documentation site, into site/; a broken link fails
+docs: $(PUBLISH)/.installed  ## Build the documentation site, into site/; a broken link fails
 	@$(PUBLISH)/bin/python -m mkdocs build --strict
 	@echo site/index.html
 
