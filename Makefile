@@ -69,7 +69,7 @@ TEST := $(RUN) -m pytest -q --durations=10 -n
 test: setup  ## Run the fast tests
 	@$(TEST) auto --maxprocesses 8
 
-test-ci: setup  ## Run the tests that `make test` leaves to CI: whole studies, code of pages, the record of refusals
+test-ci: setup  ## Run the tests that `make test` leaves to CI: whole studies, code of pages
 	@$(TEST) auto --maxprocesses 8 -m ci
 
 test-slow: setup  ## Run the slow tests

@@ -455,7 +455,7 @@ config = Config(model=Model(name="dense", input_shape=(), classes=0, time_steps=
 x, y = np.zeros((40, 2, 3)), np.arange(40) % 2
 def data(config, data_dir): return {"train": (x, y), "test": (x, y)}
 """
-# How the line begins; what is wrong besides is in the record of refusals.
+# How the line begins.
 WRONG = {
     "x = (": "{}:7: SyntaxError: '(' was never closed",
     "x = '\0'": "{}: SyntaxError: source code string cannot contain null bytes",
