@@ -83,18 +83,15 @@ def of_weights(error: Callable[[jax.Array, Any, Any], Any]) -> Change:
     return change
 
 
-def lost_spikes(
-    key: jax.Array, batch: Batch, variables: Variables, severity: float, _: Network
-) -> tuple[Batch, Variables]:
-    """Lose each spike with the probability ``severity`` (spike_faults.py)."""
-    return batch, variables | {"faults": {"key": key, "lost": severity, "added": 0.0}}
+def of_spikes(rate: Literal["lost", "added"]) -> Change:
+    """Return the change of the spikes between layers, of which each is lost, or added, with probability ``severity``."""
 
+    def change(
+        key: jax.Array, batch: Batch, variables: Variables, severity: float, _: Network
+    ) -> tuple[Batch, Variables]:
+        return batch, variables | {"faults": {"key": key, "lost": 0.0, "added": 0.0, rate: severity}}
 
-def added_spikes(
-    key: jax.Array, batch: Batch, variables: Variables, severity: float, _: Network
-) -> tuple[Batch, Variables]:
-    """Add a spike where there is none with the probability ``severity`` (spike_faults.py)."""
-    return batch, variables | {"faults": {"key": key, "lost": 0.0, "added": severity}}
+    return change
 
 
 def by_pgd(
@@ -159,8 +156,8 @@ PERTURBATIONS: dict[str, Perturbation] = {
     "added_events": Perturbation("events", of_inputs(events.added_events), (0.1, 0.3, 1.0), "share of events"),
     "lost_steps": Perturbation("events", of_inputs(events.lost_steps), (0.1, 0.2, 0.4), "share of time steps"),
     "jitter": Perturbation("events", of_inputs(events.jitter), (0.1, 0.3, 0.6), "share of events, one step"),
-    "lost_spikes": Perturbation("spikes", lost_spikes, (0.01, 0.05, 0.1), "share of spikes"),
-    "added_spikes": Perturbation("spikes", added_spikes, (0.01, 0.05, 0.1), "share of silent steps"),
+    "lost_spikes": Perturbation("spikes", of_spikes("lost"), (0.01, 0.05, 0.1), "share of spikes"),
+    "added_spikes": Perturbation("spikes", of_spikes("added"), (0.01, 0.05, 0.1), "share of silent steps"),
     "weight_noise": Perturbation(
         "weights", of_weights(weight_errors.with_noise), (0.01, 0.02, 0.05, 0.1), "share of filter's rms", _DRAWS
     ),
