@@ -84,7 +84,7 @@ def of_weights(error: Callable[[jax.Array, Any, Any], Any]) -> Change:
 
 
 def of_spikes(rate: Literal["lost", "added"]) -> Change:
-    """Return the change of the spikes between layers, of which each is lost, or added, with probability ``severity``."""
+    """Return the change of the spikes between layers: each is lost, or added, with the probability ``severity``."""
 
     def change(
         key: jax.Array, batch: Batch, variables: Variables, severity: float, _: Network
