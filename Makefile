@@ -71,7 +71,7 @@ TEST := $(RUN) -m pytest -q --durations=10 -n
 test: setup  ## Run the fast tests
 	@$(TEST) auto --maxprocesses 8
 
-test-ci: setup  ## Run the tests that `make test` leaves to CI: whole studies, code of pages, the record of refusals
+test-ci: setup  ## Run the tests that `make test` leaves to CI: whole studies, code of pages
 	@$(TEST) auto --maxprocesses 8 -m ci
 
 test-slow: setup  ## Run the slow tests
@@ -92,10 +92,7 @@ bench: setup  ## Measure speed against other libraries, into docs/checks/bench (
 	@$(RUN) -m benchmarks.run --environment
 
 bench-data: setup  ## Measure the speed of the data pipeline, into docs/checks/data
-	@$(RUN) -m benchmarks.data_images
-	@$(RUN) -m benchmarks.data_events
-	@$(RUN) -m benchmarks.data_device
-	@$(RUN) -m benchmarks.data_page
+	@$(RUN) -m benchmarks.data_speed
 
 h100: setup  ## Compile the neuron and training steps for an H100, without one, into docs/checks/bench
 	@$(RUN) -m benchmarks.h100
@@ -122,14 +119,8 @@ $(PUBLISH)/.installed: requirements-publish.txt
 	@$(PUBLISH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-publish.txt
 	@touch $@
 
-$(PUBLISH)/npm/.installed: $(PUBLISH)/.installed tools/npm/package-lock.json
-	@mkdir -p $(PUBLISH)/npm
-	@cp tools/npm/package.json tools/npm/package-lock.json $(PUBLISH)/npm
-	@$(PUBLISH)/bin/npm ci --silent --no-audit --no-fund --prefix $(PUBLISH)/npm
-	@touch $@
-
 docs: export NO_MKDOCS_2_WARNING := 1
-docs: $(PUBLISH)/npm/.installed  ## Build the documentation site, into site/; a broken link fails
+docs: $(PUBLISH)/.installed  ## Build the documentation site, into site/; a broken link fails
 	@$(PUBLISH)/bin/python -m mkdocs build --strict
 	@echo site/index.html
 

@@ -23,7 +23,7 @@ from benchmarks.process import ROOT
 from csbp_jax.runtime.files import write_json
 
 PUBLISHED = pathlib.Path(__file__).parent.parent / "docs" / "checks" / "bench"
-PARTS = ("neuron", "transforms", "steps", "pooling")
+PARTS = ("neuron", "steps", "pooling")
 ASSEMBLER = "nvidia-cuda-nvcc-cu12==12.9.86"
 
 
@@ -56,7 +56,7 @@ def main() -> None:
         environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
         with tempfile.TemporaryDirectory() as code:
             # This version's programs, with the package of the version that is asked for.
-            for name, root in (("benchmarks", ROOT), ("csbp_jax", options.before), ("experiments", options.before)):
+            for name, root in (("benchmarks", ROOT), ("csbp_jax", options.before)):
                 (pathlib.Path(code) / name).symlink_to((root or ROOT).resolve() / name)
             environment["PYTHONPATH"] = os.pathsep.join(map(str, (code, folder)))
             wanted = ["before=steps"] if options.before else [f"{part}={part}" for part in options.only]

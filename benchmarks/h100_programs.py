@@ -22,17 +22,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import hlo, step_parts
+from benchmarks import hlo, time_to_accuracy
 from benchmarks.h100_device import compiled
 from benchmarks.steps import NETS
-from csbp_jax import learner, losses, models, neurons
+from csbp_jax import configs, learner, losses, models, neurons
 from csbp_jax.config import Config
 from csbp_jax.learner import optimizer
 from csbp_jax.models import layers
 from csbp_jax.runtime.files import write_json
 from csbp_jax.xla import pooling, time_loop
 from csbp_jax.xla.platform import traced_for
-from experiments.gpu_kernel import kernel
 
 STEPS = (4, 16, 32, 100)
 Report = Callable[[str], None]
@@ -43,7 +42,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "float32, half-size residual": {"residual": "half"},
     "float32, learned decay and threshold": {"learned": True},
 }
-FORMS = ("a step a pass", "XLA", "kernel")
+FORMS = ("a step a pass", "XLA")
 
 
 def _net(of: str, **model: Any) -> Config:
@@ -61,7 +60,9 @@ STEP_NETS = {
     ),
 }
 AS_IT_IS = {
-    **{f"{net}, float32": step_parts.NETS[net] for net in ("digits", "small", "large")},
+    "digits, float32": configs.load("digits"),
+    "small, float32": time_to_accuracy.config("small"),
+    "large, float32": time_to_accuracy.config("large"),
     **{
         f"{net}, {precision}": _net(net, precision=precision)
         for net in ("ResNet-19", "SEW-ResNet-18")
@@ -78,19 +79,15 @@ POOLED = {
 
 
 @contextlib.contextmanager
-def traced_for_gpu(form: str) -> Iterator[type[neurons.LIF]]:
-    """Trace as on a GPU, and yield the form's neuron: XLA's own, in a loop over single time steps, or the kernels."""
+def traced_for_gpu(form: str) -> Iterator[None]:
+    """Trace as on a GPU, the neuron in a form: as it is, ``"XLA"``, or in a loop over single time steps."""
     loop = {"gpu": time_loop.Form(4, 1)} if form == "a step a pass" else time_loop.UNROLLED
     with traced_for("gpu"), mock.patch.object(time_loop, "UNROLLED", loop):
-        yield kernel.KernelLIF if form == "kernel" else neurons.LIF
+        yield
 
 
 def neuron(
-    lif: type[neurons.LIF],
-    T: int,
-    dtype: Any = jnp.float32,
-    residual: neurons.Residual = "full",
-    learned: bool = False,
+    T: int, dtype: Any = jnp.float32, residual: neurons.Residual = "full", learned: bool = False
 ) -> dict[str, dict[str, float]]:
     """``{forward, backward}`` of a million neurons; bytes per neuron and time step."""
     x = jax.ShapeDtypeStruct((SHAPE[0], T, SHAPE[1]), dtype)
@@ -98,7 +95,7 @@ def neuron(
     operands = (x, number, number) if learned else (x,)
 
     def run(x, *constants):
-        cell = lif(residual=residual)
+        cell = neurons.LIF(residual=residual)
         return (dataclasses.replace(cell, decay=constants[0], threshold=constants[1]) if constants else cell)(x)
 
     def forward(*operands):
@@ -124,24 +121,24 @@ def _summary(program: Any, seconds: float, elements: int) -> dict[str, float]:
     }
 
 
-def step(lif: type[neurons.LIF], config: Config) -> dict[str, Any]:
+def step(config: Config) -> dict[str, Any]:
     """A training step with its metrics, its state donated."""
-    program, seconds = compiled_step(lif, config)
+    program, seconds = compiled_step(config)
     memory, work = program.memory_analysis(), hlo.work(program.as_text())
     return {
         "kernels": work.kernels,
         "loops": work.loops,
         "GB": work.bytes / 1e9,
-        "parts": step_parts.bytes_by_part(program.as_text()),
+        "parts": hlo.bytes_by_part(program.as_text()),
         "temporary_GB": memory.temp_size_in_bytes / 1e9,
         "compile_seconds": round(seconds, 1),
     }
 
 
-def compiled_step(lif: type[neurons.LIF], config: Config, deterministic: bool = False) -> tuple[Any, float]:
+def compiled_step(config: Config, deterministic: bool = False) -> tuple[Any, float]:
     """The program of a training step, and the seconds of its compilation."""
     tx = optimizer.build(config.optimizer, config.epochs, 10_000)
-    model = models.build(config.model, lif(**vars(models.neuron(config.model.neuron))))
+    model = models.build(config.model)
     init, train_step, _ = learner.make(model, tx, losses.build(config.loss), config, 10_000)
     state = jax.eval_shape(init, jax.random.key(0))
     frames = config.model.time_steps if config.model.input_shape[-1] == 2 else 1  # an image is static
@@ -160,35 +157,6 @@ def pooled(x: jax.ShapeDtypeStruct, window: tuple[int, int, int], deterministic:
 
     bar = jax.eval_shape(lambda x: layers.max_pool(x, *window), x)
     return compiled(both, x, bar, deterministic=deterministic)[0]
-
-
-def transforms(report: Report) -> dict[str, int]:
-    """``{transform: number of our kernels in the program}``: forward and backward are two; the derivative of a
-    gradient, and a forward pass without a gradient, have none."""
-    x, number = jax.ShapeDtypeStruct((4, 10, 1024), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
-
-    def loss(x, decay):
-        spikes, membrane = kernel.KernelLIF(decay)(x)
-        return spikes.sum() + (membrane**2).sum()
-
-    def along(x, decays):
-        return jax.lax.scan(lambda sums, decay: (sums + gradient(x, decay), None), 0.0, decays)[0]
-
-    gradient = jax.grad(loss, argnums=1)
-    many = jax.ShapeDtypeStruct((3,), jnp.float32)
-    programs = {
-        "gradient": (gradient, number),
-        "of jax.checkpoint": (jax.grad(jax.checkpoint(loss), argnums=1), number),
-        "under vmap": (jax.vmap(gradient, (None, 0)), many),
-        "under scan": (along, many),
-        "jvp of the gradient": (lambda x, d: jax.jvp(lambda d: gradient(x, d), (d,), (d,)), number),
-        "no gradient": (loss, number),
-    }
-    counts = {}
-    for name, (function, decay) in programs.items():
-        with traced_for_gpu("kernel"):
-            counts[name] = compiled(function, x, decay)[0].as_text().count('custom_call_target="mosaic_gpu')
-    return counts
 
 
 def all_neurons(report: Report) -> dict[str, Any]:
@@ -231,7 +199,7 @@ def all_pooling(report: Report) -> dict[str, Any]:
     programs: dict[str, Callable[..., Any]] = {
         name: functools.partial(pooled, x, window) for name, (x, window) in POOLED.items()
     }
-    programs[sew] = lambda deterministic: compiled_step(neurons.LIF, STEP_NETS[sew], deterministic)[0]
+    programs[sew] = lambda deterministic: compiled_step(STEP_NETS[sew], deterministic)[0]
     rows: dict[str, Any] = {}
     for name, program in programs.items():
         report(f"pooling, {name}")
@@ -243,14 +211,14 @@ def all_pooling(report: Report) -> dict[str, Any]:
     return rows
 
 
-PARTS = {"neuron": all_neurons, "transforms": transforms, "steps": all_steps, "pooling": all_pooling}
+PARTS = {"neuron": all_neurons, "steps": all_steps, "pooling": all_pooling}
 
 
 def _in_forms(forms: Sequence[str], function: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
     rows = {}
     for form in forms:
-        with traced_for_gpu(form) as lif:
-            rows[form] = function(lif, *arguments, **options)
+        with traced_for_gpu(form):
+            rows[form] = function(*arguments, **options)
     return rows
 
 

@@ -1,9 +1,16 @@
-"""Kernels, loops and bytes moved of an optimised XLA program, counted from its text."""
+"""Kernels, loops and bytes moved of an optimised XLA program, counted from its text, and the bytes by part of a step.
 
+An instruction belongs to the part of a training step that its path names (Flax names the layers); a fusion of two parts
+belongs to that of its last operation, and copies that XLA adds have no path.
+"""
+
+import collections
 import dataclasses
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from benchmarks.tables import table
 
 _BITS = {"pred": 8, "token": 0}
 _NO_KERNEL = {
@@ -18,6 +25,19 @@ _NO_KERNEL = {
     "opt-barrier",
 }
 _VIEWS = {"bitcast", "reshape"}
+PATHS = {
+    "chaos term": r"/tap",
+    "neuron": r"/neuron",
+    "norm": r"/norm",
+    "convolutions": r"conv_general_dilated|/conv/|^convolution",
+    "pooling": r"reduce.window|select.and.scatter|/pool",
+    "dense layers": r"/dense/|readout|dot_general",
+    "loss, metrics, other": r"jvp|argmax",
+}
+"""``{part of a training step: pattern of an instruction's path}``; the first that matches counts. The rest is the
+optimiser."""
+REST, COPIES = "optimiser, guard", "copies"
+PARTS = (*PATHS, REST, COPIES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +135,42 @@ def kernels(text: str, nbytes: Size) -> list[tuple[Instruction, Work]]:
     """Return the instructions of a module's entry, each with its work."""
     modules, entry = computations(text)
     return [(i, _work(modules, modules[entry], i, nbytes)) for i in modules[entry].values()]
+
+
+def part_of(path: str, name: str = "") -> str:
+    """The part of a step to which an instruction belongs, by its path in the program, or else by its name."""
+    named = (part for part, pattern in PATHS.items() if re.search(pattern, path or name))
+    return next(named, REST if path else COPIES)
+
+
+def parts_of(text: str) -> dict[str, str]:
+    """``{instruction: part}`` of all instructions in the text of a compiled program."""
+    modules, _ = computations(text)
+
+    def path(instruction: Instruction) -> str:
+        """Its own, or else that of the last instruction that it fuses."""
+        own, *fused = (re.search(r'op_name="([^"]*)"', i.attributes) for i in inside(instruction, modules))
+        return next((match[1] for match in (own, *reversed(fused)) if match), "")
+
+    return {i.name: part_of(path(i), i.name) for module in modules.values() for i in module.values()}
+
+
+def bytes_by_part(text: str, nbytes: Size = size) -> dict[str, int]:
+    """Bytes that a program's kernels move, by part."""
+    parts, total = parts_of(text), collections.Counter[str]()
+    for instruction, work in kernels(text, nbytes):
+        total[parts[instruction.name]] += work.bytes
+    return dict(total)
+
+
+def traffic(programs: Mapping[str, Mapping[str, int]]) -> str:
+    """A table of the bytes that programs move, ``{program: {part: bytes}}``: percent by part."""
+    rows = []
+    for name, of_parts in programs.items():
+        total = sum(of_parts.values())
+        percents = [f"{100 * of_parts.get(part, 0) / total:.0f}" for part in PARTS]
+        rows.append([name, f"{total / 1e9:.3g}", *percents])
+    return table(["net", "GB", *PARTS], rows)
 
 
 def inside(instruction: Instruction, modules: Modules) -> list[Instruction]:

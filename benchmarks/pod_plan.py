@@ -3,8 +3,8 @@
     python -m benchmarks.pod_plan [--chips 2048] [--per-host 4] [--batch 8] [--epochs 320]
 
 Reads tpu.json (operations and bytes of a step, ``make tpu``) and images.json (photographs that a core decodes a second,
-``python -m benchmarks.data_images --photographs FOLDER``), and writes docs/checks/bench/plan.md. Nothing is run.
-Networks that tpu.json lacks are left out.
+``python -m benchmarks.data_speed --only images --photographs FOLDER``), and writes docs/checks/bench/plan.md. Nothing
+is run. Networks that tpu.json lacks are left out.
 """
 
 import argparse
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not rates.keys() >= {program for program, _ in PREPARED.values()}:
         parser.error(
             f"{IMAGES} has no photographs that simplejpeg decoded and cykooz resized; install simplejpeg and "
-            "cykooz-resizer, and run python -m benchmarks.data_images --photographs FOLDER"
+            "cykooz-resizer, and run python -m benchmarks.data_speed --only images --photographs FOLDER"
         )
     text = page(tpu, images, options)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ import os
 import pathlib
 import random
 import shlex
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,10 +29,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import convolutions, neuron, page, peers, start, steps, sweeps
+from benchmarks import convolutions, neuron, page, peers, steps, sweeps
 from benchmarks.process import TUNABLES, machine
 from benchmarks.timing import spread
 from csbp_jax.runtime.files import write_json
+from csbp_jax.training.metrics_log import read_rows
 
 Pythons = Mapping[str, str]
 """The Python of each other library's environment."""
@@ -115,6 +117,23 @@ def waiting(_: Pythons, quick: bool) -> Content:
     return {"waiting": sweeps.waiting(1 if quick else 3, 2 if quick else 3, report)}
 
 
+def first_step(runs: str, cache: str) -> float:
+    """Wall seconds of ``csbp_jax train digits`` on the CPU until it has logged its first step; it is then ended."""
+    log = pathlib.Path(runs) / "r" / "metrics.jsonl"
+    line = [sys.executable, "-m", "csbp_jax", "train", "digits", "--runs", runs, "--name", "r"]
+    line += ["--epochs", "1", "--log-every", "1"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": cache}
+    began = time.perf_counter()
+    with subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL) as process:
+        while True:
+            seconds = time.perf_counter() - began
+            if any(row["kind"] == "train" for row in read_rows(log)):
+                process.kill()
+                return seconds
+            assert process.poll() is None
+            time.sleep(0.01)
+
+
 def starts(_: Pythons, quick: bool) -> Content:
     """Wall seconds from the command to the first step's metrics, without and with a compilation cache."""
     measured: dict[str, list[float]] = {"cold": [], "warm": []}
@@ -122,8 +141,7 @@ def starts(_: Pythons, quick: bool) -> Content:
         report(f"start {n + 1}")
         with tempfile.TemporaryDirectory() as folder:
             for name in ("cold", "warm"):
-                began = start.moments(f"{folder}/{name}", "train", XDG_CACHE_HOME=f"{folder}/cache")
-                measured[name].append(began["train"]["wall"])
+                measured[name].append(first_step(f"{folder}/{name}", f"{folder}/cache"))
     return {"starts": {name: spread(np.array(values)) for name, values in measured.items()}}
 
 

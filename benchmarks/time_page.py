@@ -213,7 +213,7 @@ def _why_missed(content: Mapping[str, Any]) -> str:
     cpu, _, _ = mean_ratio(ratios(content, per_epoch, "cpu", COMPILED))
     return f"""
 
-An epoch misses its target under `torch.compile`: convolutions are the largest [part of our step](step_parts.md), and
+An epoch misses its target under `torch.compile`: convolutions are the largest [part of our step](README.md), and
 alone they take torch {torch:.2f} times our time (below). By CPU time an epoch takes it {cpu:.2f} times ours: a second
 core speeds our step up less."""
 

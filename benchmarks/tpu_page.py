@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from benchmarks import step_parts
+from benchmarks import hlo
 from benchmarks.tables import table
 
 SLICES = {
@@ -187,7 +187,7 @@ def _rooflines(programs: dict[str, Any]) -> str:
 
 def _parts(programs: dict[str, Any]) -> str:
     keys = [key for key, n in programs.items() if key.endswith(", v5e 2x2, data") and "parts" in n]
-    return step_parts.traffic({key.split(", ")[0]: programs[key]["parts"] for key in keys})
+    return hlo.traffic({key.split(", ")[0]: programs[key]["parts"] for key in keys})
 
 
 def _useful(programs: dict[str, Any]) -> str:

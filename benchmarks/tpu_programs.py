@@ -24,7 +24,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from benchmarks import hlo, lowering, step_parts, time_to_accuracy
+from benchmarks import hlo, lowering, time_to_accuracy
 from benchmarks.tpu_page import SLICES
 from csbp_jax import configs
 from csbp_jax.config import Config, replaced
@@ -174,7 +174,7 @@ def describe(program: Compiled, per_chip: int, operations: float) -> dict[str, A
         "loops": work.loops,
         "kernels": work.kernels,
         "by_source": by_source(program.text),
-        "parts": step_parts.bytes_by_part(program.text, hlo.hbm_size),
+        "parts": hlo.bytes_by_part(program.text, hlo.hbm_size),
         "neuron": neuron_kernels(program.text),
         "collectives": hlo.collectives(program.text),
         "overlapped": overlapped(program.text),

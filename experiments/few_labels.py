@@ -5,7 +5,6 @@
 Prints the table of the page. The numbers are those of committed runs, whose code has left the tree.
 """
 
-import json
 import operator
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from csbp_jax.reporting.plots import empty_figure
 from experiments import study
-from experiments.forest import FEW
+from experiments.forest import FEW, read_few
 from experiments.study import Content
 
 PALEST, STRONGEST = 0.75, 6.0
@@ -25,17 +24,11 @@ CONTRASTS = {
 }
 
 
-def read(folder: str) -> Content:
-    """Return the runs and analyses of a folder."""
-    (file,) = (study.RESULTS / folder).glob("[ge]*.json")  # generalisation.json or events.json
-    return json.loads(file.read_text())
-
-
 def table() -> str:
     """A row a task: differences of test accuracy after the last epoch (points), in Markdown."""
     rows = []
     for label, (folder, task) in FEW.items():
-        analysis = read(folder)["arms"][task]["analysis"]
+        analysis = read_few(folder)["arms"][task]["analysis"]
         cells = [interval(analysis[family][name]) for family, name in CONTRASTS.values()]
         rows.append([f"[{label}]({folder.removeprefix('few_labels/')}/table.md)", *cells])
     return study.table(["task", *CONTRASTS], rows)
@@ -50,7 +43,7 @@ def gains(folder: str, task: str) -> tuple[NDArray[np.float64], NDArray[np.float
 
     Both have the same rate, width and tuning seeds; means over the seeds.
     """
-    content = read(folder)
+    content = read_few(folder)
     arm = content["arms"][task]
     plain = arm["runs"]["P"][str(arm["base"])]
     strengths = np.array([setting["flips"] for setting in content["settings"]["C"]])

@@ -2,33 +2,25 @@
 
     python -m experiments.forest
 
-The numbers are those of tests/data/analyses.json, made from the committed runs, and of the studies over draws.
+The numbers are those of the studies' own files in docs/results.
 """
 
-import functools
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from csbp_jax.reporting import plots
+from experiments import stage_a_page, study
 
-ROOT = pathlib.Path(__file__).parent.parent
-RECORD = ROOT / "tests" / "data" / "analyses.json"
-DRAWS = ROOT / "docs" / "results" / "xor" / "tuned" / "draws.json"
-ARMS = ROOT / "docs" / "results" / "arms" / "arms.json"
-OUT = ROOT / "docs" / "results" / "contrasts.png"
+OUT = study.RESULTS / "contrasts.png"
 COLUMNS = ("CSBP minus plain", "CSBP minus drift")
 WIDEST = 6.0
 """Points at which the axis ends; an arrow stands for what is above."""
 BLUE, GREY = plots.PALETTE[0], "0.4"
 CAPTION = "differences of test accuracy between CSBP, plain backpropagation and the drift; 95 % intervals"
-
-
-ACCURACY = "test accuracy after the last epoch (points) over seeds, {}, primary"
-POOLED = "test accuracy (points) over seeds, {}, pooled over methods"
-SEEDS, FOLDS = (f"test accuracy, last epoch, over {what}" for what in ("seeds", "folds"))
 FEW = {
     "digits": ("few_labels/digits_cifar10", "digits"),
     "CIFAR-10, grey, 16x16": ("few_labels/digits_cifar10", "cifar10"),
@@ -66,73 +58,99 @@ class Row(NamedTuple):
 
 def groups() -> dict[str, list[Row]]:
     """Return the rows of the figure, under the regimes that they were measured in."""
-    escape = "stuck points that are left, tuned, primary"
     return {
-        "The paper's regime: deep, all labels": [Row("CNN7 with TEBN, CIFAR-10: not yet tested")],
-        "Spiking XOR": [
-            over_draws("best of 24 tries, settings of 8 draws"),
-            recorded("stuck points that are left", "xor/escape", escape, "CSBP", "plain backpropagation", "drift"),
-        ],
+        "The paper's regime: deep, all labels": [deep()],
+        "Spiking XOR": [best_of_tries(), stuck_points()],
         "Few labels": [few(label) for label in FEW],
         "Plugged into other methods, few labels": [
-            recorded("nine methods, digits as events", "plug_in", POOLED.format("digits_events"), "C", "P", "D"),
-            recorded("nine methods, CIFAR-10, 8x8", "plug_in", POOLED.format("cifar10"), "C", "P", "D"),
+            plugged_in("nine methods, digits as events", "digits_events"),
+            plugged_in("nine methods, CIFAR-10, 8x8", "cifar10"),
         ],
         "Small tasks, all labels": [
-            recorded("digits", "presets/digits", SEEDS, "csbp", "bp"),
-            recorded("digits as events", "presets/digits_events", SEEDS, "csbp", "bp"),
-            recorded("MNIST", "presets/mnist", SEEDS, "csbp", "bp"),
-            recorded("N-MNIST, 1,100 recordings", "nmnist", FOLDS, "CSBP", "plain", "drift"),
+            preset("digits", "digits"),
+            preset("digits as events", "digits_events"),
+            preset("MNIST", "mnist"),
+            folds(),
         ],
     }
 
 
+def read(file: str) -> Any:
+    """Return the content of a JSON file of docs/results."""
+    return json.loads((study.RESULTS / file).read_text())
+
+
+def read_few(folder: str) -> Any:
+    """Return the runs and analyses of tasks with few labels whose settings were drawn once."""
+    (file,) = (study.RESULTS / folder).glob("[ge]*.json")  # generalisation.json or events.json
+    return json.loads(file.read_text())
+
+
+def interval(of: Mapping[Any, float], scale: float = 1.0) -> Interval:
+    """Return a difference and its 95 % interval in points; ``scale`` is 100 where they are shares.
+
+    Where there is a ``half``, that is half the interval; ``low`` and ``high`` are then those of a test of equality.
+    """
+    mean = of["mean"] if "mean" in of else of["difference"]
+    low, high = (mean - of["half"], mean + of["half"]) if "half" in of else (of["low"], of["high"])
+    return Interval(scale * mean, scale * low, scale * high)
+
+
+def deep() -> Row:
+    """Return the contrasts over draws of a small deep network on all labels."""
+    lines = (study.RESULTS / "stage_a" / "runs.jsonl").read_text().splitlines()
+    table = stage_a_page.tested([json.loads(line) for line in lines], "test")
+    contrast = table.contrast("CSBP", ["plain", "drift"])
+    plain, drift = (interval(contrast[other].to_dict()) for other in ("plain", "drift"))
+    return Row("CNN7, a quarter wide, CIFAR-10, 16x16", plain, drift, over_draws=True)
+
+
+def best_of_tries() -> Row:
+    """Return the contrasts of the best of 24 tries on XOR, whose intervals are over draws of settings."""
+    best = read("xor/tuned/draws.json")["analysis"]["all"]["best of"]["24"]
+    plain, drift = (interval(best[f"minus {other}"], 100) for other in ("plain backpropagation", "drift"))
+    return Row("best of 24 tries, settings of 8 draws", plain, drift, over_draws=True)
+
+
+def stuck_points() -> Row:
+    """Return the contrasts of the shares of points on XOR, stuck under plain backpropagation, that are left."""
+    compared = read("xor/escape/escape.json")["groups"]["tuned"]["compared"]["primary"]
+    plain, drift = (interval(compared[other], 100) for other in ("plain backpropagation", "drift"))
+    return Row("stuck points that are left", plain, drift)
+
+
 def few(label: str) -> Row:
     """Return the contrasts over draws of a task that is complete, and else those of settings that were drawn once."""
-    contrasts = json.loads(ARMS.read_text())["contrasts"].get(label, [])
+    contrasts = read("arms/arms.json")["contrasts"].get(label, [])
     rows = {(row["arm"], row["other"]): row for row in contrasts if row["verdict"]}
     if ("CSBP", "plain") not in rows:
         return once(label)
-    ends = ("difference", "low", "high")
-    plain, drift = (Interval(*(rows["CSBP", other][end] for end in ends)) for other in ("plain", "drift"))
-    return Row(label, plain, drift, over_draws=True)
+    return Row(label, interval(rows["CSBP", "plain"]), interval(rows["CSBP", "drift"]), over_draws=True)
 
 
 def once(label: str) -> Row:
     """Return the contrasts of a task with few labels at settings that were drawn once."""
-    page, task = FEW[label]
-    return recorded(label, page, ACCURACY.format(task), "C", "P", "D")
+    folder, task = FEW[label]
+    contrasts = read_few(folder)["arms"][task]["analysis"]["family"]
+    return Row(label, interval(contrasts["C-P"]), interval(contrasts["C-D"]))
 
 
-def recorded(label: str, study: str, measure: str, arm: str, *others: str) -> Row:
-    """Return the contrasts of an arm with others of a family of the record."""
-    family = next(f for f in families() if f["study"] == study and f["measure"] == measure)
-    names = ["mean" if name == "difference" else name for name in family["numbers"]]
-    rows = {tuple(row[:2]): dict(zip(names, row[2:], strict=True)) for row in family["rows"]}
-    scale = 1 if "(points)" in measure else 100
-    of_others = [Interval(*(scale * end for end in ends(rows[arm, other]))) for other in others]
-    plain, drift, *_ = [*of_others, None]  # the last may be missing
-    return Row(label, plain, drift)
+def plugged_in(label: str, data: str) -> Row:
+    """Return the contrasts pooled over nine other methods."""
+    pooled = read("plug_in/forest.json")["data"][data]["analysis"]["pooled"]
+    return Row(label, interval(pooled["C-P"]), interval(pooled["C-D"]))
 
 
-def ends(numbers: dict[str, float]) -> tuple[float, float, float]:
-    """Return a mean and its 95 % interval; where ``half`` holds that, ``low`` and ``high`` are a test of equality's."""
-    mean, half = numbers["mean"], numbers.get("half")
-    return (mean, numbers["low"], numbers["high"]) if half is None else (mean, mean - half, mean + half)
+def preset(label: str, name: str) -> Row:
+    """Return the contrast over seeds of a preset with its variant without the term."""
+    return Row(label, interval(read(f"presets/{name}/accuracy.json")["intervals"]["last"]["csbp - bp"], 100))
 
 
-@functools.cache
-def families() -> list[dict[str, Any]]:
-    """Return the families of contrasts of the record."""
-    return json.loads(RECORD.read_text())
-
-
-def over_draws(label: str) -> Row:
-    """Return the contrasts of the best of 24 tries on XOR, whose intervals are over draws of settings."""
-    best = json.loads(DRAWS.read_text())["analysis"]["all"]["best of"]["24"]
-    shares = (best[f"minus {other}"] for other in ("plain backpropagation", "drift"))
-    plain, drift = (Interval(*(100 * share[end] for end in Interval._fields)) for share in shares)
-    return Row(label, plain, drift, over_draws=True)
+def folds() -> Row:
+    """Return the contrasts over folds of N-MNIST."""
+    contrasts = read("nmnist/nmnist.json")["contrasts"]["last"]
+    plain, drift = (interval(contrasts[other], 100) for other in ("plain", "drift"))
+    return Row("N-MNIST, 1,100 recordings", plain, drift)
 
 
 def draw(rows_of: dict[str, list[Row]], out: pathlib.Path) -> None:

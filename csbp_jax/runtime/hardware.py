@@ -75,7 +75,7 @@ def quick_options() -> dict[str, str] | None:
     """Return options of ``jax.jit`` for other programs: on CPU, the first level of LLVM; None elsewhere.
 
     By default LLVM takes the third level, compiles for longer, and made none of the steps and evaluations that were
-    measured faster (docs/checks/bench/start.md). A level in XLA_FLAGS, as in this package's tests, stands.
+    measured faster. A level in XLA_FLAGS, as in this package's tests, stands.
     """
     return _level() or None if jax.default_backend() == "cpu" else None
 

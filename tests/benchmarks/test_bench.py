@@ -23,7 +23,6 @@ from benchmarks import (
     peers,
     process,
     run,
-    start,
     steps,
     sweeps,
     tables,
@@ -93,7 +92,7 @@ def test_all_programs_are_timed_on_the_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", refuse)
     monkeypatch.setattr(subprocess, "run", refuse)
     with pytest.raises(Failed):
-        start.moments(str(tmp_path))
+        run.first_step(str(tmp_path), str(tmp_path / "cache"))
     with pytest.raises(Failed):
         sweeps.processes(1, 1, lambda line: None)
     with pytest.raises(Failed):
@@ -396,12 +395,6 @@ def test_the_numbers_support_the_rule_of_sweeps_on_cpu():
     assert len(long) >= 3
     for name, row in long.items():
         assert row["loop"]["median"] <= min(1.1, row["vmap"]["median"]), name
-
-
-def test_the_page_of_starts_is_that_of_its_numbers():
-    content = json.loads((page.PUBLISHED / "start.json").read_text())
-    assert start.page(content) == (page.PUBLISHED / "start.md").read_text()
-    assert content["digits"]["warm"]["train"]["cpu"]["median"] < content["digits"]["cold"]["train"]["cpu"]["median"]
 
 
 def test_a_start_imports_nothing_slow_that_it_does_not_use():

@@ -64,4 +64,4 @@ def test_a_plan_without_rates_of_photographs_says_what_to_run(lacking, tmp_path,
     monkeypatch.setattr(pod_plan, "IMAGES", tmp_path / "images.json")
     with pytest.raises(SystemExit, match="2"):
         pod_plan.main(["--out", str(tmp_path)])
-    assert "run python -m benchmarks.data_images --photographs FOLDER" in capsys.readouterr().err
+    assert "run python -m benchmarks.data_speed --only images --photographs FOLDER" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The documentation: links have targets, all pages are in the nav, the site builds strictly and works offline."""
+"""The documentation: links have targets, all pages are in the nav, the site builds strictly."""
 
 import html.parser
 import re
@@ -15,6 +15,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 CODE = re.compile(r"^```.*?^```|(?<=\n\n)(?: {4}[^\n]*\n|\n)+|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAV = set(re.findall(r"^ +- .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+NOT_IN_NAV = set(re.findall(r"^  (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
 SOURCES = ("ARCHITECTURE", "CHANGELOG", "CONTRIBUTING", "SECURITY")
 GENERATED = {"index.md", "reference/commands.md", *(f"source/{name}.md" for name in SOURCES)}
 
@@ -63,6 +64,7 @@ def test_every_page_is_in_the_nav_or_linked_from_one_that_is():
     docs = ROOT / "docs"
     pages = {page.relative_to(docs).as_posix() for page in docs.rglob("*.md")}
     assert pages >= NAV - GENERATED and GENERATED <= NAV
+    assert [page for page in pages - NAV if not {page.rsplit("/")[-1], f"/{page}"} & NOT_IN_NAV] == []
     listed = [docs / name for name in NAV - GENERATED]
     linked = {(page.parent / link.partition("#")[0]).resolve() for page in listed for link in links(page)}
     # A table stands on the page beside it, too.
@@ -134,16 +136,13 @@ def test_every_page_is_built_and_its_links_have_targets(built):
 
 
 @pytest.mark.slow
-def test_formulas_are_rendered_and_nothing_is_loaded_from_elsewhere(built):
+def test_nothing_is_loaded_from_elsewhere_but_the_scripts_of_formulas_and_of_the_search(built):
     site = built / "site"
     pages = {path: path.read_text() for path in site.rglob("*.html")}
-    rendered = [path.relative_to(site).as_posix() for path, text in pages.items() if 'class="katex"' in text]
-    assert "source/examples/notebooks/ablation.ipynb.html" in rendered
-    assert [path for path, text in pages.items() if 'class="arithmatex"' in text] == []
-    assert not {file for text in pages.values() for file in Page(text).loaded if re.match("([a-z]+:)?//", file)}
-    style = (site / "katex" / "katex.min.css").read_text()
-    fonts = re.findall(r"url\((fonts/[^)]+\.woff2)\)", style)
-    assert len(fonts) > 10 and all((site / "katex" / font).is_file() for font in fonts)
+    formulas = {path.relative_to(site).as_posix() for path, text in pages.items() if 'class="arithmatex"' in text}
+    assert {"idea.html", "source/examples/notebooks/ablation.ipynb.html"} <= formulas
+    loaded = {file for text in pages.values() for file in Page(text).loaded if re.match("([a-z]+:)?//", file)}
+    assert {file.split("/")[-1] for file in loaded} == {"tex-chtml.js", "shim"}
 
 
 @pytest.mark.slow
@@ -172,7 +171,6 @@ def test_the_reference_is_made_from_the_docstrings(built):
         ("README.md", "[gone](docs/data.md#gone)\n", "#gone"),
         ("docs/new.md", "# New\n", "new.md"),
         ("docs/reference/data.md", "::: csbp_jax.gone\n", "csbp_jax.gone"),
-        ("docs/lab.md", "$\\frac{1}{$\n", "frac"),
     ],
 )
 def test_a_mistake_in_a_page_fails_the_build(publish, tmp_path, file, content, message):
@@ -223,12 +221,3 @@ def test_code_needs_no_scroll_bar_at_1280_pixels(built, page, tmp_path):
     script = f"[{blocks}.length, {blocks}.filter((code) => code.scrollWidth > code.clientWidth).length]"
     count, too_wide = map(int, measure(built, page, 1280, script, tmp_path))
     assert count and not too_wide
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
-@pytest.mark.parametrize(("query", "page"), [("lyapunov", "reference/dynamics.html"), ("surrogate", "neurons.html")])
-def test_the_search_works_from_a_disk(built, query, page, tmp_path):
-    text = browse(f"{(built / 'site' / 'index.html').as_uri()}?q={query}", tmp_path)
-    results = re.findall(r'class="md-search-result__link"[^>]*|<a [^>]*md-search-result__link[^>]*', text)
-    assert any(page in result for result in results), results

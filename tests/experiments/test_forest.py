@@ -1,52 +1,53 @@
 """The figure of all contrasts shows the numbers of the pages."""
 
-import json
 import pathlib
 
 import pytest
 
 from csbp_jax.reporting import plots
-from experiments import forest
+from experiments import forest, study
 
-RESULTS = forest.ROOT / "docs" / "results"
-ROWS = {row.label: (row.plain, row.drift) for rows in forest.groups().values() for row in rows}
+GROUPS = forest.groups()
 
 
-@pytest.mark.parametrize("label, column, page", [
-    ("best of 24 tries, settings of 8 draws", 0, "README.md"),
-    ("best of 24 tries, settings of 8 draws", 1, "README.md"),
-    ("nine methods, digits as events", 0, "plug_in/README.md"),
-    ("nine methods, CIFAR-10, 8x8", 0, "plug_in/README.md"),
-    ("nine methods, digits as events", 1, "plug_in/README.md"),
+DEEP, XOR = "The paper's regime: deep, all labels", "Spiking XOR"
+FEW, PLUGGED_IN = "Few labels", "Plugged into other methods, few labels"
+
+
+@pytest.mark.parametrize(("group", "row", "column", "page"), [
+    (DEEP, 0, "plain", "stage_a/README.md"),
+    (DEEP, 0, "plain", "README.md"),
+    (DEEP, 0, "drift", "README.md"),
+    (XOR, 0, "plain", "README.md"),
+    (XOR, 0, "drift", "README.md"),
+    (FEW, 0, "plain", "README.md"),
+    (FEW, 5, "drift", "few_labels/README.md"),
+    (PLUGGED_IN, 0, "plain", "plug_in/README.md"),
+    (PLUGGED_IN, 0, "drift", "plug_in/README.md"),
+    (PLUGGED_IN, 1, "plain", "plug_in/README.md"),
+    ("Small tasks, all labels", 3, "plain", "README.md"),
 ])  # fmt: skip
-def test_a_row_has_the_interval_of_its_page(label, column, page):
-    interval = ROWS[label][column]
-    assert interval is not None
-    mean, low, high = interval
+def test_a_row_has_the_interval_of_its_page(group, row, column, page):
+    mean, low, high = getattr(GROUPS[group][row], column)
     text = f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
-    assert any(form in (RESULTS / page).read_text() for form in (text, text.replace("+", "")))
+    assert any(form in (study.RESULTS / page).read_text() for form in (text, text.replace("+", "")))
 
 
-def test_intervals_are_of_95_percent_where_the_record_has_those_of_equality_too():
+def test_intervals_are_of_95_percent_where_a_study_has_those_of_equality_too():
     """xor/escape/table.md has +39.2 +- 3.1 and -0.9 +- 1.3 beside 90 % intervals."""
-    for interval, (mean, half) in zip(ROWS["stuck points that are left"], ((39.2, 3.1), (-0.9, 1.3)), strict=True):
+    row = forest.stuck_points()
+    for interval, (mean, half) in zip((row.plain, row.drift), ((39.2, 3.1), (-0.9, 1.3)), strict=True):
         assert interval is not None
         assert [interval.low, interval.high] == pytest.approx([mean - half, mean + half], abs=0.1)
 
 
-def test_the_regime_of_the_paper_comes_first_and_is_empty_until_it_is_tested():
-    (_, rows), *_ = forest.groups().items()
-    assert rows == [forest.Row("CNN7 with TEBN, CIFAR-10: not yet tested")]
-
-
-def test_few_labels_are_those_over_draws_once_all_draws_are_there(tmp_path, monkeypatch):
+def test_few_labels_are_those_over_draws_once_all_draws_are_there(monkeypatch):
     def contrast(other, verdict):
         return {"arm": "CSBP", "other": other, "difference": 1.0, "low": 0.5, "high": 1.5, "verdict": verdict}
 
     found = {"digits": ["better", "equal"], "N-MNIST": ["", ""]}
-    content = {name: list(map(contrast, ("plain", "drift"), words)) for name, words in found.items()}
-    (tmp_path / "arms.json").write_text(json.dumps({"contrasts": content}))
-    monkeypatch.setattr(forest, "ARMS", tmp_path / "arms.json")
+    contrasts = {name: list(map(contrast, ("plain", "drift"), words)) for name, words in found.items()}
+    monkeypatch.setattr(forest, "read", {"arms/arms.json": {"contrasts": contrasts}}.__getitem__)
     interval = forest.Interval(1.0, 0.5, 1.5)
     assert forest.few("digits") == forest.Row("digits", interval, interval, over_draws=True)
     assert forest.few("N-MNIST") == forest.once("N-MNIST") and not forest.once("N-MNIST").over_draws

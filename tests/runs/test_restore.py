@@ -27,7 +27,6 @@ from csbp_jax.runs import Run, restore
 from csbp_jax.training import run_json
 from csbp_jax.weights import nir_file
 from tests.support.run_copies import edited
-from tests.support.steps import STEPS
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -193,7 +192,10 @@ def test_data_of_other_classes_are_refused(tmp_path):
 def test_data_that_have_moved_are_named(tmp_path, monkeypatch, capsys, refused):
     """By the commands that restore a network and read data, which need not write into the run's config."""
     monkeypatch.chdir(tmp_path)
-    STEPS["classes"]("old", ".png", "np.full((8, 8), 10 * i, np.uint8)")
+    for i in range(16):
+        file = tmp_path / "old" / "ab"[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 10 * i, np.uint8)).save(file)
     words = "--epochs 1 --batch-size 8 --model.features 2 2 --model.time-steps 2 --chaos.taps conv1.norm"
     assert main.main(f"train folder --data.dir old --name r --runs . {words}".split()) == 0
     pathlib.Path("old").rename("new")

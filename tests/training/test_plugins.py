@@ -21,7 +21,7 @@ from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, flatte
 from csbp_jax.data.source import ArraySource
 from csbp_jax.data.user import arrays
 from csbp_jax.evaluation import evaluate, inspection, predict
-from csbp_jax.evaluation.robustness import measure
+from csbp_jax.evaluation.robustness.programs import programs_of
 from csbp_jax.experiment import Experiment, Training, fields
 from csbp_jax.export import export
 from csbp_jax.losses import rate_cross_entropy
@@ -358,7 +358,7 @@ def test_the_page_shows_a_module_of_another_kind_that_trains(tmp_path):
     assert evaluated["rates"] == {}
     restored = restore.restore(tmp_path / "plain", trust=True)
     # It has a neuron with a surrogate, but is not called with another one.
-    assert measure.programs_of(restored, events=True).surrogates == ("own",)
+    assert programs_of(restored, events=True).surrogates == ("own",)
     with pytest.raises(ConfigError, match=r"inspect: the network does not give .* of fc1; it needs to be a .*Network"):
         inspection.inspect(restored, console=QUIET())
 
@@ -455,7 +455,7 @@ config = Config(model=Model(name="dense", input_shape=(), classes=0, time_steps=
 x, y = np.zeros((40, 2, 3)), np.arange(40) % 2
 def data(config, data_dir): return {"train": (x, y), "test": (x, y)}
 """
-# How the line begins; what is wrong besides is in the record of refusals.
+# How the line begins.
 WRONG = {
     "x = (": "{}:7: SyntaxError: '(' was never closed",
     "x = '\0'": "{}: SyntaxError: source code string cannot contain null bytes",

@@ -13,7 +13,8 @@ from csbp_jax.evaluation.evaluate import data_changed
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.evaluation.robustness import battery, comparison
 from csbp_jax.evaluation.robustness.comparison import Difference, Scores
-from csbp_jax.evaluation.robustness.measure import Measured, Plan, Programs, Subject, measure, programs_of
+from csbp_jax.evaluation.robustness.measure import Measured, Plan, Subject, measure
+from csbp_jax.evaluation.robustness.programs import Programs, programs_of
 from csbp_jax.reporting import plots_robustness, terminal
 from csbp_jax.reporting.format import interval_text
 from csbp_jax.reporting.terminal import Console, make_console

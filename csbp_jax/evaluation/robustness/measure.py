@@ -1,9 +1,8 @@
 """Outcomes of a network under each perturbation: which examples it still classifies correctly."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +13,10 @@ from csbp_jax import data
 from csbp_jax.config import Config
 from csbp_jax.data.device import transform
 from csbp_jax.evaluation import forward
-from csbp_jax.evaluation.robustness import battery, pgd, spike_faults, square, weight_errors
+from csbp_jax.evaluation.robustness import battery, pgd
+from csbp_jax.evaluation.robustness.programs import Batch, Programs, Variables
 from csbp_jax.reporting.terminal import Show
-from csbp_jax.runs.restore import Apply, RestoredRun
 from csbp_jax.runtime import preemption, sharding
-
-Batch = dict[str, jax.Array]
 
 ATTACK_EXAMPLES = 200
 """Examples that attacks take of a split by default, as an attack costs hundreds of forward passes."""
@@ -62,103 +59,6 @@ class Measured(NamedTuple):
     skipped: dict[str, str]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Programs:
-    """Compiled functions of a network, for any weights of it; compiled at their first call.
-
-    Batches are ``{"x", "y", "index"}``: float32 inputs (pictures: brightness in [0, 1]), labels, and the numbers of the
-    examples in their split, from which their random numbers follow. ``key`` is that of ``data.encode`` rate.
-
-    neuron: of the network, whose surrogate the attacker replaces; None if the network takes no other.
-    events: whether inputs are frames of events, else still inputs.
-    levels: largest number of spikes of a neuron per time step.
-    """
-
-    config: Config
-    apply: Apply
-    neuron: Any
-    events: bool
-    levels: int = 1
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def predict(self, variables: Any, key: jax.Array, batch: Batch) -> jax.Array:
-        """Return whether the predictions are the labels, ``[B]``."""
-        return self._logits(self.apply, variables, key, batch["index"], batch["x"]).argmax(axis=-1) == batch["y"]
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def predict_with_faults(
-        self, variables: Any, key: jax.Array, batch: Batch, fault_key: jax.Array, lost: float, added: float
-    ) -> jax.Array:
-        """Return whether the predictions are the labels, ``[B]``, with faulty spikes; see spike_faults.py."""
-        keys = _example_keys(fault_key, batch["index"])
-        apply, _ = spike_faults.with_faults(self.apply, keys, lost, added, self.levels)
-        return self._logits(apply, variables, key, batch["index"], batch["x"]).argmax(axis=-1) == batch["y"]
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def resists_pgd(
-        self, variables: Any, key: jax.Array, batch: Batch, attack_key: jax.Array, eps: float, weights: jax.Array
-    ) -> jax.Array:
-        """Return whether PGD fails, ``[B]``.
-
-        weights: of the attacker's surrogates, see :func:`pgd.chosen`; without an effect if these do not fit.
-        """
-        replaced = pgd.with_surrogate(self.neuron, pgd.chosen(weights))
-        options = {} if replaced is None else {"neuron": replaced}
-        logits = functools.partial(self._logits, self.apply, variables, key, batch["index"], **options)
-        return ~pgd.attack(logits, _example_keys(attack_key, batch["index"]), batch["x"], batch["y"], eps)[1]
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def resists_square(
-        self, variables: Any, key: jax.Array, batch: Batch, attack_key: jax.Array, eps: float, side: jax.Array
-    ) -> jax.Array:
-        """Return whether the square attack fails, ``[B]``."""
-        logits = functools.partial(self._logits, self.apply, variables, key, batch["index"])
-        keys = _example_keys(attack_key, batch["index"])
-        return ~square.attack(logits, keys, batch["x"], batch["y"], eps, side)[2]
-
-    @functools.cached_property
-    def surrogates(self) -> tuple[str, ...]:
-        """The attacker's surrogates, or "own" alone if the network's gradient cannot be replaced."""
-        replaceable = pgd.with_surrogate(self.neuron, pgd.SURROGATES["triangle 1"]) is not None
-        return tuple(pgd.SURROGATES) if replaceable else ("own",)
-
-    def takes_faults(self, variables: Any, x: NDArray[Any]) -> bool:
-        """Return whether faults reach all spiking layers (:func:`spike_faults.reachable`), for inputs such as x."""
-        key, index = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros(len(x), jnp.uint32)))
-        return spike_faults.reachable(self.apply, variables, jax.eval_shape(self._inputs, key, index, x))
-
-    def _inputs(self, key: jax.Array, index: jax.Array, x: jax.Array) -> jax.Array:
-        _, prepare = transform.make(self.config, self.events)
-        if self.config.data.encode != "rate":
-            return prepare(key, {"x": x})["x"]
-        one_by_one: Callable[..., jax.Array] = jax.vmap(lambda key, x: prepare(key, {"x": x[None]})["x"][0])
-        return one_by_one(_example_keys(key, index), x)
-
-    def _logits(
-        self, apply: Any, variables: Any, key: jax.Array, index: jax.Array, x: jax.Array, **options: Any
-    ) -> jax.Array:
-        logits: jax.Array = apply(variables, self._inputs(key, index, x), **options)[0]
-        return logits.mean(axis=1)
-
-
-def _example_keys(key: jax.Array, index: jax.Array) -> jax.Array:
-    """Return a key for each example ``[B]``, from its number in the split."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _corrupt(name: str, key: jax.Array, batch: Batch, severity: float) -> Batch:
-    keys = _example_keys(key, batch["index"])
-    return batch | {"x": jax.vmap(battery.CORRUPTIONS[name], (0, 0, None))(keys, batch["x"], severity)}
-
-
-def programs_of(run: RestoredRun, events: bool) -> Programs:
-    """Return the programs of a run's network; they serve all runs with the same network and data."""
-    neuron = run.config.model.neuron
-    levels = 1 if run.own.neuron else neuron.most_spikes
-    return Programs(run.config, run.apply, run.neuron, events, levels)
-
-
 @dataclasses.dataclass(frozen=True)
 class Subject:
     """A network with its weights, and the split whose examples it classifies.
@@ -168,7 +68,7 @@ class Subject:
 
     name: str
     programs: Programs
-    variables: Any
+    variables: Variables
     source: data.DataSource
 
 
@@ -283,27 +183,11 @@ def _passes(subject: Subject, part: tuple[NDArray[np.int64], Sequence[str]], pla
     )
 
 
-def _correct(programs: Programs, variables: Any, encode_key: jax.Array, batch: Batch, case: _Case) -> Any:
+def _correct(programs: Programs, variables: Variables, encode_key: jax.Array, batch: Batch, case: _Case) -> jax.Array:
     """Return which examples of a batch are correct, ``[B]``."""
-    key, severity = battery.key(case.plan.seed, case.name, case.variant), case.severity
-    match case.name:
-        case "clean":
-            return programs.predict(variables, encode_key, batch)
-        case "lost_spikes":
-            return programs.predict_with_faults(variables, encode_key, batch, key, severity, 0.0)
-        case "added_spikes":
-            return programs.predict_with_faults(variables, encode_key, batch, key, 0.0, severity)
-        case "weight_noise":
-            params = weight_errors.with_noise(key, variables["params"], severity)
-            return programs.predict(variables | {"params": params}, encode_key, batch)
-        case "weight_bits":
-            params = weight_errors.rounded(variables["params"], severity)
-            return programs.predict(variables | {"params": params}, encode_key, batch)
-        case "pgd":
-            weights = np.eye(len(pgd.SURROGATES), dtype=np.float32)[case.variant]
-            return programs.resists_pgd(variables, encode_key, batch, key, severity / 255, weights)
-        case "square":
-            side = square.sides(case.plan.queries, *batch["x"].shape[2:4])
-            return programs.resists_square(variables, encode_key, batch, key, severity / 255, side)
-        case _:
-            return programs.predict(variables, encode_key, _corrupt(case.name, key, batch, severity))
+    if case.name != "clean":
+        key = battery.key(case.plan.seed, case.name, case.variant)
+        network = battery.Network(programs, encode_key, case.variant, case.plan.queries)
+        change = battery.PERTURBATIONS[case.name].change
+        batch, variables = change(key, batch, variables, case.severity, network)
+    return programs.predict(variables, encode_key, batch)

@@ -34,8 +34,8 @@ def with_noise(key: jax.Array, params: Any, strength: ArrayLike) -> Any:
 
 
 @jax.jit
-def rounded(params: Any, bits: ArrayLike) -> Any:
-    """Round the weights to ``bits`` bits, symmetrically, with a scale for each output filter.
+def rounded(key: jax.Array, params: Any, bits: ArrayLike) -> Any:
+    """Round the weights to ``bits`` bits, symmetrically, with a scale for each output filter; the key has no effect.
 
         w'[i, o] = q[o] round(w[i, o] / q[o]),    q[o] = max over i of |w[i, o]| / (2**(bits - 1) - 1)
 

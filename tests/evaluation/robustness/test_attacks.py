@@ -10,7 +10,8 @@ import pytest
 
 from csbp_jax import configs, models, surrogate
 from csbp_jax.config import Model, Neuron
-from csbp_jax.evaluation.robustness import measure, pgd, square
+from csbp_jax.evaluation.robustness import battery, pgd, square
+from csbp_jax.evaluation.robustness.programs import Programs
 from csbp_jax.neurons import LIF
 
 RNG = np.random.default_rng(0)
@@ -90,10 +91,13 @@ def test_more_queries_never_raise_the_margin():
 
 def test_a_tie_of_logits_is_decided_as_by_the_prediction():
     """With a read-out that is silent under every query, where all of them are equal."""
-    programs = measure.Programs(configs.load("digits"), silent, None, events=False)
+    programs = Programs(configs.load("digits"), silent, None, events=False)
     batch = {"x": jnp.full((10, 1, 8, 8, 1), 0.5), "y": jnp.arange(10), "index": jnp.arange(10, dtype=jnp.uint32)}
     key = jax.random.key(0)
-    resists = programs.resists_square({}, key, batch, key, 0.1, square.sides(5, 8, 8))
+    network = battery.Network(programs, key, variant=0, queries=5)
+    attacked, variables = battery.PERTURBATIONS["square"].change(key, batch, {}, 25.5, network)
+    assert np.abs(attacked["x"] - batch["x"]).max() == pytest.approx(0.1)
+    resists = programs.predict(variables, key, attacked)
     assert np.array_equal(resists, programs.predict({}, key, batch)) and resists.sum() == 1
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from csbp_jax.evaluation.robustness import battery, pictures
+from csbp_jax.evaluation.robustness import battery, events, pictures
 
 KEYS = jax.random.split(jax.random.key(3), 400)
 PICTURE = np.random.default_rng(0).random((1, 9, 7, 2)).astype(np.float32)
@@ -20,7 +20,7 @@ EVENTS = [name for name, p in battery.PERTURBATIONS.items() if p.kind == "events
 @functools.cache
 def drawn(name):
     """The corruption of one example by all keys, compiled once for each shape; severities are traced."""
-    corruption = battery.CORRUPTIONS[name]
+    corruption = getattr(pictures if name in PICTURES else events, name)
     return jax.jit(jax.vmap(corruption, (0, None, None)))
 
 

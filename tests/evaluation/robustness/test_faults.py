@@ -115,7 +115,7 @@ def test_draws_of_noise_differ_and_scale_with_the_strength():
 def test_rounding_is_off_by_half_a_step_at_most(bits):
     """Against NumPy, and with no more values than the bits allow."""
     params = weights()
-    rounded = weight_errors.rounded(params, bits)
+    rounded = weight_errors.rounded(jax.random.key(0), params, bits)
     for exact, changed in ((params["conv1"]["conv"]["kernel"], rounded["conv1"]["conv"]["kernel"]),
                            (params["rec1"]["feedback"], rounded["rec1"]["feedback"])):  # fmt: skip
         exact, changed = (np.asarray(w, np.float64).reshape(-1, w.shape[-1]) for w in (exact, changed))

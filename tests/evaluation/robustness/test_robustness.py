@@ -16,6 +16,7 @@ from csbp_jax.config import Model, replaced
 from csbp_jax.data.source import ArraySource
 from csbp_jax.evaluation.robustness import battery, command, comparison, events, measure, pgd, pictures, weight_errors
 from csbp_jax.evaluation.robustness.measure import Measured, Outcome, Plan
+from csbp_jax.evaluation.robustness.programs import Programs, programs_of
 from csbp_jax.reporting import plots, plots_robustness, terminal
 from csbp_jax.reporting.statistics import student
 from csbp_jax.runs import Run, RunTable, restore
@@ -66,7 +67,9 @@ def test_outcomes_are_those_of_perturbed_inputs_and_weights(run, result):
         noisy = np.stack([pictures.noise(key, record, severity) for key, record in zip(keys, x, strict=True)])
         assert np.array_equal(outcomes(content, "noise")[number, 0], apply(restored.variables, noisy) == y)
     for number, bits in enumerate(battery.PERTURBATIONS["weight_bits"].severities):
-        variables = restored.variables | {"params": weight_errors.rounded(restored.variables["params"], bits)}
+        variables = restored.variables | {
+            "params": weight_errors.rounded(jax.random.key(0), restored.variables["params"], bits)
+        }
         assert np.array_equal(outcomes(content, "weight_bits")[number, 0], apply(variables, x) == y)
 
 
@@ -109,7 +112,7 @@ def test_outcomes_of_a_random_encoding_do_not_depend_on_batches():
     results = []
     for size in (16, 30):
         config = replaced(dataclasses.replace(configs.load("digits"), eval_batch_size=size), "data.encode", "rate")
-        programs = measure.Programs(config, parity, None, events=False)
+        programs = Programs(config, parity, None, events=False)
         subject = measure.Subject("net", programs, {}, source)
         results.append(measure.measure(subject, Plan(("contrast", "square"), queries=1), lambda *_: None).outcomes)
     for name in ("clean", "contrast", "square"):
@@ -192,11 +195,11 @@ def test_two_runs_share_examples_programs_and_a_table(run, tmp_path, monkeypatch
     built = []
 
     def recorded(*arguments):
-        built.append(measure.programs_of(*arguments))
+        built.append(programs_of(*arguments))
         return built[-1]
 
     monkeypatch.setattr(command, "programs_of", recorded)
-    predict: Any = measure.Programs.predict
+    predict: Any = Programs.predict
     before = predict._cache_size()
     runs = [restored, restored._replace(folder=tmp_path / "other", config=plain)]
     content, text = measured(runs, Plan(("weight_bits",), examples=30), margin=1.0, out=tmp_path / "out")
@@ -234,7 +237,7 @@ def test_events_are_measured_and_attacks_on_pictures_left_out():
     source = ArraySource(rng.poisson(1.0, (20, 5, 3, 4, 2)).astype(np.uint8), rng.integers(0, 3, 20), classes=3)
     variables = jax.jit(net.init)(jax.random.key(0), source.x.astype(np.float32))
     apply: Any = net.apply
-    programs = measure.Programs(config, apply, net.neuron, events=True)
+    programs = Programs(config, apply, net.neuron, events=True)
     subject = measure.Subject("net", programs, dict(variables), source)
     names = ("noise", "lost_steps", "added_spikes", "weight_noise", "pgd", "square")
     outcomes, skipped = measure.measure(subject, Plan(names), lambda *_: None)
