@@ -163,7 +163,7 @@ def test_the_published_page_is_made_from_its_numbers(name):
 def test_the_readmes_have_the_ratio_of_the_small_network():
     content = json.loads((time_to_accuracy.study.CHECKS / "bench" / "time_to_accuracy.json").read_text())
     front, checks = ((folder / "README.md").read_text() for folder in (ROOT, ROOT / "docs" / "checks"))
-    level, to_accuracy = time_page.confidence(content), functools.partial(time_page.seconds_to, 0.7)
+    level, to_accuracy = time_page.confidence(content), functools.partial(time_page.seconds_to_crossing, 0.7)
     mean, low, high = time_page.mean_ratio(time_page.ratios(content, to_accuracy, "wall", time_page.COMPILED), level)
     assert f"[{mean:.2f} times]" in front
     assert f"{mean:.2f} [{low:.2f}, {high:.2f}]" in checks
