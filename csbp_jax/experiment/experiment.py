@@ -86,7 +86,7 @@ class Experiment:
         FOLDER/config.json      the base, versions
         FOLDER/blocks/*.json    results, each of some seeds of one setting that trained together
         FOLDER/runs.csv         the table, once all runs are finished; epochs.csv: their curves
-        FOLDER/settings.json    the fields of every try of every arm
+        FOLDER/settings.json    the fields of every try of every arm, and the digests of both tables
         FOLDER/weights/*/       with ``weights``: the network of each run, which commands take as they take a run
 
         Killed anywhere, the same call goes on, and the files become the same to the byte. Other arms, cases and seeds

@@ -14,7 +14,7 @@ from csbp_jax.experiment.store import Block, Store, name_of
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import RunTable
-from csbp_jax.runs.reading import COLUMNS, CURVES, TABLE, with_fields
+from csbp_jax.runs.reading import COLUMNS, CURVES, SETTINGS, TABLE, table_digest, with_fields
 from csbp_jax.runtime import files, preemption, seals
 from csbp_jax.training.health import failed_layers
 
@@ -233,8 +233,10 @@ class Work:
             {"case": c.case, "arm": c.arm, "draw": c.draw, "tries": [self.plan.settings[s] for s in c.tries]}
             for c in self.plan.cells
         ]
-        with files.replacing(self.folder / "settings.json", shared=True) as temporary:
-            temporary.write_text(json.dumps(seals.seal({"cells": cells})))
+        written = [name for name in (TABLE, CURVES) if (self.folder / name).exists()]
+        tables = {name: table_digest(self.folder / name) for name in written}
+        with files.replacing(self.folder / SETTINGS, shared=True) as temporary:
+            temporary.write_text(json.dumps(seals.seal({"cells": cells, "tables": tables})))
 
 
 def _epochs(measures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

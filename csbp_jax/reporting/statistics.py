@@ -17,8 +17,11 @@ Verdict = Literal["equal", "better", "worse", "not decided"]
 MIN_PAIRS, MIN_EQUAL_PAIRS = 3, 6
 """Fewest pairs that :func:`verdict` decides on, and fewest if all of their differences are equal."""
 
-ROUNDING = 1e-9
-"""Share of the largest measured value below which differences are taken for rounding."""
+ROUNDING = 2.0**-30
+"""Share of the largest measured value, about 1e-9, below which differences are taken for rounding.
+
+As a power of two it has no difference of shares of examples in the middle between two of its multiples.
+"""
 
 Name = TypeVar("Name", bound=Hashable)
 

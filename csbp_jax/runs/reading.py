@@ -3,15 +3,17 @@
 import ast
 import contextlib
 import glob
+import json
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from csbp_jax.config import Config, ConfigError, flatten, one_line
 from csbp_jax.reporting.format import fields_text
-from csbp_jax.runs.run import Run, differing_fields
+from csbp_jax.runs.run import Run, differing_fields, plain
 from csbp_jax.runtime import files, seals
 
 COLUMNS = ("case", "arm", "draw", "try", "role", "seed")
@@ -22,6 +24,9 @@ TABLE = "runs.csv"
 
 CURVES = "epochs.csv"
 """File of the measures of each epoch of an experiment's runs, in its folder."""
+
+SETTINGS = "settings.json"
+"""File of the fields of every try of every arm of an experiment, in its folder; sealed, as its blocks are."""
 
 Read = tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...]]
 """The frame of a :class:`csbp_jax.runs.RunTable`, its fields and its measures."""
@@ -89,23 +94,98 @@ def of_runs(runs: Sequence[Run]) -> Read:
 
 
 def of_experiment(folder: pathlib.Path) -> Read:
-    """Read the table of an experiment; its measures are those of its blocks of results.
+    """Read the table of an experiment, and check it against the sealed results that it was written from.
 
     Raises:
-      ConfigError: it cannot be read.
+      ConfigError: it cannot be read, or it differs from the sealed results.
     """
     file = folder / TABLE
     frame = read_csv(file)
     with _reading(file):
-        block = seals.parse(files.read_bytes(next((folder / "blocks").glob("*.json")), files.LARGE))
+        sealed = _Sealed(folder)
         names = [name for name in frame.columns if name not in COLUMNS]
-        measures = tuple(name for name in names if name in block["measures"])
+        measures = tuple(name for name in names if name in sealed.measures)
+        if not measures:
+            raise ValueError("it has no measures")
         frame[list(COLUMNS)], frame[list(measures)].astype(float)  # what all that follows reads
         fields = tuple(name for name in names if name not in (*measures, "run"))
         texts = pd.read_csv(file, usecols=list(fields), dtype=str, keep_default_na=False)
         for name in fields:
             frame[name] = _column([_value(name, text) for text in texts[name]])
+        sealed.check(file, frame, fields)
+    if (folder / CURVES).exists():
+        curves = read_csv(folder / CURVES)
+        with _reading(folder / CURVES):
+            sealed.check(folder / CURVES, curves, ())
     return frame, fields, measures
+
+
+class _Sealed:
+    """The results of an experiment in its sealed files: the tries of its arms, and the measures of its runs."""
+
+    def __init__(self, folder: pathlib.Path):
+        settings = seals.parse(files.read_bytes(folder / SETTINGS, files.LARGE))
+        self._tables: dict[str, str] = settings.get("tables", {})  # experiments of earlier versions have none
+        self._tries = {(cell["case"], cell["arm"], cell["draw"]): cell["tries"] for cell in settings["cells"]}
+        self._runs: dict[tuple[str, int], dict[str, Any]] = {}
+        self.measures: set[str] = set()
+        for block in sorted((folder / "blocks").glob("*.json")):
+            content = seals.parse(files.read_bytes(block, files.LARGE))
+            self.measures |= set(content["measures"])
+            setting = _setting(content["fields"])
+            for number, seed in enumerate(content["seeds"]):
+                of_run = {name: values[number] for name, values in content["measures"].items()}
+                self._runs[setting, seed] = of_run
+
+    def check(self, file: pathlib.Path, frame: pd.DataFrame, fields: Sequence[str]) -> None:
+        """Check a table of runs, or of their epochs, which has a column ``epoch``.
+
+        Args:
+          file: which was read.
+          frame: its content.
+          fields: columns of it whose values are those of fields of the config.
+
+        Raises:
+          ConfigError: a row differs from the run's sealed results, or rows were added or removed.
+        """
+        measures = [name for name in frame.columns if name in self.measures]
+        for number, row in enumerate(frame.to_dict("records"), start=2):  # the first line has the names
+            tries = self._tries.get((row["case"], row["arm"], row["draw"]), [])
+            of_try = tries[row["try"]] if 0 <= row["try"] < len(tries) else None
+            of_run = None if of_try is None else self._runs.get((_setting(of_try), row["seed"]))
+            if of_try is None or of_run is None:
+                raise _changed(file, f"line {number} is of a run that the experiment did not train")
+            for name in fields:
+                if name in of_try and plain(row[name]) != plain(of_try[name]):
+                    raise _changed(file, f"line {number} has {name} {row[name]}, the run had {plain(of_try[name])}")
+            for name in measures:
+                value = of_run.get(name)
+                if isinstance(value, list):
+                    epoch = row.get("epoch", 0)
+                    value = value[epoch - 1] if 0 < epoch <= len(value) else None
+                read, trained = float(row[name]), np.nan if value is None else float(value)
+                if not np.isclose(read, trained, rtol=1e-9, atol=0, equal_nan=True):
+                    raise _changed(file, f"line {number} has {name} {read:g}, the sealed results have {trained:g}")
+        expected = self._tables.get(file.name)
+        if expected is not None and table_digest(file) != expected:
+            raise _changed(file, "lines or columns were added, removed or edited")
+
+
+def table_digest(file: pathlib.Path) -> str:
+    """Return the SHA-256 of a table, whatever the ends of its lines."""
+    return seals.digest(file.read_text().splitlines())
+
+
+def _setting(fields: dict[str, Any]) -> str:
+    """Return a text by which equal fields are found, as the names of blocks are made."""
+    return json.dumps({name: plain(value) for name, value in fields.items()}, sort_keys=True)
+
+
+def _changed(file: pathlib.Path, problem: str) -> ConfigError:
+    return ConfigError(
+        f"{file}: was changed after the experiment wrote it: {problem}; repeat the command of the experiment, which "
+        "writes it again"
+    )
 
 
 def read_csv(file: pathlib.Path) -> pd.DataFrame:
@@ -129,6 +209,8 @@ def read_csv(file: pathlib.Path) -> pd.DataFrame:
 def _reading(file: pathlib.Path) -> Iterator[None]:
     try:
         yield
+    except ConfigError:  # a ValueError that names a file already
+        raise
     except (LookupError, TypeError, ValueError, StopIteration) as error:
         raise ConfigError(
             f"{file}: cannot be read ({type(error).__name__}: {one_line(error)}); repeat the command of the "

@@ -37,12 +37,18 @@ def experiment(trained, tmp_path_factory):
     (folder / "blocks").mkdir(parents=True)
     shutil.copy(trained / "config.json", folder)
     shutil.copytree(trained / "figures", folder / "figures")
-    (folder / "blocks" / "1.json").write_text(json.dumps({"measures": {"last_test_accuracy": [], "diverged": []}}))
     random = np.random.default_rng(0)
     head = ["case", "arm", "draw", "try", "role", "seed", "chaos.z0", "last_test_accuracy", "diverged"]
     arms = ("CSBP", 3.0), ("plain", 0.0), ("drift", 3.0)
     rows = [["", arm, 0, 0, "test", seed, z0, random.random(), False] for arm, z0 in arms for seed in range(4)]
     pd.DataFrame(rows, columns=head).to_csv(folder / "runs.csv", index=False)
+    for arm, z0 in arms:
+        of_arm = [row for row in rows if row[1] == arm]
+        measures = {"last_test_accuracy": [row[-2] for row in of_arm], "diverged": [False] * 4}
+        block = {"fields": {"chaos.z0": z0, "arm": arm}, "seeds": [0, 1, 2, 3], "measures": measures, "how": {}}
+        (folder / "blocks" / f"{arm}.json").write_text(json.dumps(block))
+    cells = [{"case": "", "arm": arm, "draw": 0, "tries": [{"chaos.z0": z0, "arm": arm}]} for arm, z0 in arms]
+    (folder / "settings.json").write_text(json.dumps({"cells": cells}))
     return folder
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import shutil
 
 import jax
@@ -353,6 +354,81 @@ def test_the_weights_of_a_row_are_those_of_its_run(trained):
         THREE.weights(THREE.frame.iloc[0])
 
 
+@pytest.mark.parametrize("is_older", [False, True])
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("0.875", "0.975", "line 3 has last_test_accuracy 0.975, the sealed results have 0.875"),
+        ("3.0", "4.0", "line 2 has chaos.z0 4.0, the run had 3.0"),
+        ("test,1,", "test,7,", "line 3 is of a run that the experiment did not train"),
+        (",plain,", ",CSBP,", "line 4 has chaos.z0 0.0, the run had 3.0"),
+    ],
+)
+def test_a_table_that_was_edited_is_refused_in_one_line(tmp_path, is_older, old, new, named):
+    rows = [
+        row(arm, seed, accuracy) | {"chaos.z0": z0}
+        for arm, z0, accuracies in (("CSBP", 3.0, (0.5, 0.875)), ("plain", 0.0, (0.25, 0.625)))
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "runs.csv", index=False)
+    sealed_results(tmp_path, rows, ["chaos.z0"], is_older)
+    assert len(RunTable.read(tmp_path).frame) == 4
+    text = (tmp_path / "runs.csv").read_text()
+    (tmp_path / "runs.csv").write_text(text.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=rf"runs.csv: was changed .*: {re.escape(named)}; repeat the command"):
+        RunTable.read(tmp_path)
+
+
+def test_lines_and_columns_that_were_removed_are_noticed(tmp_path):
+    rows = [row("a", seed, 0.5) for seed in range(3)]
+    pd.DataFrame(rows).to_csv(tmp_path / "runs.csv", index=False)
+    sealed_results(tmp_path, rows, [])
+    pd.DataFrame(rows[:2]).to_csv(tmp_path / "runs.csv", index=False)
+    with pytest.raises(ConfigError, match=r"runs.csv: was changed .* removed"):
+        RunTable.read(tmp_path)
+    names = list(reading.COLUMNS)
+    pd.DataFrame(rows)[names].to_csv(tmp_path / "runs.csv", index=False)
+    with pytest.raises(ConfigError, match="it has no measures"):
+        RunTable.read(tmp_path)
+
+
+def test_curves_that_were_edited_are_refused_in_one_line(tmp_path):
+    rows = [row("a", seed, 0.5) for seed in range(2)]
+    losses = [[2.0, 1.5], [2.5, 1.25]]
+    epochs = [
+        dict(zip(reading.COLUMNS, (of_run[name] for name in reading.COLUMNS), strict=True)) | {"epoch": n, "loss": loss}
+        for of_run, curve in zip(rows, losses, strict=True)
+        for n, loss in enumerate(curve, start=1)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "runs.csv", index=False)
+    pd.DataFrame(epochs).to_csv(tmp_path / "epochs.csv", index=False)
+    sealed_results(tmp_path, rows, [], curves={"loss": losses})
+    assert list(RunTable.read(tmp_path).curves()["loss"]) == [2.0, 1.5, 2.5, 1.25]
+    (tmp_path / "epochs.csv").write_text((tmp_path / "epochs.csv").read_text().replace("1.25", "0.25"))
+    with pytest.raises(ConfigError, match=r"epochs.csv: was changed .* line 5 has loss 0.25, the .* 1.25"):
+        RunTable.read(tmp_path)
+
+
+def sealed_results(folder, rows, fields, is_older=False, curves=None):
+    """Write the sealed files of an experiment whose runs.csv has these rows, as an older version wrote them or as now.
+
+    curves: measures of each epoch, a list for each row.
+    """
+    (folder / "blocks").mkdir()
+    tries = {}
+    for number, of_run in enumerate(rows):
+        setting = {name: of_run[name] for name in fields}
+        tries[of_run["arm"]] = setting
+        measures = {name: [value] for name, value in of_run.items() if name not in (*reading.COLUMNS, *fields)}
+        measures |= {name: [values[number]] for name, values in (curves or {}).items()}
+        content = {"fields": setting, "seeds": [of_run["seed"]], "measures": measures, "how": {}}
+        seals.write_json(folder / "blocks" / f"{number}.json", content)
+    cells = [{"case": rows[0]["case"], "arm": arm, "draw": 0, "tries": [setting]} for arm, setting in tries.items()]
+    written = [name for name in ("runs.csv", "epochs.csv") if (folder / name).exists()]
+    tables = {} if is_older else {"tables": {name: reading.table_digest(folder / name) for name in written}}
+    seals.write_json(folder / "settings.json", {"cells": cells, **tables})
+
+
 def test_fields_that_are_read_are_those_that_were_written(tmp_path):
     """Tuples and None are in a file as text and as nothing; numbers keep their last digit."""
     fields = {
@@ -366,11 +442,8 @@ def test_fields_that_are_read_are_those_that_were_written(tmp_path):
     settings = [dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)]
     rows = [row(f"arm{n}", seed, 0.9, role=role) | setting
             for n, setting in enumerate(settings) for seed in (0, 1) for role in ("tune", "test")]  # fmt: skip
-    (tmp_path / "blocks").mkdir()
-    (tmp_path / "blocks" / "b.json").write_text(
-        json.dumps(seals.seal({"measures": {ACCURACY: [], "last_validation_accuracy": [], "diverged": []}}))
-    )
     reading.with_fields(rows, fields).to_csv(tmp_path / "runs.csv", index=False)
+    sealed_results(tmp_path, rows, list(fields))
     read = RunTable.read(tmp_path)
     assert list(read.of_arms().values()) == settings
     assert [read.best(f"arm{n}") for n in range(3)] == settings
