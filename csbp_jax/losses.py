@@ -9,12 +9,14 @@ from __future__ import annotations  # help() shows ArrayLike, not what it stands
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
+from numpy.typing import NDArray
 
 from csbp_jax import config as configuration
 from csbp_jax import ranges
@@ -97,6 +99,7 @@ def at_every_step(
       where: ``[B]`` bool; the examples that count. All by default.
       lengths: of sequences of unequal length, ``[B]``.
     """
+    _check_examples(logits, where, lengths)
     loss_BT = jax.vmap(jax.vmap(lambda o, y: loss(o[None, None], y[None])))(logits, targets)
     return jnp.mean(mean_over_time(loss_BT, lengths), where=where)
 
@@ -117,6 +120,7 @@ def rate_error(
       where: ``[B]`` bool; the examples that count. All by default.
       lengths: of sequences of unequal length, ``[B]``.
     """
+    _check_examples(outputs, where, lengths)
     return jnp.mean(error(mean_over_time(outputs, lengths), targets), where=where)
 
 
@@ -156,13 +160,53 @@ def membrane_error(u: jax.Array, spikes: jax.Array, where: ArrayLike | None = No
     return jnp.mean(jnp.square(u - jax.lax.stop_gradient(spikes).astype(u.dtype)), where=where)
 
 
-def _check_labels(labels: jax.Array) -> None:
-    # A product of labels [B] that are floats and logits [B, C] would broadcast where B is C.
-    if labels.ndim != (1 if jnp.issubdtype(labels.dtype, jnp.integer) else 2):
+def _check_examples(outputs: jax.Array, where: jax.Array | None, lengths: jax.Array | None) -> None:
+    """Check ``where [B]`` and ``lengths [B]`` against outputs ``[B, T, ...]``.
+
+    Raises:
+      ValueError: a shape is another, and would be broadcast, or a concrete length of an example that counts is below 1
+        or above T.
+    """
+    examples, steps = outputs.shape[:2]
+    for argument, array in (("where", where), ("lengths", lengths)):
+        if array is not None and array.shape != (examples,):
+            raise ValueError(f"{argument} is {array.shape}, but must be ({examples},), as outputs are {outputs.shape}")
+    if lengths is not None:
+        _check_numbers("lengths", lengths, 1, steps, where)
+
+
+def _check_labels(labels: jax.Array, examples: int, classes: int, where: jax.Array | None) -> None:
+    """Check labels: classes ``[B]``, or probabilities ``[B, C]``.
+
+    Raises:
+      ValueError: they are neither, so that they might be broadcast, or a concrete class of an example that counts is
+        below 0 or not below C.
+    """
+    integers = jnp.issubdtype(labels.dtype, jnp.integer)
+    if labels.shape != ((examples,) if integers else (examples, classes)):
         raise ValueError(
-            f"labels are {labels.dtype} {labels.shape}, but must be integers [B] or probabilities [B, C]; cast class "
-            "numbers, e.g. labels.astype(jnp.int32)"
+            f"labels are {labels.dtype} {labels.shape}, but must be integers [B] or probabilities [B, C], with B "
+            f"{examples} and C {classes}; cast class numbers, e.g. labels.astype(jnp.int32)"
         )
+    if integers:
+        _check_numbers("labels", labels, 0, classes - 1, where)
+
+
+def _check_numbers(name: str, numbers: jax.Array, least: int, most: int, where: jax.Array | None = None) -> None:
+    """Check the values of the examples that count, where these are known: not while a function is traced."""
+    values, counts = _values(numbers), np.True_ if where is None else _values(where)
+    if values is None or counts is None:
+        return
+    wrong = values[((values < least) | (values > most)) & counts]
+    if wrong.size:
+        raise ValueError(f"{name} has {wrong[0]}, but must be from {least} to {most}")
+
+
+def _values(array: jax.Array) -> NDArray[Any] | None:
+    """Return the values of an array that has them: not a traced one, and not one whose rest is on other hosts."""
+    if isinstance(array, jax.core.Tracer) or not getattr(array, "is_fully_addressable", True):
+        return None
+    return np.asarray(array)
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -192,6 +236,10 @@ def smoothed(labels: jax.Array, classes: int, share: ArrayLike) -> jax.Array:
     Label smoothing (Szegedy et al. 2016, arXiv:1512.00567), for any loss that takes probabilities. With share 0 the
     labels are returned unchanged, unless it is traced. Those of every time step have a further axis T.
 
+    Raises:
+      ValueError: the share is not at least 0 and below 1, or a class is not from 0 to C - 1; as
+        :func:`rate_cross_entropy`.
+
     >>> smoothed(jnp.array([1]), 4, 0.5).tolist()
     [[0.125, 0.625, 0.125, 0.125]]
     """
@@ -199,6 +247,7 @@ def smoothed(labels: jax.Array, classes: int, share: ArrayLike) -> jax.Array:
     if not isinstance(share, jax.Array) and not share:
         return labels
     if not jnp.issubdtype(labels.dtype, jnp.floating):
+        _check_numbers("labels", labels, 0, classes - 1)
         labels = jax.nn.one_hot(labels, classes)
     return optax.smooth_labels(labels, share)
 
@@ -215,9 +264,12 @@ def rate_cross_entropy(
       lengths: of sequences of unequal length, ``[B]``.
 
     Raises:
-      ValueError: the labels are neither. Every loss of classes raises this.
+      ValueError: labels, ``where`` or ``lengths`` have another shape, or a class is not from 0 to C - 1, or a length
+        not from 1 to T, of an example that counts. Classes and lengths are looked at unless they are traced, as under
+        ``jax.jit``. Every loss of classes raises this, the others of ``where`` and ``lengths``.
     """
-    _check_labels(labels)
+    _check_examples(logits, where, lengths)
+    _check_labels(labels, logits.shape[0], logits.shape[-1], where)
     return rate_error(_cross_entropy, logits, labels, where, lengths)
 
 
@@ -244,8 +296,11 @@ def tet(
       cross_entropy: CE; by default that of classes.
     """
     ranges.require("tet", ranges.FROM_0_TO_1, lam=lam)
+    _check_examples(logits, where, lengths)
     if cross_entropy is _cross_entropy:
-        _check_labels(labels)
+        _check_labels(labels, logits.shape[0], logits.shape[-1], where)
+    elif labels.shape[0] != logits.shape[0]:
+        raise ValueError(f"labels are {labels.shape}, but must be of {logits.shape[0]} examples, as the logits")
     labels_BT = jnp.broadcast_to(jnp.expand_dims(labels, 1), (*logits.shape[:2], *labels.shape[1:]))
     cross_entropy_BT = cross_entropy(logits, labels_BT)
     cross_entropy_B = mean_over_time(cross_entropy_BT, lengths)
@@ -271,7 +326,8 @@ def rate_mse(
       where: ``[B]`` bool; the examples that count. All by default.
       lengths: of sequences of unequal length, ``[B]``.
     """
-    _check_labels(labels)
+    _check_examples(outputs, where, lengths)
+    _check_labels(labels, outputs.shape[0], outputs.shape[-1] // votes, where)
     rates_BC = mean_over_time(outputs, lengths).reshape(outputs.shape[0], -1, votes).mean(axis=-1)
     if jnp.issubdtype(labels.dtype, jnp.integer):
         labels = jax.nn.one_hot(labels, rates_BC.shape[-1], dtype=rates_BC.dtype)

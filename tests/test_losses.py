@@ -139,3 +139,65 @@ def test_labels_that_are_neither_classes_nor_probabilities_are_refused(loss, lab
     """As many examples as classes: shapes alone would not show it."""
     with pytest.raises(ValueError, match=rf"labels are {labels.dtype} .*must be integers \[B\] or probabilities"):
         loss(jnp.zeros((3, 2, 3)), labels)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [np.zeros((B, 1), np.float32), np.zeros((1, C), np.float32), np.zeros((B, C + 1), np.float32), np.zeros(1, int)],
+    ids=lambda labels: f"{labels.dtype} {labels.shape}",
+)
+@every_loss
+def test_labels_are_not_broadcast(loss, labels, logits):
+    """Nor while a function is traced, as shapes are known then."""
+    for compute in (loss, jax.jit(loss)):
+        with pytest.raises(ValueError, match=rf"must be integers \[B\] or .* with B {B} and C {C}"):
+            compute(logits, labels)
+
+
+@pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("wrong", [-1, C, 99])
+@every_loss
+def test_classes_out_of_range_are_refused(loss, wrong, as_array, logits, labels):
+    labels[3] = wrong
+    for compute in (loss, jax.grad(loss)):  # by a gradient, logits are traced and labels are not
+        with pytest.raises(ValueError, match=rf"labels has {wrong}, but must be from 0 to {C - 1}"):
+            compute(logits, as_array(labels))
+    jax.jit(loss)(logits, labels)  # not known there
+    loss(logits, as_array(labels), where=np.arange(B) != 3)  # does not count
+
+
+@pytest.mark.parametrize(
+    ("lengths", "words"),
+    [
+        (np.full(B, T + 1), f"lengths has {T + 1}, but must be from 1 to {T}"),
+        (np.arange(B) % T, f"lengths has 0, but must be from 1 to {T}"),
+        (np.array([2]), r"lengths is \(1,\), but must be "),
+    ],
+)
+def test_lengths_that_sequences_cannot_have_are_refused(lengths, words, logits, labels):
+    values = logits[:, 0]
+    for name, task, target in (
+        *(("rate", "class", labels), ("tet", "class", labels), ("mse", "class", labels), ("mse", "value", values)),
+        *(("rate", "labels", values > 0), ("tet", "labels", values > 0)),
+    ):
+        with pytest.raises(ValueError, match=words):
+            losses.build(Loss(task=task, name=name))(logits, target, lengths=lengths)
+    with pytest.raises(ValueError, match=words):
+        losses.build(Loss(per="step"))(logits, np.zeros((B, T), int), lengths=lengths)
+
+
+def test_a_mask_of_another_shape_is_refused(logits, labels):
+    for where in (np.ones(1, bool), np.ones((B, 1), bool)):
+        with pytest.raises(ValueError, match=r"where is .* but must be \(8,\)"):
+            losses.rate_cross_entropy(logits, labels, where)
+
+
+def test_labels_of_one_example_are_not_those_of_all(logits):
+    loss = losses.build(Loss(task="labels", name="tet"))
+    with pytest.raises(ValueError, match="must be of 8 examples"):
+        loss(logits, np.zeros((1, C), np.float32))
+
+
+def test_a_class_that_is_not_there_is_not_smoothed():
+    with pytest.raises(ValueError, match="labels has 4, but must be from 0 to 3"):
+        losses.smoothed(jnp.array([0, 4]), 4, 0.5)

@@ -73,7 +73,7 @@ def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tup
     options = _parse(kind, kind(config=config), argv[1:], f"csbp_jax {command} {argv[0]}")
     overridden: Config = options.config  # type: ignore[attr-defined]  # a dataclass with this field, see above
     if overridden.model.name != config.model.name and not own.model:
-        overridden = _without_foreign_options(overridden, argv)
+        overridden = _with_taps_of_the_network(_without_foreign_options(overridden, argv), argv)
     config = check(overridden)
     try:
         # Without a slash at the end or "./" at the beginning; "a/.." stays, for a may be a link.
@@ -135,6 +135,30 @@ def _without_foreign_options(config: Config, argv: Sequence[str]) -> Config:
         if value is not None and option not in known and not is_given(f"--model.{option}", argv):
             config = replaced(config, f"model.{option}", None)
             print(f"csbp_jax: model.{option}: {value} of {argv[0]} is left out; {name} has none", file=sys.stderr)
+    return config
+
+
+def _with_taps_of_the_network(config: Config, argv: Sequence[str]) -> Config:
+    """Tap the membrane of the first layer where the network named on the command line lacks taps of the preset's.
+
+    A line says so. Taps that are given on the command line stay, to be refused.
+    """
+    from csbp_jax import models  # late, see commands.py
+
+    if is_given("--chaos.taps", argv) or not config.chaos.taps:
+        return config
+    # Names do not depend on pixels and classes, which a preset for the user's own data does not know yet.
+    shape = (224, 224, 3) if len(config.model.input_shape) in (0, 3) else config.model.input_shape
+    known = models.tap_names(dataclasses.replace(config.model, input_shape=shape, classes=2))
+    missing = [tap for tap in config.chaos.taps if tap not in known]
+    membrane = next((name for name in known if name.endswith(".membrane")), None)
+    if not missing or membrane is None:
+        return config
+    config = replaced(config, "chaos.taps", (membrane,))
+    if not is_given("--chaos.z0", argv):
+        config = replaced(config, "chaos.z0", config.chaos.z0[:1])
+    lacks = f"{config.model.name} has no {', '.join(missing)}, on which the term acts in {argv[0]}"
+    print(f"csbp_jax: chaos.taps: {lacks}; it acts on {membrane} instead", file=sys.stderr)
     return config
 
 

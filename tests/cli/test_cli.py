@@ -383,7 +383,34 @@ def test_options_that_a_network_of_another_name_lacks_fall_away(capsys):
     error = capsys.readouterr().err
     assert error == "csbp_jax: model.features: (32, 64, 64) of digits is left out; cnn6 has none\n"
     assert options.read("train", kind, ["digits", "--model.name=dense"])[1].model.features == (32, 64, 64)
-    assert capsys.readouterr().err == ""
+    assert "model." not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset, network, more, taps, z0, lacks", [
+    ("digits", "dense", "", "fc1.membrane", (10.0,), "conv1.membrane"),
+    ("digits_bp", "dense", "", "fc1.membrane", (0.0,), "conv1.membrane"),
+    ("folder", "recurrent", "", "rec1.membrane", (10.0,), "conv1.membrane"),  # whose shape and classes are the data's
+    ("watch", "dense", "--chaos.z0=3", "fc1.membrane", (3.0,), "rec1.membrane"),
+    ("cifar10_dvs", "dense", "", "fc1.membrane", (15.0,), "conv1.membrane"),  # of its two taps, dense has one
+    ("digits", "cnn6", "", "conv1.membrane", (10.0,), ""),
+    ("digits", "dense", "--chaos.taps=fc2.norm", "fc2.norm", (10.0,), ""),
+])  # fmt: skip
+def test_the_term_acts_on_the_first_membrane_where_the_network_lacks_the_taps_of_the_preset(
+    preset, network, more, taps, z0, lacks, capsys
+):
+    kind, _ = COMMANDS["train"]
+    _, config, _ = options.read("train", kind, [preset, "--model.name", network, *more.split()])
+    assert (config.chaos.taps, config.chaos.z0) == ((taps,), z0)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "chaos.taps" in line]
+    text = f"{network} has no {lacks}, on which the term acts in {preset}; it acts on {taps} instead"
+    assert lines == ([f"csbp_jax: chaos.taps: {text}"] if lacks else [])
+    if "=" not in more or lacks:
+        assert taps in models.tap_names(dataclasses.replace(config.model, input_shape=(64, 64, 3), classes=2))
+
+
+def test_taps_that_are_given_are_refused_where_the_network_lacks_them(refused, inside):
+    error = refused(*"train digits --model.name dense --chaos.taps conv1.membrane".split())
+    assert "chaos.taps: this network has no conv1.membrane; it has fc1.dense, " in error
 
 
 def test_outside_the_environment_one_line_says_what_to_install():
