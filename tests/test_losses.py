@@ -1,6 +1,7 @@
 """Task losses against reference values and numpy."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -176,26 +177,30 @@ def test_classes_out_of_range_are_refused(loss, wrong, as_array, logits, labels)
 )
 def test_lengths_that_sequences_cannot_have_are_refused(lengths, words, logits, labels):
     values = logits[:, 0]
-    for name, task, target in (
-        *(("rate", "class", labels), ("tet", "class", labels), ("mse", "class", labels), ("mse", "value", values)),
-        *(("rate", "labels", values > 0), ("tet", "labels", values > 0)),
-    ):
+    cases: tuple[tuple[Any, Any], ...] = (
+        (Loss(name="rate"), labels),
+        (Loss(name="tet"), labels),
+        (Loss(name="mse"), labels),
+        (Loss(task="value", name="mse"), values),
+        (Loss(task="labels", name="rate"), values > 0),
+        (Loss(task="labels", name="tet"), values > 0),
+        (Loss(per="step"), np.zeros((B, T), int)),
+    )
+    for config, targets in cases:
         with pytest.raises(ValueError, match=words):
-            losses.build(Loss(task=task, name=name))(logits, target, lengths=lengths)
-    with pytest.raises(ValueError, match=words):
-        losses.build(Loss(per="step"))(logits, np.zeros((B, T), int), lengths=lengths)
+            losses.build(config)(logits, targets, lengths=lengths)
 
 
 def test_a_mask_of_another_shape_is_refused(logits, labels):
     for where in (np.ones(1, bool), np.ones((B, 1), bool)):
         with pytest.raises(ValueError, match=r"where is .* but must be \(8,\)"):
-            losses.rate_cross_entropy(logits, labels, where)
+            losses.rate_cross_entropy(logits, labels, jnp.asarray(where))
 
 
 def test_labels_of_one_example_are_not_those_of_all(logits):
     loss = losses.build(Loss(task="labels", name="tet"))
     with pytest.raises(ValueError, match="must be of 8 examples"):
-        loss(logits, np.zeros((1, C), np.float32))
+        loss(logits, jnp.zeros((1, C)))
 
 
 def test_a_class_that_is_not_there_is_not_smoothed():

@@ -409,7 +409,7 @@ def test_the_term_acts_on_the_first_membrane_where_the_network_lacks_the_taps_of
 
 
 def test_taps_that_are_given_are_refused_where_the_network_lacks_them(refused, inside):
-    error = refused(*"train digits --model.name dense --chaos.taps conv1.membrane".split())
+    error = refused(*["train", "digits", "--model.name", "dense", "--chaos.taps", "conv1.membrane"])
     assert "chaos.taps: this network has no conv1.membrane; it has fc1.dense, " in error
 
 
