@@ -166,10 +166,8 @@ def contrast(
     needed = runs[runs["arm"].isin({arm for pair in pairs for arm in pair})]
     _check_single(needed)
     values = needed.set_index([*KEYS, "arm"])[measure].astype(float).unstack("arm").where(np.isfinite)
-    if measures.of(measure).share and ((values < 0) | (values > 1)).any(axis=None):
-        raise ValueError(
-            f"{measure}: is a share from 0 to 1, but holds {np.nanmax(values.to_numpy(float)):g}; divide by 100"
-        )
+    if measures.of(measure).share and (values > 1 + statistics.ROUNDING).any(axis=None):
+        raise ValueError(f"{measure}: is a share, and at most 1, but some values are larger; divide percentages by 100")
     scale = measures.of(measure).scale
     values = values * scale
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import csbp_jax
 from csbp_jax.config import ConfigError
@@ -427,6 +428,33 @@ def sealed_results(folder, rows, fields, is_older=False, curves=None):
     written = [name for name in ("runs.csv", "epochs.csv") if (folder / name).exists()]
     tables = {} if is_older else {"tables": {name: reading.table_digest(folder / name) for name in written}}
     seals.write_json(folder / "settings.json", {"cells": cells, **tables})
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "options", "words"),
+    [
+        ([90.0, 91.0, 92.0], {}, f"{ACCURACY}: is a share, and at most 1"),
+        ([0.9, 0.91, 0.92], {"over": "x"}, "over: 'x' is none of seed, draw, case"),
+        ([0.9, 0.91, 0.92], {"confidence": 95}, "confidence: 95 is not possible"),
+        ([0.9, 0.91, 0.92], {"overlap": -0.05}, "overlap: -0.05 is not possible"),
+    ],
+)
+def test_options_and_accuracies_that_are_not_possible_are_refused(accuracies, options, words):
+    runs = table([row(arm, n, value) for arm in ("a", "b") for n, value in enumerate(accuracies)])
+    with pytest.raises(ValueError, match=words):
+        runs.contrast("a", "b", **options)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+def test_a_change_of_the_unit_changes_no_verdict(unit):
+    """Energies in joules were rounded to 9 decimals: all were equal, and p was 1."""
+    joules = {"a": [2.3, 2.5, 2.4, 2.45, 2.2, 2.6], "b": [2.1, 2.4, 2.2, 2.3, 2.15, 2.4]}
+    rows = [
+        row(arm, n, 0.9) | {"energy": unit * value} for arm, values in joules.items() for n, value in enumerate(values)
+    ]
+    contrast = RunTable(pd.DataFrame(rows), ("chaos.z0",), ("energy",)).contrast("a", "b", measure="energy")
+    expected = stats.ttest_rel(joules["a"], joules["b"]).pvalue
+    assert contrast["b"]["p"] == pytest.approx(expected) and contrast["b"]["verdict"] == "better"
 
 
 def test_fields_that_are_read_are_those_that_were_written(tmp_path):
