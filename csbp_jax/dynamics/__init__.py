@@ -12,11 +12,7 @@ enough:
 - ``kaplan_yorke`` and ``pesin``: dimension and entropy from the whole spectrum; their errors by ``delta_method``;
 - ``flip_ratio``: the largest curvature over that at which plain descent starts to overshoot. Above 1 a fixed point has
   lost its stability; chaos needs more (with the chaos term alone, 1.64 at I0 = 0.65);
-- ``attractor_samples``: samples of a read-out of many runs after a transient, for bifurcation diagrams;
-- ``uncertainty_exponent``, ``basin_entropy``: how fractal the boundaries between starts with different ends are.
-
-Of recorded orbits of many starts at fixed hyperparameters: ``split_r_hat`` and ``energy_test`` (whether all have the
-same distribution, as in an ergodic system), ``orbit_groups`` (coexisting attractors) and ``autocorrelation_time``.
+- ``attractor_samples``: samples of a read-out of many runs after a transient, for bifurcation diagrams.
 
 Of a recorded scalar series, such as a loss, without its map: ``zero_one_test``, ``permutation_entropy``,
 ``power_spectrum``, and ``nonlinearity_test`` with its surrogates, ``iaaft``.
@@ -30,15 +26,7 @@ integers and keys, are carried along. All growth rates are in nats per step.
 """
 
 from csbp_jax.dynamics.annealed import annealed_rises, rise
-from csbp_jax.dynamics.basins import BasinEntropy, UncertaintyExponent, basin_entropy, uncertainty_exponent
 from csbp_jax.dynamics.bifurcation import attractor_samples
-from csbp_jax.dynamics.ergodicity import (
-    SameDistribution,
-    autocorrelation_time,
-    energy_test,
-    orbit_groups,
-    split_r_hat,
-)
 from csbp_jax.dynamics.finite_size import (
     ReadoutExponents,
     finite_size,
@@ -53,16 +41,10 @@ from csbp_jax.dynamics.spectrum import delta_method, kaplan_yorke, pesin
 from csbp_jax.dynamics.surrogates import iaaft, nonlinearity_test
 
 __all__ = [
-    "BasinEntropy",
     "ReadoutExponents",
-    "SameDistribution",
-    "UncertaintyExponent",
     "annealed_rises",
     "attractor_samples",
-    "autocorrelation_time",
-    "basin_entropy",
     "delta_method",
-    "energy_test",
     "finite_size",
     "finite_size_many",
     "finite_size_readouts",
@@ -72,13 +54,10 @@ __all__ = [
     "lyapunov",
     "lyapunov_many",
     "nonlinearity_test",
-    "orbit_groups",
     "permutation_entropy",
     "pesin",
     "power_spectrum",
     "rise",
     "separation",
-    "split_r_hat",
-    "uncertainty_exponent",
     "zero_one_test",
 ]

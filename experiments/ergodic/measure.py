@@ -14,6 +14,7 @@ from csbp_jax import dynamics
 from csbp_jax.dynamics.surrogates import matching_ends
 from csbp_jax.instruments import classify
 from csbp_jax.reporting.statistics import holm
+from experiments.ergodic import ergodicity
 from experiments.ergodic.systems import System
 from experiments.study import Content, finite_or_none
 
@@ -139,15 +140,15 @@ def ergodic(system: System, orbits: Array) -> Content:
     ps: dict[int, float] = {}
     for i, name in enumerate(system.names):
         first, others = matched[0, times, i], matched[1:, :, i]
-        test = dynamics.energy_test(first, others[np.arange(count - 1), own_times])
+        test = ergodicity.energy_test(first, others[np.arange(count - 1), own_times])
         ps[i] = test.p
         measured: Content = {
             "name": name,
-            "r_hat": min(dynamics.split_r_hat(matched[..., i]), LARGEST),
-            "r_hat_as_it_is": min(dynamics.split_r_hat(orbits[..., i]), LARGEST),
-            "time": finite_or_none(dynamics.autocorrelation_time(matched[..., i])),
+            "r_hat": min(ergodicity.split_r_hat(matched[..., i]), LARGEST),
+            "r_hat_as_it_is": min(ergodicity.split_r_hat(orbits[..., i]), LARGEST),
+            "time": finite_or_none(ergodicity.autocorrelation_time(matched[..., i])),
             "energy": test._asdict(),
-            "p_one_time": dynamics.energy_test(first, others[:, -1]).p,
+            "p_one_time": ergodicity.energy_test(first, others[:, -1]).p,
             "spread": float(matched[..., i].std(axis=1).mean()),
         }
         observables.append(measured)
@@ -166,7 +167,7 @@ def ergodic(system: System, orbits: Array) -> Content:
 
 def _group_sizes(orbits: Array) -> list[int]:
     """Sizes of the groups of orbits, the largest first; a single group where nothing is compared."""
-    return np.bincount(dynamics.orbit_groups(orbits, SAME)).tolist() if orbits.shape[2] else [len(orbits)]
+    return np.bincount(ergodicity.orbit_groups(orbits, SAME)).tolist() if orbits.shape[2] else [len(orbits)]
 
 
 def verdict_ergodic(observables: Sequence[Content], groups: Sequence[int]) -> str:

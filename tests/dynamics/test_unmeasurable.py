@@ -1,18 +1,16 @@
 """What cannot be measured is refused in words that name it."""
 
 import functools
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from csbp_jax import dynamics
-from csbp_jax.dynamics import energy_test, iaaft, nonlinearity_test, orbit_groups, permutation_entropy
+from csbp_jax.dynamics import iaaft, nonlinearity_test, permutation_entropy
 
-SINE, CONSTANT = np.sin(np.arange(600)), np.zeros((64, 64), int)
-basins: Any = dynamics.uncertainty_exponent
-UNEQUAL, BATCHES = np.zeros((64, 39), int), [None] * 10
+SINE = np.sin(np.arange(600))
+BATCHES = [None] * 10
 
 
 def logistic(x, _):
@@ -28,22 +26,6 @@ CASES = [
     (lambda: exponents(warmup=10), "no chunk is left to count, and a standard error needs two"),
     (lambda: exponents(warmup=9), "1 chunk is left to count, and a standard error needs two"),
     (lambda: dynamics.attractor_samples(logistic, jnp.ones(2), BATCHES, lambda x: x, 10), "after the transient"),
-    (lambda: basins(CONSTANT), "the grid has no boundary to measure"),
-    (lambda: basins(np.zeros(9, int), (1, 2)), r"labels are int64 \[9\]; pass integers \[rows, columns\]"),
-    (lambda: basins(np.zeros((64, 64)), (1, 2)), r"labels are float64 \[64, 64\]"),
-    (lambda: basins(CONSTANT, (1,)), r"offsets \(1,\); pass two or more"),
-    (lambda: basins(CONSTANT, (2, 1)), r"offsets \(2, 1\)"),
-    (lambda: basins(CONSTANT, (0, 1)), r"offsets \(0, 1\)"),
-    (lambda: basins(UNEQUAL, (1, 16)), "grid is 64 x 39, but an offset of 16 needs 40 points per axis; pass small"),
-    (lambda: dynamics.basin_entropy(UNEQUAL, 1), "box 1; allowed are 2 to 39, the shorter side of the grid"),
-    (lambda: dynamics.basin_entropy(UNEQUAL, 40), "box 40; allowed are 2 to 39"),
-    *(
-        (lambda function=function, orbits=orbits: function(orbits), f"{function.__name__}: orbits have")
-        for function in (dynamics.split_r_hat, dynamics.autocorrelation_time)
-        for orbits in (np.zeros(10), np.zeros((2, 3)), np.full((2, 8), np.nan))
-    ),
-    (lambda: orbit_groups(np.zeros((3, 10))), "observables"),
-    (lambda: energy_test([], [1.0]), "empty or not finite"),
     (lambda: permutation_entropy(SINE, order=5), "it has 600 values, and 604 are needed"),
     (lambda: permutation_entropy(SINE, order=1), "order 1 and lag 1 are not possible"),
     (lambda: nonlinearity_test(SINE[:99]), "too short: it has 99 values, and 100 are needed"),

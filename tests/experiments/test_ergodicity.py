@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from csbp_jax.dynamics import autocorrelation_time, energy_test, orbit_groups, split_r_hat
+from experiments.ergodic.ergodicity import autocorrelation_time, energy_test, orbit_groups, split_r_hat
 
 GOLDEN = (5**0.5 - 1) / 2
 ORBITS, STEPS = 16, 4000
@@ -123,3 +123,17 @@ def test_the_energy_test_holds_its_level():
     samples = generator.normal(size=(60, 2, 30))
     ps = [energy_test(first, second, permutations=49).p for first, second in samples]
     assert np.mean(np.array(ps) <= 0.2) == pytest.approx(0.2, abs=0.15)
+
+
+@pytest.mark.parametrize("measure", [split_r_hat, autocorrelation_time])
+@pytest.mark.parametrize("orbits", [np.zeros(10), np.zeros((2, 3)), np.full((2, 8), np.nan)])
+def test_orbits_that_cannot_be_measured_are_refused(measure, orbits):
+    with pytest.raises(ValueError, match=f"{measure.__name__}: orbits have"):
+        measure(orbits)
+
+
+def test_groups_need_observables_and_the_energy_test_needs_values():
+    with pytest.raises(ValueError, match=r"pass \[orbits, steps, observables\]"):
+        orbit_groups(np.zeros((3, 10)))
+    with pytest.raises(ValueError, match="a sample is empty or not finite"):
+        energy_test([], [1.0])

@@ -8,7 +8,7 @@ orbits that differ would agree after more steps: compare its length with the aut
 from typing import NamedTuple
 
 import numpy as np
-import scipy  # whose packages load at their first use, which a training does not wait for
+import scipy
 from numpy.typing import ArrayLike, NDArray
 
 RESOLUTION = 1e-9
