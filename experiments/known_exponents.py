@@ -16,7 +16,6 @@ import numpy as np
 from csbp_jax import dynamics
 from csbp_jax.dynamics.state import summary
 from experiments import study
-from experiments.series_rates import runge_kutta
 from experiments.study import Content
 
 CHUNKS = (200, 1000)
@@ -71,7 +70,11 @@ def lorenz(state: jax.Array, _: Any) -> jax.Array:
         x, y, z = state
         return jnp.stack([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z])
 
-    return runge_kutta(slope, state, RATE)
+    a = slope(state)
+    b = slope(state + RATE / 2 * a)
+    c = slope(state + RATE / 2 * b)
+    d = slope(state + RATE * c)
+    return state + RATE / 6 * (a + 2 * b + 2 * c + d)
 
 
 # Exponents and dimensions of Hénon's map and the Lorenz flow: Sprott, Chaos and Time-Series Analysis (2003).

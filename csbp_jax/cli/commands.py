@@ -173,7 +173,6 @@ COMMANDS: dict[str, Command] = {
     "push": (runs.Push, "csbp_jax.export.hub.push"),
     "compare": (records.Compare, "csbp_jax.evaluation.compare.compare"),
     "report": (records.Report, "csbp_jax.evaluation.html_report.write"),
-    "series": (records.Series, records.series),
     "tensorboard": (records.TensorBoard, "csbp_jax.evaluation.tensorboard.write"),
     "track": (records.Track, "csbp_jax.evaluation.trackers.track"),
     "list": (List, "csbp_jax.cli.listing.show"),

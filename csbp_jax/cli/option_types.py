@@ -131,9 +131,6 @@ Run = Positional[
 ]
 RunDir = Positional[Annotated[str, _word("RUN", expand_path), arg(help="directory of a run")]]
 Repository = Positional[Annotated[str, _word("USER/NAME", _nonempty), arg(help="repository on the Hugging Face hub")]]
-SeriesFile = Positional[
-    Annotated[str, _word("RUN|FILE.csv", expand_path), arg(help="directory of a run, or a CSV file of any program")]
-]
 SweepDir = Positional[Annotated[str, _word("SWEEP", expand_path), arg(help="directory of a sweep")]]
 Listed = Positional[Annotated[tuple[str, ...], _words("WHAT", _nonempty)]]
 Runs = Positional[Annotated[tuple[str, ...], _words("RUN", expand_path), arg(help="directories of runs")]]
@@ -149,7 +146,6 @@ ARGUMENTS: dict[Any, str] = {
     RunsOrNetworks: "RUN ...",
     RunsOrExperiment: "RUN|EXPERIMENT ...",
     Files: "FILE ...",
-    SeriesFile: "RUN|FILE.csv",
     SweepDir: "SWEEP",
     Listed: "[WHAT ...]",
 }

@@ -14,9 +14,6 @@ enough:
   lost its stability; chaos needs more (with the chaos term alone, 1.64 at I0 = 0.65);
 - ``attractor_samples``: samples of a read-out of many runs after a transient, for bifurcation diagrams.
 
-Of a recorded scalar series, such as a loss, without its map: ``zero_one_test``, ``permutation_entropy``,
-``power_spectrum``, and ``nonlinearity_test`` with its surrogates, ``iaaft``.
-
 A run with a positive tangent exponent is *chaotic*; one with only a positive finite-size exponent is *finite-size
 sensitive*; one with a large rise is *transiently expanding*. The thresholds are in ``csbp_jax.instruments.classify``.
 
@@ -36,9 +33,7 @@ from csbp_jax.dynamics.finite_size import (
 )
 from csbp_jax.dynamics.flip_ratio import flip_ratio
 from csbp_jax.dynamics.lyapunov import lyapunov, lyapunov_many
-from csbp_jax.dynamics.series import permutation_entropy, power_spectrum, zero_one_test
 from csbp_jax.dynamics.spectrum import delta_method, kaplan_yorke, pesin
-from csbp_jax.dynamics.surrogates import iaaft, nonlinearity_test
 
 __all__ = [
     "ReadoutExponents",
@@ -49,15 +44,10 @@ __all__ = [
     "finite_size_many",
     "finite_size_readouts",
     "flip_ratio",
-    "iaaft",
     "kaplan_yorke",
     "lyapunov",
     "lyapunov_many",
-    "nonlinearity_test",
-    "permutation_entropy",
     "pesin",
-    "power_spectrum",
     "rise",
     "separation",
-    "zero_one_test",
 ]

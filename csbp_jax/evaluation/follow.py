@@ -35,7 +35,7 @@ def follow(
     Raises:
       ConfigError: not a run's folder, or one without metrics.
     """
-    followed = [read_run(folder) for folder in as_paths(runs)]
+    followed = [_read_run(folder) for folder in as_paths(runs)]
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(contextlib.closing(make_writer(run))) for run in followed]
         for writer in writers:
@@ -51,7 +51,7 @@ def follow(
     return followed
 
 
-def read_run(folder: pathlib.Path) -> Run:
+def _read_run(folder: pathlib.Path) -> Run:
     """Read a run that has metrics.
 
     Raises:

@@ -6,22 +6,23 @@ Finished systems are read from ``ergodic.json`` and not repeated.
 """
 
 import argparse
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import series_rates, study
+from experiments import study
 from experiments.cbp import net as cbp
-from experiments.ergodic import measure, pages, systems
+from experiments.ergodic import known, measure, pages, systems
 from experiments.ergodic.systems import System
 from experiments.study import Content, finite_or_none
 from experiments.xor import net as xor
 
 MODULE = "python -m experiments.ergodic"
 
-CHECKED = ("white noise", "AR(1), 0.9")
+CHECKED = {"white noise": known.white, "AR(1), 0.9": functools.partial(known.ar1, 0.9)}
 """Linear noise that the test of random-like series is checked on."""
 
 
@@ -106,7 +107,7 @@ def run(family: str, strength: float, content: Content, options: argparse.Namesp
 
 def checked(name: str, count: int) -> list[Content]:
     """The random-like series among linear noise."""
-    drawn = series_rates.SYSTEMS[name].draw(np.random.default_rng(0), count)
+    drawn = CHECKED[name](np.random.default_rng(0), count)
     return [measure.random_like(series, seed) for seed, series in enumerate(drawn)]
 
 

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.dynamics.series import decorrelation_lag
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from csbp_jax.runtime.files import write_text
 from experiments import study
-from experiments.ergodic import measure, systems
+from experiments.ergodic import known, measure, systems
+from experiments.ergodic.series import decorrelation_lag
 from experiments.ergodic.systems import System
-from experiments.series_rates import iterate
 from experiments.study import Content
 
 MODULE = "python -m experiments.ergodic.lags"
@@ -33,11 +32,11 @@ SYSTEMS: dict[str, tuple[float, Callable[[], System]]] = {
 }
 
 
-def known(name: str, lag: int, count: int) -> NDArray[np.float64]:
+def series_of(name: str, lag: int, count: int) -> NDArray[np.float64]:
     """Series of a known answer ``[count, LENGTH]``, each value ``lag`` steps after the last."""
     rng = np.random.default_rng(0)
     if name == "white noise":
-        return rng.normal(size=(count, measure.LENGTH))
+        return known.white(rng, count)
     starts: dict[str, tuple[Callable[[Any], Any], Any]] = {
         "logistic map, r = 4": (lambda x: 4 * x * (1 - x), rng.uniform(0.1, 0.9, (1, count))),
         "Henon's map": (lambda s: (1 - 1.4 * s[0] ** 2 + s[1], 0.3 * s[0]), rng.uniform(-0.1, 0.1, (2, count))),
@@ -45,7 +44,7 @@ def known(name: str, lag: int, count: int) -> NDArray[np.float64]:
         "Park and Miller's generator": (lambda x: 16807 * x % (2**31 - 1), rng.integers(1, 2**31 - 1, (1, count))),
     }
     step, start = starts[name]
-    return np.asarray(iterate(step, start, 500, lag), float)[:, : measure.LENGTH]
+    return known.iterate(step, start, 500, lag)
 
 
 KNOWN = ("logistic map, r = 4", "Henon's map", "Park and Miller's generator", "white noise")
@@ -118,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with study.float64():
         for name in (name for name in (*KNOWN, *SYSTEMS) if name not in results):
             if name in KNOWN:
-                results[name] = result({lag: list(known(name, lag, options.checks)) for lag in LAGS})
+                results[name] = result({lag: list(series_of(name, lag, options.checks)) for lag in LAGS})
             else:
                 results[name] = trained(name, options.orbits)
             study.store(file, content, MODULE)

@@ -11,10 +11,11 @@ from jax import lax
 from numpy.typing import NDArray
 
 from csbp_jax import dynamics
-from csbp_jax.dynamics.surrogates import matching_ends
 from csbp_jax.instruments import classify
 from csbp_jax.reporting.statistics import holm
-from experiments.ergodic import ergodicity
+from experiments.ergodic import ergodicity, known
+from experiments.ergodic.series import permutation_entropy, spectral_flatness, zero_one_test
+from experiments.ergodic.surrogates import iaaft, matching_ends, nonlinearity_test
 from experiments.ergodic.systems import System
 from experiments.study import Content, finite_or_none
 
@@ -28,7 +29,7 @@ LARGEST = 1e9
 ORBITS, ALIGN, COUNTED = 16, 50, 1000
 """Orbits, steps in which directions align, and steps of the exponents."""
 
-SERIES, LENGTH, DISTINCT, SURROGATES, TEST_LEVEL, IRREGULAR = 4, 1000, 500, 79, 0.025, 0.8
+SERIES, LENGTH, DISTINCT, SURROGATES, TEST_LEVEL, IRREGULAR = 4, known.LENGTH, 500, 79, 0.025, 0.8
 """Series of an observable, their length, fewest distinct values, surrogates, level of each test, least K."""
 
 CURVE = tuple(int(n) for n in np.unique(np.geomspace(1, 20_000, 25).round()))
@@ -183,20 +184,20 @@ def verdict_ergodic(observables: Sequence[Content], groups: Sequence[int]) -> st
 
 def random_like(series: Array, seed: int = 0) -> Content:
     """The plan's measures of a series, and whether it is random-like."""
-    k = dynamics.zero_one_test(series).correlation
-    p = dynamics.nonlinearity_test(series, SURROGATES, seed).p
-    entropy = dynamics.permutation_entropy(series)
+    k = zero_one_test(series)
+    p = nonlinearity_test(series, SURROGATES, seed)
+    entropy = permutation_entropy(series)
     stretch = series[matching_ends(series)]
-    drawn = [dynamics.permutation_entropy(surrogate) for surrogate in dynamics.iaaft(stretch, SURROGATES, seed)]
-    below = np.sum(np.array(drawn) <= dynamics.permutation_entropy(stretch))
-    above = np.sum(np.array(drawn) >= dynamics.permutation_entropy(stretch))
+    drawn = [permutation_entropy(surrogate) for surrogate in iaaft(stretch, SURROGATES, seed)]
+    below = np.sum(np.array(drawn) <= permutation_entropy(stretch))
+    above = np.sum(np.array(drawn) >= permutation_entropy(stretch))
     rank_p = min(1.0, float(2 * (1 + min(below, above)) / (1 + SURROGATES)))
     return {
         "k": k,
         "p": p,
         "entropy": entropy,
         "entropy_p": rank_p,
-        "flatness": dynamics.power_spectrum(series).flatness,
+        "flatness": spectral_flatness(series),
         "random_like": bool(k >= IRREGULAR and p > TEST_LEVEL and rank_p > TEST_LEVEL),
     }
 

@@ -3,13 +3,10 @@
 import functools
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from csbp_jax import dynamics
-from csbp_jax.dynamics import iaaft, nonlinearity_test, permutation_entropy
 
-SINE = np.sin(np.arange(600))
 BATCHES = [None] * 10
 
 
@@ -26,11 +23,6 @@ CASES = [
     (lambda: exponents(warmup=10), "no chunk is left to count, and a standard error needs two"),
     (lambda: exponents(warmup=9), "1 chunk is left to count, and a standard error needs two"),
     (lambda: dynamics.attractor_samples(logistic, jnp.ones(2), BATCHES, lambda x: x, 10), "after the transient"),
-    (lambda: permutation_entropy(SINE, order=5), "it has 600 values, and 604 are needed"),
-    (lambda: permutation_entropy(SINE, order=1), "order 1 and lag 1 are not possible"),
-    (lambda: nonlinearity_test(SINE[:99]), "too short: it has 99 values, and 100 are needed"),
-    (lambda: nonlinearity_test(SINE, 0), "surrogates: 0 is not possible"),
-    (lambda: iaaft(np.ones(100), 2), "constant"),
 ]
 
 

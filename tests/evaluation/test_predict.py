@@ -109,10 +109,10 @@ def test_the_command_omits_files_that_it_cannot_read(digits, tmp_path, capsys):
     assert float(rows[1]["probability_2"]) == pytest.approx(answers[1].probabilities[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("command", ["predict", "export", "series"])
+@pytest.mark.parametrize("command", ["predict", "export"])
 def test_where_the_result_cannot_be_written_nothing_is_computed(digits, tmp_path, monkeypatch, capsys, command):
     run, _, paths = digits
-    for work in ("evaluation.predict.predict", "evaluation.recorded.read", "export.metadata"):
+    for work in ("evaluation.predict.predict", "export.metadata"):
         monkeypatch.setattr(f"csbp_jax.{work}", lambda *_, **__: pytest.fail("the output was not checked first"))
     (tmp_path / "notes.txt").touch()
     line = [command, str(run), *map(str, paths[:1] if command == "predict" else [])]

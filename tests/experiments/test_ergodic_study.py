@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import one_neuron, series_rates
+from experiments import one_neuron
 from experiments.cbp import exponents
 from experiments.cbp import net as cbp
 from experiments.ergodic import lags, measure, pages, systems
+from tests.experiments.test_ergodic_series import draw
 
 FOLDER = pathlib.Path(__file__).parents[2] / "docs" / "results" / "ergodic"
 XOR, CBP = systems.spiking_xor(), systems.cbp_xor()
@@ -90,10 +91,7 @@ def test_visits_are_counted():
 
 
 def test_noise_is_random_like_and_chaos_is_not():
-    white, logistic, cycle = (
-        series_rates.SYSTEMS[name].draw(np.random.default_rng(5), 1)[0]
-        for name in ("white noise", "logistic, r = 4", "period 8")
-    )
+    white, logistic, cycle = (draw(name, 5) for name in ("white noise", "logistic, r = 4", "period 8"))
     assert measure.random_like(white)["random_like"]
     chaos = measure.random_like(logistic)
     assert chaos["k"] > 0.9 and chaos["entropy_p"] <= 0.025 and not chaos["random_like"]
@@ -143,14 +141,14 @@ def test_a_chaotic_map_looks_random_at_a_distance_and_a_generator_at_once():
 
     def passing(name, lag):
         return sum(
-            measure.random_like(series, seed)["random_like"] for seed, series in enumerate(lags.known(name, lag, 4))
+            measure.random_like(series, seed)["random_like"] for seed, series in enumerate(lags.series_of(name, lag, 4))
         )
 
     assert [passing("logistic map, r = 4", lag) for lag in (1, 12)] == [0, pytest.approx(4, abs=1)]
     assert passing("Park and Miller's generator", 1) >= 3
-    x = lags.known("Henon's map", 1, 2)
+    x = lags.series_of("Henon's map", 1, 2)
     np.testing.assert_allclose(x[:, 2:], 1 - 1.4 * x[:, 1:-1] ** 2 + 0.3 * x[:, :-2], atol=1e-9)
-    x = lags.known("Henon's map", 3, 2)
+    x = lags.series_of("Henon's map", 3, 2)
     assert x.shape == (2, 1000)
 
 

@@ -13,7 +13,6 @@ from experiments import (
     few_labels,
     known_exponents,
     precision,
-    series_rates,
     series_tasks,
     speakers,
 )
@@ -40,10 +39,6 @@ def ended(page):
     return lambda content: page(content) + "\n"
 
 
-def table_of_series(content):
-    return series_rates.page(content["systems"])
-
-
 def table_of_curves(content):
     return curves.table(content["runs"])
 
@@ -62,7 +57,6 @@ TABLES = {
     "presets/fsdd/curves.json": table_of_curves,
     "../checks/known_exponents/known_exponents.json": known_exponents.page,
     "nmnist/nmnist.json": nmnist.page,
-    "series/series.json": table_of_series,
     "series_tasks/series_tasks.json": series_tasks.page,
     "xor/escape/escape.json": escape.page,
     "xor/tuned/tuned.json": tuned.page,
@@ -97,7 +91,6 @@ QUOTED = {
     "nmnist": (2, 4),
     "released_code/streams": (2, 6),
     "replay_digits/flip": (2, 6),
-    "series": (1, 6),
     "series_tasks": (1, 5),
     "steering": (2, 4),
     "twins": (2, 6),

@@ -11,7 +11,7 @@ from csbp_jax.data.events import cochlea, readers, spoken_digits
 from csbp_jax.data.events.readers import read_file
 from csbp_jax.data.images import tfrecord
 from csbp_jax.data.images.decode import picture_shape
-from csbp_jax.evaluation import html_report, recorded
+from csbp_jax.evaluation import html_report
 from csbp_jax.experiment.store import Store
 from csbp_jax.runs import RunTable, published
 from csbp_jax.runtime import files
@@ -29,7 +29,6 @@ READERS: dict[str, tuple[Any, int]] = {
     "experiment.py": (lambda folder: plugin_file.reload(folder, OWN, True, None), SMALL),
     "blocks/0-0.json": (lambda folder: Store(folder, print), LARGE),
     "runs.csv": (RunTable.read, LARGE),
-    "series.csv": (lambda folder: recorded.read(folder / "series.csv"), LARGE),
     "table.json": (lambda folder: user_table.read(folder / "table.json"), SMALL),
     "recordings/0_a_0.wav": (lambda folder: spoken_digits.checksum(folder / "recordings"), LARGE),
     "0_a_0.wav": (lambda folder: cochlea.read_wav(folder / "0_a_0.wav"), LARGE),
