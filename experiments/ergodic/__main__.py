@@ -22,7 +22,10 @@ from experiments.xor import net as xor
 
 MODULE = "python -m experiments.ergodic"
 
-CHECKED = {"white noise": known.white, "AR(1), 0.9": functools.partial(known.ar1, 0.9)}
+CHECKED: dict[str, Callable[[np.random.Generator, int], known.Array]] = {
+    "white noise": known.white,
+    "AR(1), 0.9": functools.partial(known.ar1, 0.9),
+}
 """Linear noise that the test of random-like series is checked on."""
 
 

@@ -1,6 +1,7 @@
 """Measures of a series on systems whose answer is known, and on what they cannot tell apart."""
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def noisy_chaos(generator):
     return series + 0.3 * series.std() * known.white(generator, 1)
 
 
-SYSTEMS = {
+SYSTEMS: dict[str, Any] = {
     "white noise": lambda generator: known.white(generator, 1),
     "AR(1), 0.5": lambda generator: known.ar1(0.5, generator, 1),
     "AR(1), 0.9": lambda generator: known.ar1(0.9, generator, 1),
