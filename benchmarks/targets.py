@@ -220,7 +220,7 @@ spikes."""
 
 IN_A_LOOP = """. In a loop, as beyond T=4, the neuron alone would take 0.7 times as long, which is torch's time, but \
 steps of networks up to 1.03 times: there its chain is fused with the norm before it \
-([tried](../../design/decisions.md#devices-and-processes))"""
+([tried](../../design/decisions.md#speed-on-cpus))"""
 
 REASONS: dict[str, str | Callable[[Content], str]] = {
     **{f"SpikingJelly over ours, training step of {net}": functools.partial(convolutions, net=net) for net in NETS},

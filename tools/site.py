@@ -1,7 +1,8 @@
-"""MkDocs hooks: README.md as the start page, and pages for linked files outside docs/.
+"""MkDocs hooks: README.md as the start page, and linked files that are no pages of docs/.
 
-A link to a file outside docs/ leads to a generated page at source/PATH that shows the file. A link without a target is
-left as it is, so that a strict build reports it.
+A link to a file outside docs/ leads to a generated page at source/PATH that shows the file. A link to a page that
+mkdocs.yml excludes, a plan or a table, leads to its text in PATH.txt. A link without a target is left as it is, so that
+a strict build reports it.
 """
 
 import ast
@@ -19,15 +20,24 @@ LINK = re.compile(r"(?<=\]\()[^)#:\s]+")
 ROLE = re.compile(r":[a-z]+:(?=`)")
 DOCTEST = re.compile(r"^ *>>> .*(?:\n *\S.*)*", re.MULTILINE)
 WITH_LINKS = (".md", ".ipynb")
+UTF_8 = "\ufeff"
+"""Tells a browser the encoding of a text that no server announces."""
 ALWAYS = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
 
 
-def page_path(path):
-    """Return the path among the pages of a file of the repository."""
+def is_text(path, config):
+    """Return whether a file of the repository is a page that mkdocs.yml excludes, a plan or a table."""
+    in_docs = path.startswith("docs/") and path.endswith(".md")
+    return in_docs and config.exclude_docs.match_file(path.removeprefix("docs/"))
+
+
+def site_path(path, config):
+    """Return the path on the site of a file of the repository."""
     if path == "README.md":
         return "index.md"
     if path.startswith("docs/"):
-        return path.removeprefix("docs/")
+        ending = ".txt" if is_text(path, config) else ""
+        return path.removeprefix("docs/") + ending
     return f"source/{path}" if path.endswith(".md") else f"source/{path}.md"
 
 
@@ -134,13 +144,18 @@ def on_files(files, config):
         if path in seen:
             continue
         seen.add(path)
+        if is_text(path, config):
+            text = UTF_8 + (ROOT / path).read_text()
+            files.append(File.generated(config, site_path(path, config), content=text))
+            continue
         if not path.startswith("docs/"):
-            files.append(File.generated(config, page_path(path), content=as_markdown(path)))
+            files.append(File.generated(config, site_path(path, config), content=as_markdown(path)))
         if path.endswith(WITH_LINKS):
             targets = [link_target(path, link) for link in LINK.findall(as_markdown(path))]
-            waiting += [target for target in targets if target and not target.startswith("docs/")]
+            others = [target for target in targets if target]
+            waiting += [other for other in others if not other.startswith("docs/") or is_text(other, config)]
     files.append(File.generated(config, "reference/commands.md", content=commands_as_markdown()))
-    config.extra["origins"] = {page_path(path): path for path in seen}
+    config.extra["origins"] = {site_path(path, config): path for path in seen}
     return files
 
 
@@ -152,7 +167,9 @@ def on_page_markdown(markdown, page, config, files):
 
     def relink(match):
         target = link_target(path, match[0])
-        return posixpath.relpath(page_path(target), posixpath.dirname(page.file.src_uri)) if target else match[0]
+        if target is None:
+            return match[0]
+        return posixpath.relpath(site_path(target, config), posixpath.dirname(page.file.src_uri))
 
     return LINK.sub(relink, markdown)
 

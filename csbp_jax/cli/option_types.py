@@ -57,7 +57,7 @@ def expand_path(word: str) -> str:
     if re.match(r"[a-z][a-z0-9+.-]+://", word):  # pathlib would create a directory "gs:"
         raise ValueError(
             f"{word!r} is not possible, locks and renames need a file system; mount it, and give the directory "
-            "(docs/scale.md)"
+            "(docs/running.md)"
         )
     return os.path.expanduser(_nonempty(word))
 

@@ -116,7 +116,7 @@ def test_the_name_of_a_data_set_stands_for_its_published_experiment(name):
     assert configs.small_preset(name, config.model.name) == f"{name}_small"
     assert configs.small_preset(name, small.model.name) is None
     assert configs.load(f"{name}_small") == small
-    row = next(row for row in (ROOT / "docs/reproduction.md").read_text().splitlines() if f"| `{name}` |" in row)
+    row = next(row for row in (ROOT / "docs/weights.md").read_text().splitlines() if f"| `{name}` |" in row)
     assert f"`{PUBLISHED[name]}`" in row and f"`{name}_small`" in row
 
 
@@ -152,7 +152,7 @@ def test_the_head_of_an_experiment_says_how_to_run_it_and_what_becomes_of_z(name
     assert "Run by us: no" in head and ("nferred" in head or "as in" in head)
     said = search(r"z at the\s+end:\s+([0-9.e-]+) z0", head)[1]
     assert f"{config.chaos.beta**config.epochs:.2g}" == f"{float(said):.2g}"
-    _, _, table = (ROOT / "docs/reproduction.md").read_text().partition("## All experiments")
+    _, _, table = (ROOT / "docs/weights.md").read_text().partition("## All experiments")
     row = next(row for row in table.splitlines() if f"`{name}`" in row)
     for number in re.findall(r"[0-9]+\.[0-9]+ \([0-9.]+\)", row):
         best, last = number.strip(")").split(" (")

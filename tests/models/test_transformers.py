@@ -87,8 +87,8 @@ def test_parameters_are_those_that_the_article_counts(name, options, parameters,
 
 
 def documented():
-    """The rows of docs/reproduction.md on numbers of parameters: ``(network, options, count, printed millions)``."""
-    text = (pathlib.Path(__file__).parents[2] / "docs" / "reproduction.md").read_text()
+    """The rows of docs/weights.md on numbers of parameters: ``(network, options, count, printed millions)``."""
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "weights.md").read_text()
     for name, options, count, printed in re.findall(
         r"^\| `(\w+)` \|(.*?)\| ([\d,]+) \| ([\d.]+).*\|$", text, re.MULTILINE
     ):

@@ -1,6 +1,5 @@
 """Several processes as one run: the same numbers, files once, one step at which all stop, no waiting for the lost."""
 
-import itertools
 import os
 import pathlib
 import re
@@ -211,16 +210,6 @@ def test_the_slurm_script_requeues_what_can_resume_and_ends_with_the_code_of_the
     done = subprocess.run(["sh", "-c", programs + script], stdout=-1, text=True, env=environment)
     requeued = code == 42 or (code in (5, 134) and restarts != "9")
     assert (done.returncode, done.stdout) == (code, "requeue\n" if requeued else "")
-
-
-def test_the_xpk_command_restarts_what_can_resume():
-    """xpk adds 42 and 134 itself, but restarts nothing by default."""
-    page = (processes.ROOT / "docs" / "scale.md").read_text()
-    (command,) = re.findall(r"```sh\n(xpk workload create.*?)```", page, re.DOTALL)
-    options = dict(itertools.pairwise(command.split()))
-    assert int(options["--max-restarts"]) > 0
-    assert options["--restart-on-exit-codes"] == "5"
-    assert int(options["--termination-grace-period-seconds"]) > 30
 
 
 def rows(runs):

@@ -363,7 +363,7 @@ def _open(folder: epath.Path) -> None:
                 if time.monotonic() >= deadline:
                     raise CheckpointError(
                         f"{folder}: not all processes see what process 0 writes there; it must be on a disk that they "
-                        "share (--runs, --checkpoints), or in a bucket (--checkpoints; docs/scale.md)"
+                        "share (--runs, --checkpoints), or in a bucket (--checkpoints; docs/running.md)"
                     )
                 time.sleep(0.25)
 

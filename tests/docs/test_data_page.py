@@ -1,4 +1,4 @@
-"""The page on time series: its Python runs as written, but for the number of epochs, on the CSV that it describes."""
+"""The page on data: its Python runs as written, but for the number of epochs, on the CSV that it describes."""
 
 import pathlib
 import re
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "series.md"
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "data.md"
 
 
 @pytest.mark.ci
