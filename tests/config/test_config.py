@@ -47,7 +47,6 @@ WRONG = {
     "optimizer.layer_decay": 0.0,
     "data.randaugment_operations": 0,
     "data.randaugment_magnitude": 31,
-    "data.erasing_probability": 1.5,
     "checkpoint_every": 0,
     "loss_limit": 0.5,
     "data.threads": 10**9,
