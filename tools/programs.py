@@ -75,7 +75,6 @@ digits model.neuron.name=masked_psn
 digits model.neuron.name=sliding_psn
 digits loss.smoothing=0.1
 digits loss.name=tet loss.firing=0.1
-digits loss.name=mse loss.membrane=0.1
 digits chaos.substeps=3
 digits chaos.term=drift
 digits chaos.term=linear chaos.cut=(-10.0,9.9) chaos.reduce=sum

@@ -6,7 +6,7 @@ from typing import Any
 
 from csbp_jax.config.errors import ConfigError
 
-REMOVED: dict[str, Any] = {"data.erasing_probability": 0.25}
+REMOVED: dict[str, Any] = {"data.erasing_probability": 0.25, "loss.membrane": 0.0}
 """The default of each such option, by its name on the command line: ``SECTION.FIELD``."""
 
 

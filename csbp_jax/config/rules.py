@@ -152,13 +152,6 @@ RULES = (
     ),
     Rule("loss.firing_low", ("loss.firing_high",), operator.lt, "less than loss.firing_high"),
     Rule(
-        "loss.membrane",
-        ("model.neuron.name",),
-        _unless(lambda name: name == "ilif", 0),
-        "0",
-        why="whose spikes are numbers up to model.neuron.levels, not 0 or 1",
-    ),
-    Rule(
         "weights_table", ("weights",), lambda table, weights: bool(weights) or not table, "empty without a checkpoint"
     ),
     Rule(

@@ -283,9 +283,6 @@ class Loss:
     """Lowest firing rate of a layer, in spikes per neuron per time step, that the regulariser allows."""
     firing_high: Annotated[float, FROM_0] = 0.5
     """Highest firing rate of a layer that the regulariser allows."""
-    membrane: Annotated[float, FROM_0] = 0.0
-    """Weight of the membrane regulariser (RMP-Loss), which is added to the task loss: the squared distance of each
-    membrane before reset from its spike, 0 or 1, averaged over a layer and then over the layers. 0: off."""
 
 
 @dataclasses.dataclass(frozen=True)

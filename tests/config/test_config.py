@@ -121,7 +121,6 @@ WRONG_TOGETHER = [
     {"data.frames": 3, "loss.per": "step"},
     {"loss.firing_high": 4.1, "model.neuron.name": "ilif"},
     {"loss.firing_low": 0.5},
-    {"loss.membrane": 0.5, "model.neuron.name": "ilif"},
     {"weights_table": "t.json"},
     {"optimizer.accumulate": 2, "chaos.reduce": "sum"},
     {"optimizer.accumulate": 2, "chaos.substeps": 5},
