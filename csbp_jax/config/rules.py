@@ -169,20 +169,6 @@ RULES = (
     Rule("chaos.substeps", ("optimizer.layer_decay",), _unless(lambda decay: decay != 1, 1), "1"),
     Rule("optimizer.warmup_epochs", ("epochs",), operator.lt, "less than epochs"),
     Rule(
-        "optimizer.schedule",
-        ("optimizer.name",),
-        _unless(lambda name: name == "schedule_free", "constant"),
-        "constant",
-        why="whose average stands for a schedule that falls",
-    ),
-    Rule(
-        "optimizer.ema",
-        ("optimizer.name",),
-        _unless(lambda name: name == "schedule_free", 0),
-        "0",
-        why="whose evaluated weights are an average already",
-    ),
-    Rule(
         "batch_size",
         ("optimizer.accumulate", "model.norm_groups"),
         lambda size, count, groups: size % (count * groups) == 0,

@@ -289,11 +289,10 @@ class Loss:
 class Optimizer:
     """The optimiser and its learning-rate schedule."""
 
-    name: Literal["sgd", "adam", "adamw", "lion", "muon", "schedule_free"] = "adamw"
+    name: Literal["sgd", "adam", "adamw", "lion", "muon"] = "adamw"
     """Optimiser. Weight decay is part of the gradient for sgd and adam (as in PyTorch), and decoupled for the others.
     lion: sign of a momentum; its rates are 3 to 10 times lower than AdamW's. muon: orthogonalised momentum for kernels
-    but the first layer's and the read-out's, adam for all else; rates as AdamW's. schedule_free: AdamW, averaged in
-    place of a schedule; the averages are evaluated and exported."""
+    but the first layer's and the read-out's, adam for all else; rates as AdamW's."""
     lr: Annotated[float, FROM_0] = 0.001
     """Peak learning rate."""
     momentum: Annotated[float, FROM_0_BELOW_1] = 0.9

@@ -163,7 +163,7 @@ def after_perturbation(
 
 def _compare_ends(run: TrainingMap, end: State, copy: State, batches: Sequence[Batch]) -> dict[str, Any]:
     config = run.recipe.config
-    model, first, second = config.model, *(learner.evaluated_weights(config, state) for state in (end, copy))
+    model, first, second = config.model, *(learner.weights_of(state) for state in (end, copy))
     line, matched = between(run, first, second, batches), None
     if model.name in unit_matching.PREFIXES:
         matched = between(run, first, unit_matching.match_units(model, first, second), batches)["barrier"]

@@ -126,8 +126,6 @@ WRONG_TOGETHER = [
     {"optimizer.accumulate": 2, "chaos.substeps": 5},
     {"chaos.substeps": 5, "optimizer.layer_decay": 0.9},
     {"optimizer.warmup_epochs": 30},
-    {"optimizer.schedule": "cosine", "optimizer.name": "schedule_free"},
-    {"optimizer.ema": 0.9, "optimizer.name": "schedule_free", "optimizer.schedule": "constant"},
     {"batch_size": 30, "optimizer.accumulate": 2, "model.norm_groups": 4},
 ]
 """For each rule, in their order, fields that it refuses together; the first is the one that it names."""

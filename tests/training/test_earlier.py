@@ -57,3 +57,9 @@ def test_a_run_with_a_removed_option_at_another_value_is_refused_in_one_line(nam
     line = rf"^csbp_jax: runs/r/config\.json: from another version of csbp_jax \({REFUSED[name]}.*\); use the version"
     assert re.search(line, refused("evaluate", "runs/r"))
     assert re.search(line, refused("train", "digits", "--name", "r"))
+
+
+def test_a_run_of_a_removed_optimiser_is_refused_in_one_line(tmp_path, refused):
+    shutil.copy(EARLIER / "averages.json", tmp_path / "config.json")
+    line = r"config\.json: from another version of csbp_jax \(optimizer\.name: 'schedule_free' is not possible; "
+    assert re.search(line, refused("evaluate", tmp_path))
