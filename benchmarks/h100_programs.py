@@ -39,7 +39,6 @@ SHAPE = (16, 62500)  # a million neurons
 KINDS: dict[str, dict[str, Any]] = {
     "float32": {},
     "bfloat16": {"dtype": jnp.bfloat16},
-    "float32, half-size residual": {"residual": "half"},
     "float32, learned decay and threshold": {"learned": True},
 }
 FORMS = ("a step a pass", "XLA")
@@ -86,16 +85,14 @@ def traced_for_gpu(form: str) -> Iterator[None]:
         yield
 
 
-def neuron(
-    T: int, dtype: Any = jnp.float32, residual: neurons.Residual = "full", learned: bool = False
-) -> dict[str, dict[str, float]]:
+def neuron(T: int, dtype: Any = jnp.float32, learned: bool = False) -> dict[str, dict[str, float]]:
     """``{forward, backward}`` of a million neurons; bytes per neuron and time step."""
     x = jax.ShapeDtypeStruct((SHAPE[0], T, SHAPE[1]), dtype)
     number = jax.ShapeDtypeStruct((), jnp.float32)
     operands = (x, number, number) if learned else (x,)
 
     def run(x, *constants):
-        cell = neurons.LIF(residual=residual)
+        cell = neurons.LIF()
         return (dataclasses.replace(cell, decay=constants[0], threshold=constants[1]) if constants else cell)(x)
 
     def forward(*operands):

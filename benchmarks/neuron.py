@@ -17,7 +17,6 @@ QUICK = {"T=4": (16, 4, 6250), "T=16": (16, 16, 6250), "T=100": (16, 100, 625)}
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "lif": ("neuron", {"decay": DECAY}),
     "lif, learned decay and threshold": ("neuron", {"decay": DECAY, "learned": True}),
-    "lif, half-size residual": ("neuron", {"decay": DECAY, "residual": "half"}),
     "lif, spikes alone": ("neuron", {"decay": DECAY, "alone": True}),
     "lif, arguments kept": ("neuron", {"decay": DECAY, "donated": False}),
     "minimum traffic": ("minimum_traffic", {}),

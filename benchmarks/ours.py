@@ -24,7 +24,6 @@ def neuron(
     shape: Sequence[int],
     decay: float,
     learned: bool = False,
-    residual: neurons.Residual = "full",
     alone: bool = False,
     donated: bool = True,
 ) -> Program:
@@ -37,12 +36,10 @@ def neuron(
     membrane_bar = [] if alone else [jnp.zeros((shape[0], *shape[2:]))]
 
     def call(x, *constants):
-        out = neurons.lif(x, *constants) if learned else neurons.lif(x, decay, residual=residual)
+        out = neurons.lif(x, *constants) if learned else neurons.lif(x, decay)
         return list(out[: 1 + len(membrane_bar)])
 
-    # A residual of half the size is not written over x.
-    passes = (donated and residual == "full", donated)
-    return _two_passes(shape, call, constants, membrane_bar, passes)
+    return _two_passes(shape, call, constants, membrane_bar, (donated, donated))
 
 
 def named_neuron(shape: Sequence[int], name: str, decay: float) -> Program:

@@ -27,7 +27,6 @@ __all__ = [
     "Pointwise",
     "at_every_step",
     "build",
-    "membrane_error",
     "rate_cross_entropy",
     "rate_error",
     "rate_mse",
@@ -141,23 +140,6 @@ def rates_outside(rates: Mapping[str, jax.Array], low: float, high: float) -> ja
     """
     r = jnp.stack(list(rates.values()))
     return jnp.mean(jnp.square(jnp.maximum(low - r, 0)) + jnp.square(jnp.maximum(r - high, 0)))
-
-
-def membrane_error(u: jax.Array, spikes: jax.Array, where: ArrayLike | None = None) -> jax.Array:
-    """Compute the mean squared distance of membranes from the spikes that they give, ``mean (u - s)**2``.
-
-    The quantisation error that RMP-Loss adds to the task loss (Guo et al., ICCV 2023, arXiv:2308.06787): it draws a
-    membrane that fires to 1, and one that is silent to 0. The spike is the target, so no gradient passes through it.
-
-    Args:
-      u: membranes of a layer before reset, ``[B, T, ...]``.
-      spikes: of the layer, ``[B, T, ...]``.
-      where: the elements that count, all by default; bool that broadcasts to u, as of ``jnp.mean``.
-
-    >>> float(membrane_error(jnp.array([0.5, 1.5, 3.0, 0.0]), jnp.array([0.0, 1.0, 1.0, 0.0])))
-    1.125
-    """
-    return jnp.mean(jnp.square(u - jax.lax.stop_gradient(spikes).astype(u.dtype)), where=where)
 
 
 def _check_examples(outputs: jax.Array, where: jax.Array | None, lengths: jax.Array | None) -> None:

@@ -44,7 +44,7 @@ IMAGES = {"model.input_shape": (8, 8, 2), "model.features": None, "chaos.z0": 2.
 
 # Each has a neuron, a norm, a loss and a term of its own, and something beside.
 TRAININGS: dict[str, dict[str, Any]] = {
-    "batch, tet": {"loss.name": "tet", "loss.lam": 0.1, "loss.membrane": 0.5, "loss.smoothing": 0.1},
+    "batch, tet": {"loss.name": "tet", "loss.lam": 0.1, "loss.smoothing": 0.1},
     "tdbn, soft, drift, mse, sam": {
         "model.norm": "tdbn",
         "model.neuron.reset": "soft",

@@ -50,7 +50,6 @@ digits optimizer.name=sgd optimizer.weight_decay=0.01 optimizer.schedule=step op
 digits optimizer.name=adam optimizer.clip=1.0 optimizer.layer_decay=0.8
 digits optimizer.name=lion optimizer.weight_decay=0.01
 digits optimizer.name=muon optimizer.weight_decay=0.01
-digits optimizer.name=schedule_free optimizer.schedule=constant
 digits model.remat=True
 digits model.precision=bfloat16
 digits model.norm=tdbn
@@ -75,7 +74,6 @@ digits model.neuron.name=masked_psn
 digits model.neuron.name=sliding_psn
 digits loss.smoothing=0.1
 digits loss.name=tet loss.firing=0.1
-digits loss.name=mse loss.membrane=0.1
 digits chaos.substeps=3
 digits chaos.term=drift
 digits chaos.term=linear chaos.cut=(-10.0,9.9) chaos.reduce=sum

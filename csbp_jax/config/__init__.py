@@ -13,6 +13,7 @@ from csbp_jax.config.errors import (
     suggestion,
     writing,
 )
+from csbp_jax.config.removed import without_removed
 from csbp_jax.config.rules import Rule
 from csbp_jax.config.schema import (
     NETWORK_OPTIONS,
@@ -56,5 +57,6 @@ __all__ = [
     "run_name",
     "suggestion",
     "to_json",
+    "without_removed",
     "writing",
 ]

@@ -152,13 +152,6 @@ RULES = (
     ),
     Rule("loss.firing_low", ("loss.firing_high",), operator.lt, "less than loss.firing_high"),
     Rule(
-        "loss.membrane",
-        ("model.neuron.name",),
-        _unless(lambda name: name == "ilif", 0),
-        "0",
-        why="whose spikes are numbers up to model.neuron.levels, not 0 or 1",
-    ),
-    Rule(
         "weights_table", ("weights",), lambda table, weights: bool(weights) or not table, "empty without a checkpoint"
     ),
     Rule(
@@ -175,20 +168,6 @@ RULES = (
     ),
     Rule("chaos.substeps", ("optimizer.layer_decay",), _unless(lambda decay: decay != 1, 1), "1"),
     Rule("optimizer.warmup_epochs", ("epochs",), operator.lt, "less than epochs"),
-    Rule(
-        "optimizer.schedule",
-        ("optimizer.name",),
-        _unless(lambda name: name == "schedule_free", "constant"),
-        "constant",
-        why="whose average stands for a schedule that falls",
-    ),
-    Rule(
-        "optimizer.ema",
-        ("optimizer.name",),
-        _unless(lambda name: name == "schedule_free", 0),
-        "0",
-        why="whose evaluated weights are an average already",
-    ),
     Rule(
         "batch_size",
         ("optimizer.accumulate", "model.norm_groups"),

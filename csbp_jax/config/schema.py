@@ -9,6 +9,7 @@ import math
 from typing import Annotated, Any, Literal
 
 from csbp_jax.config import validation
+from csbp_jax.config.removed import without_removed
 from csbp_jax.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Range, integers
 
 MAX_DEPTH = 1000
@@ -85,8 +86,6 @@ class Data:
     """augment=randaugment only: number of random operations per image."""
     randaugment_magnitude: Annotated[int, integers(0, 30)] = 9
     """augment=randaugment only: strength of the operations, from 0 to 30."""
-    erasing_probability: Annotated[float, FROM_0_TO_1] = 0.25
-    """augment=random_erasing only: probability that a rectangle of an image is filled with the mean colour."""
     mix_off_epochs: Annotated[int, FROM_0] = 0
     """augment=mixup or cutmix only: number of epochs at the end of training without them."""
     encode: Literal["direct", "rate", "latency"] = "direct"
@@ -284,20 +283,16 @@ class Loss:
     """Lowest firing rate of a layer, in spikes per neuron per time step, that the regulariser allows."""
     firing_high: Annotated[float, FROM_0] = 0.5
     """Highest firing rate of a layer that the regulariser allows."""
-    membrane: Annotated[float, FROM_0] = 0.0
-    """Weight of the membrane regulariser (RMP-Loss), which is added to the task loss: the squared distance of each
-    membrane before reset from its spike, 0 or 1, averaged over a layer and then over the layers. 0: off."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     """The optimiser and its learning-rate schedule."""
 
-    name: Literal["sgd", "adam", "adamw", "lion", "muon", "schedule_free"] = "adamw"
+    name: Literal["sgd", "adam", "adamw", "lion", "muon"] = "adamw"
     """Optimiser. Weight decay is part of the gradient for sgd and adam (as in PyTorch), and decoupled for the others.
     lion: sign of a momentum; its rates are 3 to 10 times lower than AdamW's. muon: orthogonalised momentum for kernels
-    but the first layer's and the read-out's, adam for all else; rates as AdamW's. schedule_free: AdamW, averaged in
-    place of a schedule; the averages are evaluated and exported."""
+    but the first layer's and the read-out's, adam for all else; rates as AdamW's."""
     lr: Annotated[float, FROM_0] = 0.001
     """Peak learning rate."""
     momentum: Annotated[float, FROM_0_BELOW_1] = 0.9
@@ -376,5 +371,9 @@ class Config:
 
 
 def from_json(content: dict[str, Any]) -> Config:
-    """Convert from the form of :func:`csbp_jax.config.to_json`."""
-    return validation.from_json(content, Config)
+    """Convert from the form of :func:`csbp_jax.config.to_json`, which an earlier version may have written.
+
+    Raises:
+      ConfigError: it has a value other than the default for an option that this version no longer has.
+    """
+    return validation.from_json(without_removed(content), Config)

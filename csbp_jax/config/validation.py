@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from csbp_jax.config.errors import ConfigError, suggestion
+from csbp_jax.config.removed import with_removed
 from csbp_jax.config.rules import RULES, Rule, refusal
 from csbp_jax.ranges import Range
 
@@ -185,6 +186,9 @@ def from_json(content: Any, kind: type[Section]) -> Section:
 
 
 def run_name(config: Any) -> str:
-    """Return the data set and a short hash of the whole config, so that other options never resume the wrong run."""
-    text = json.dumps(to_json(config), sort_keys=True)
+    """Return the data set and a short hash of the whole config, so that other options never resume the wrong run.
+
+    Options that were removed since count at their defaults, so that a command still finds the run that it began.
+    """
+    text = json.dumps(with_removed(to_json(config)), sort_keys=True)
     return f"{config.data.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -29,7 +29,6 @@ config = Config(
         augment=("crop", "flip", "randaugment", "random_erasing", "mixup"),
         randaugment_operations=1,
         randaugment_magnitude=27,
-        erasing_probability=0.25,
         mix_off_epochs=200,
     ),
     epochs=400,

@@ -1,6 +1,7 @@
 """K runs at once: their states are one pytree with a leading axis of members, their steps one compiled function."""
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -293,7 +294,7 @@ def train(
             present = members.freeze(jnp.asarray(running), states, stopped) if config.patience else states
             validation = members.evaluate(present, seeds, "validation")
             rank = (validation[name].astype(np.float32) for name in (measures.PRIMARY[config.loss.task], "loss"))
-            weights = learner.evaluated_weights(config, present)
+            weights = learner.weights_of(present)
             selected = members.update_selection(weights, selected, *rank, jnp.int32(epoch))
             for task_loss, bad_steps in zip(measured["task_loss"], measured["bad_steps"], strict=True):
                 losses.update(task_loss, (bad_steps == 0) & running)
@@ -308,10 +309,10 @@ def train(
             show(epoch if running.any() else config.epochs)
             if not running.any():
                 break
-    save(learner.evaluated_weights(config, present), last)
+    save(learner.weights_of(present), last)
     curves = {name: np.stack([row[name] for row in epochs], axis=1) for name in epochs[0]}
     diverged = losses.diverged | (np.nanmax(curves["bad_steps"], axis=1) >= BAD_STEPS_STOP)
-    of_chosen = learner.with_evaluated_weights(config, present, selected["weights"])
+    of_chosen = dataclasses.replace(present, **selected["weights"])
     tested = {"last": (present, last), "chosen": (of_chosen, chosen)}
     if config.optimizer.ema:
         tested["ema"] = (learner.with_ema_weights(present), last)

@@ -8,13 +8,11 @@ from csbp_jax.learner.state import (
     State,
     complete_hyperparameters,
     dynamical_leaves,
-    evaluated_weights,
     gradient_norms,
     hyperparameters,
     lengths_of,
     weights_of,
     with_ema_weights,
-    with_evaluated_weights,
     without_second_moments,
 )
 from csbp_jax.learner.step import eval_step, gradients, init, make, train_step
@@ -28,7 +26,6 @@ __all__ = [
     "complete_hyperparameters",
     "dynamical_leaves",
     "eval_step",
-    "evaluated_weights",
     "gradient_norms",
     "gradients",
     "hyperparameters",
@@ -38,6 +35,5 @@ __all__ = [
     "train_step",
     "weights_of",
     "with_ema_weights",
-    "with_evaluated_weights",
     "without_second_moments",
 ]

@@ -20,17 +20,13 @@ class Auxiliary(Protocol):
     def rates(self) -> Mapping[str, jax.Array]:
         """Spikes per neuron per time step: ``{layer: scalar}``."""
 
-    @property
-    def membrane_terms(self) -> Mapping[str, jax.Array]:
-        """The requested membrane term of each spiking layer: ``{layer: scalar}``."""
-
 
 class SpikingNetwork(Protocol):
-    """A Linen module called as ``(x [B, T or 1, ...], train, *, tap, taps[, neuron][, membrane_term][, lengths])``.
+    """A Linen module called as ``(x [B, T or 1, ...], train, *, tap, taps[, neuron][, lengths])``.
 
-    It returns ``(logits [B, T, C], Auxiliary)``. ``neuron`` is passed if a run has one of its own, ``membrane_term``
-    if ``loss.membrane`` is on, ``lengths [B]`` if sequences have them; then ``tap`` and ``membrane_term`` take
-    ``where``, as ``jnp.mean`` does. :class:`csbp_jax.models.base.Network` is one.
+    It returns ``(logits [B, T, C], Auxiliary)``. ``neuron`` is passed if a run has one of its own, and ``lengths [B]``
+    if sequences have them; then ``tap`` takes ``where``, as ``jnp.mean`` does. :class:`csbp_jax.models.base.Network` is
+    one.
     """
 
     def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:

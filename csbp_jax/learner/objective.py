@@ -1,9 +1,8 @@
 """The loss of a network with its chaos terms, and its gradient.
 
-L = L_task(logits, y) + firing R(rates) + membrane E(membranes, spikes) + sum over taps of  z_tap term(h_tap)
+L = L_task(logits, y) + firing R(rates) + sum over taps of  z_tap term(h_tap)
 
-R is :func:`csbp_jax.losses.rates_outside`, E the mean over layers of :func:`csbp_jax.losses.membrane_error`. Without
-the last sum, L is the plain loss.
+R is :func:`csbp_jax.losses.rates_outside`. Without the last sum, L is the plain loss.
 """
 
 import functools
@@ -43,8 +42,8 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
     """Compute L of a batch at ``params``, with z of the state's step.
 
     Raises:
-      ConfigError: the network returned terms of other taps than the state has strengths for, or no membrane terms
-        although ``loss.membrane`` is on, or no rates although ``loss.firing`` is.
+      ConfigError: the network returned terms of other taps than the state has strengths for, or no rates although
+        ``loss.firing`` is on.
     """
     config, hparams, lengths = recipe.config, state.hparams, lengths_of(batch)
     term = controls.TERMS[config.chaos.term] if recipe.term is None else recipe.term
@@ -64,7 +63,6 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
         rngs={"dropout": jax.random.fold_in(state.key, state.step)},
         mutable=["batch_stats"],
         **neuron_override(state),
-        **({"membrane_term": losses.membrane_error} if config.loss.membrane else {}),
         **lengths,
     )
     _check_outputs(aux, config, hparams["z0"])
@@ -74,8 +72,6 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
         plain["firing_loss"] = config.loss.firing * losses.rates_outside(
             aux.rates, config.loss.firing_low, config.loss.firing_high
         )
-    if config.loss.membrane:
-        plain["membrane_loss"] = config.loss.membrane * jnp.mean(jnp.stack(list(aux.membrane_terms.values())))
     z = {name: chaos.strength(state.step, z0, hparams["beta"], hparams["every"]) for name, z0 in hparams["z0"].items()}
     plain_loss = functools.reduce(jnp.add, plain.values())
     chaos_loss = sum((z[name] * term for name, term in aux.terms.items()), jnp.zeros_like(plain["task_loss"]))
@@ -92,12 +88,8 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
 def _check_outputs(aux: Auxiliary, config: Config, taps: Iterable[str]) -> None:
     if set(aux.terms) != set(taps):
         raise ConfigError(f"chaos.taps: {', '.join(taps)}, but the network gave terms of: {', '.join(aux.terms)}")
-    for option, factor, returned, what in (
-        ("loss.firing", config.loss.firing, aux.rates, "rates"),
-        ("loss.membrane", config.loss.membrane, aux.membrane_terms, "membrane terms"),
-    ):
-        if factor and not returned:
-            raise ConfigError(f"{option}: {factor}, but the network gave no {what}; set it to 0")
+    if config.loss.firing and not aux.rates:
+        raise ConfigError(f"loss.firing: {config.loss.firing}, but the network gave no rates; set it to 0")
 
 
 def value_and_grad(recipe: Recipe, state: State, batch: Batch) -> LossAndGradient:

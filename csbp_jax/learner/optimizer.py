@@ -18,8 +18,7 @@ def build(
     """Return the transformation from gradient to update, for a peak learning rate of 1.
 
     The learner multiplies the update by its traced ``lr``, so that one compilation serves every learning rate. The
-    rate is the last factor of the update, so this equals ``optax.sgd(lr * schedule)`` and the like; schedule_free,
-    whose update has another form, is :func:`schedule_free`.
+    rate is the last factor of the update, so this equals ``optax.sgd(lr * schedule)`` and the like.
 
     ``layers`` are the network's, in the order of its forward pass, for ``layer_decay`` and muon.
     """
@@ -28,7 +27,7 @@ def build(
     decay = [_add_decayed_weights(config.weight_decay)] if config.weight_decay else []
     in_gradient = config.name in ("sgd", "adam")
     layerwise = [] if config.layer_decay == 1 else [scale_by_layer(config.layer_decay, layers)]
-    tx = optax.chain(
+    return optax.chain(
         *clip,
         *(decay if in_gradient else []),
         _direction(config, layers),
@@ -36,7 +35,6 @@ def build(
         *layerwise,
         optax.scale_by_learning_rate(rate),
     )
-    return schedule_free(tx, rate) if config.name == "schedule_free" else tx
 
 
 def _direction(config: Optimizer, layers: Sequence[str]) -> optax.GradientTransformation:
@@ -54,8 +52,6 @@ def _direction(config: Optimizer, layers: Sequence[str]) -> optax.GradientTransf
                 # Updates as large as AdamW's (arXiv:2502.16982), so that one rate serves Muon's and Adam's parameters.
                 consistent_rms=0.2,
             )
-        case "schedule_free":  # Adam without its momentum, in whose place the averages are
-            return optax.scale_by_rms(_B2, _EPS, eps_in_sqrt=False, bias_correction=True)
     return optax.scale_by_adam(_B1, _B2, _EPS, eps_root=config.eps_root)
 
 
@@ -73,40 +69,6 @@ def _matrices(outer: Collection[str], params: optax.Params) -> Any:
         return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1) if hidden else None
 
     return jax.tree_util.tree_map_with_path(axes, params)
-
-
-def schedule_free(base: optax.GradientTransformation, rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """Return ``optax.contrib.schedule_free`` (arXiv:2405.15682) of ``base``, for a peak learning rate of 1.
-
-        z' = z + lr s d        x' = (1 - c) x + c z'        y' = b1 x' + (1 - b1) z',       b1 = 0.9
-
-    y are the training weights, at which gradients are taken, d the direction of ``base``, s the schedule, and c the
-    weight of this step, ``s**2`` over the sum of all (``lr**2`` cancels). A step multiplies by lr what it is given, but
-    only d has that factor here: ``y' - y`` also has a part of ``z - y``. So the state's z is ``(z - y) / lr``, where y
-    is the origin: optax's own update of that origin is then ``(y' - y) / lr``. Equal to optax's, for one lr throughout;
-    where lr changes, z and x move with it. What others add to y, such as a force, moves all three.
-    """
-    averaging = optax.contrib.schedule_free(optax.identity(), rate, b1=_B1)
-    base = optax.with_extra_args_support(base)
-
-    def init(params: optax.Params) -> tuple[optax.OptState, optax.OptState]:
-        return base.init(params), averaging.init(optax.tree.zeros_like(params))
-
-    def update(
-        gradient: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
-        direction, of_base = base.update(gradient, state[0], params, **extra)
-        updates, averages = averaging.update(direction, state[1], optax.tree.zeros_like(direction))
-        return updates, (of_base, averages._replace(z=optax.tree.sub(averages.z, updates)))
-
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
-def schedule_free_weights(opt_state: optax.OptState, params: optax.Params, lr: jax.Array) -> optax.Params:
-    """Return x of :func:`schedule_free`, the weights that are evaluated, from y, the training weights."""
-    origin = optax.tree.zeros_like(params)
-    offset = optax.contrib.schedule_free_eval_params(optax.tree.get(opt_state, "ScheduleFreeState"), origin)
-    return jax.tree.map(lambda y, x: y + lr.astype(y.dtype) * x, params, offset)
 
 
 def _add_decayed_weights(decay: float) -> optax.GradientTransformationExtraArgs:
@@ -221,7 +183,7 @@ def heavy_ball(config: Optimizer, opt_state: optax.OptState) -> dict[str, Any] |
     first moment is a running mean, ``m <- b1 m + (1 - b1) g``, which its t-th step divides by ``1 - b1**t``, hence the
     rate ``(1 - b1) / (1 - b1**t)``; its second moments are taken as constant. None for Adam before its first step, or
     in another optimiser's state, where it has no scale; with ``layer_decay``, whose factors are not known here; and
-    with ``sam_radius``, whose step is no descent; and for lion, muon and schedule_free, which are no heavy balls.
+    with ``sam_radius``, whose step is no descent; and for lion and muon, which are no heavy balls.
     """
     if config.layer_decay != 1 or config.sam_radius or config.name not in ("sgd", "adam", "adamw"):
         return None
@@ -243,8 +205,8 @@ def without_second_moments(mask: optax.OptState) -> optax.OptState:
     return optax.tree.set(mask, nu=jax.tree.map(lambda _: False, optax.tree.get(mask, "nu")))
 
 
-CONSTANTS = {"b1", "weight_sum", "max_lr", "ns_coeffs"}
-"""Fields of optax's states that are no moments: constants of Muon and of schedule-free, and its sums of rates."""
+CONSTANTS = {"ns_coeffs"}
+"""Fields of optax's states that are no moments: the coefficients of Muon's polynomial."""
 _READOUT = "readout"
 # optax's defaults for Adam.
 _B1, _B2, _EPS = 0.9, 0.999, 1e-8

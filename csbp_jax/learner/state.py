@@ -27,8 +27,7 @@ class State:
     """All that a run carries from step to step.
 
     bad_steps counts the non-finite steps in a row; each of them left params, batch_stats and opt_state as they were.
-    ema: ``{"params", "batch_stats"}``, moving averages of them, if ``optimizer.ema`` is above 0; the weights that are
-      evaluated, if ``optimizer.name`` is schedule_free; else empty.
+    ema: ``{"params", "batch_stats"}``, moving averages of them, if ``optimizer.ema`` is above 0; else empty.
     """
 
     step: jax.Array
@@ -62,20 +61,6 @@ def lengths_of(batch: Batch) -> dict[str, jax.Array]:
 def weights_of(state: State) -> dict[str, Any]:
     """Return the network's variables: ``{"params", "batch_stats"}``."""
     return {"params": state.params, "batch_stats": state.batch_stats}
-
-
-def evaluated_weights(config: Config, state: State) -> dict[str, Any]:
-    """Return the variables that are evaluated, selected and exported: those of training, or schedule_free's averages.
-
-    The latter have the running statistics of the training weights.
-    """
-    return state.ema if config.optimizer.name == "schedule_free" else weights_of(state)
-
-
-def with_evaluated_weights(config: Config, state: State, weights: dict[str, Any]) -> State:
-    """Return the state with other weights in place of :func:`evaluated_weights`, for evaluation only."""
-    new = {"ema": weights} if config.optimizer.name == "schedule_free" else weights
-    return dataclasses.replace(state, **new)
 
 
 def with_ema_weights(state: State) -> State:

@@ -14,7 +14,7 @@ import optax
 
 from csbp_jax.chaos import ChaosTerm
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.learner import accumulation, measures, objective, optimizer, sharpness, substeps
+from csbp_jax.learner import accumulation, measures, objective, sharpness, substeps
 from csbp_jax.learner.network import SpikingNetwork
 from csbp_jax.learner.recipe import Recipe
 from csbp_jax.learner.state import (
@@ -22,9 +22,9 @@ from csbp_jax.learner.state import (
     Batch,
     State,
     complete_hyperparameters,
-    evaluated_weights,
     hyperparameters,
     lengths_of,
+    weights_of,
 )
 from csbp_jax.losses import Loss
 
@@ -56,7 +56,7 @@ def init(recipe: Recipe, key: jax.Array, hparams: dict[str, Any] | None = None) 
         hparams=hparams,
         bad_steps=jnp.int32(0),
         # Copies: a step donates the state, and a buffer can be donated only once.
-        ema=jax.tree.map(jnp.copy, weights) if config.optimizer.ema or config.optimizer.name == "schedule_free" else {},
+        ema=jax.tree.map(jnp.copy, weights) if config.optimizer.ema else {},
     )
 
 
@@ -81,8 +81,6 @@ def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[
     averages = state.ema
     if recipe.config.optimizer.ema:
         averages = optax.incremental_update(weights, averages, 1 - recipe.config.optimizer.ema)
-    elif recipe.config.optimizer.name == "schedule_free":
-        averages = weights | {"params": optimizer.schedule_free_weights(opt_state, params, state.hparams["lr"])}
 
     # A spike is a comparison, which is false for NaN: a broken network can have a finite loss. So check both.
     norm = optax.tree.norm(gradient)
@@ -112,9 +110,9 @@ def loss_and_gradient(recipe: Recipe, state: State, batch: Batch) -> objective.L
 
 
 def eval_step(recipe: Recipe, state: State, batch: Batch) -> dict[str, jax.Array]:
-    """Sum ``{count, loss}`` and :func:`measures.sums` where ``batch["mask"]`` is true, at the evaluated weights."""
+    """Sum ``{count, loss}`` and :func:`measures.sums` where ``batch["mask"]`` is true."""
     override, lengths = objective.neuron_override(state), lengths_of(batch)
-    logits, _ = recipe.model.apply(evaluated_weights(recipe.config, state), batch["x"], False, **override, **lengths)
+    logits, _ = recipe.model.apply(weights_of(state), batch["x"], False, **override, **lengths)
     mask, count = batch["mask"], batch["mask"].sum()
     return {
         "count": count,

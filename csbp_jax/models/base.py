@@ -10,7 +10,7 @@ from flax.typing import Dtype
 
 from csbp_jax import chaos, neurons
 from csbp_jax.models import layers, norms
-from csbp_jax.models.taps import Aux, MembraneTerm, Probe, Tap, merge_aux
+from csbp_jax.models.taps import Aux, Probe, Tap, merge_aux
 from csbp_jax.xla import memory
 from csbp_jax.xla.platform import traced_for
 
@@ -53,7 +53,6 @@ class Network(nn.Module):
         taps: tuple[str, ...] = (),
         inspect: tuple[str, ...] = (),
         states: Mapping[str, neurons.State] | None = None,
-        membrane_term: MembraneTerm | None = None,
         lengths: jax.Array | None = None,
     ) -> tuple[jax.Array, Aux]:
         """Map ``x [B, T or 1, ...]`` to ``(logits [B, T, classes], Aux)``.
@@ -66,11 +65,9 @@ class Network(nn.Module):
           inspect: names of layers whose spikes are returned, and membranes if their neuron has a ``trace``.
           states: states of layers before the first time step, zeros for others; returns those after the last one. None:
             all are zeros, and none is returned. For a sequence in chunks, :func:`csbp_jax.models.stream`.
-          membrane_term: maps the membrane before reset and the spikes of every spiking layer to a scalar of
-            ``Aux.membrane_terms``.
           lengths: of sequences of unequal length, ``[B]`` integers from 1 to T; the rest of each is padding, which no
-            term, rate or norm counts (lengths.py). None: all have T time steps. With ``tap``, ``membrane_term``: these
-            take ``where``, as ``jnp.mean`` does.
+            term, rate or norm counts (lengths.py); ``tap`` then takes ``where``, as ``jnp.mean`` does. None: all have T
+            time steps.
 
         Raises:
           ConfigError: a name in ``taps`` or ``inspect`` does not exist; or sequences have lengths, and a neuron or the
@@ -80,7 +77,7 @@ class Network(nn.Module):
         layer_neuron = self.neuron if neuron is None else neuron
         if lengths is not None and x.shape[1] == 1:
             raise ValueError("lengths: x has one time step, which is that of a static input; pad x to two or more")
-        probe = Probe(tap, taps, inspect, states, membrane_term, lengths)
+        probe = Probe(tap, taps, inspect, states, lengths)
         auxes: list[Aux] = []
 
         def call(layer: nn.Module, x: jax.Array) -> tuple[jax.Array, Aux]:

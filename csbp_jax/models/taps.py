@@ -30,13 +30,6 @@ from csbp_jax.xla.memory import time_outermost
 Tap = Callable[..., jax.Array]
 """Function from a tapped tensor to a term, e.g. ``chaos.term``; it takes ``where`` if sequences have lengths."""
 
-MembraneTerm = Callable[..., jax.Array]
-"""``term(u [B, T, ...], spikes [B, T, ...])``: a scalar of a layer's membrane before reset and its spikes.
-
-It takes ``where`` if sequences have lengths.
-"""
-
-
 TAPS = {
     "conv, dense": "output of the synapses, before the norm",
     "norm": "after the norm: the neuron's input, unless another current is added",
@@ -51,12 +44,11 @@ TAPS = {
 class Aux:
     """Auxiliary outputs of a forward pass.
 
-    Of a layer that is called more than once, a term is the sum over the calls, as the chaos loss is, a rate and a
-    membrane term are the mean, and spikes and membranes are those of the last call.
+    Of a layer that is called more than once, a term is the sum over the calls, as the chaos loss is, a rate is the
+    mean, and spikes and membranes are those of the last call.
 
     terms: ``{tap: scalar}``, the tap function of each tapped tensor.
     rates: ``{layer: scalar}``, spikes per neuron per time step.
-    membrane_terms: ``{layer: scalar}``, the membrane term of each spiking layer, if it was requested.
     spikes, membranes: ``{layer: [B, T, ...]}`` of the inspected layers, 0 in padding. Membranes are those before reset,
         and only of layers whose neuron has a ``trace``.
     states: ``{layer: state}`` of all neurons after the last time step, padding or not, if states were passed, and
@@ -66,7 +58,6 @@ class Aux:
 
     terms: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     rates: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
-    membrane_terms: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     spikes: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     membranes: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     states: dict[str, State] = dataclasses.field(default_factory=dict)
@@ -78,7 +69,6 @@ class Probe:
     """Request for auxiliary outputs: the tap function, the tensors to tap, and the layers to inspect.
 
     states: the states of layers before the first time step, zeros where there is none; None: do not return states.
-    membrane_term: applied to every spiking layer.
     lengths: of the sequences, ``[B]``; None where all are equal (lengths.py).
     """
 
@@ -86,7 +76,6 @@ class Probe:
     taps: tuple[str, ...] = ()
     inspect: tuple[str, ...] = ()
     states: Mapping[str, State] | None = None
-    membrane_term: MembraneTerm | None = None
     lengths: jax.Array | None = None
 
     def where(self, h: jax.Array) -> dict[str, jax.Array | None]:
@@ -130,12 +119,12 @@ def run_neuron(
       ``(spikes [B, T, ...], Aux)``.
 
     Raises:
-      ConfigError: a tap or a term is of the membrane at every time step, and the neuron has no ``trace``; or sequences
-        are padded, and the neuron mixes all time steps.
+      ConfigError: a tap is of the membrane at every time step, and the neuron has no ``trace``; or sequences are
+        padded, and the neuron mixes all time steps.
       TypeError: see :func:`apply_taps`, or the neuron gives something else than it should.
     """
     inspected = layer in probe.inspect
-    required = probe.membrane_term or f"{layer}.membrane_pre" in probe.taps
+    required = f"{layer}.membrane_pre" in probe.taps
     traced = (required or inspected) and hasattr(neuron, "trace")
     if required and not traced:
         raise ConfigError(f"{layer}.membrane_pre: this neuron has no method trace(x, state=None)")
@@ -160,7 +149,6 @@ def run_neuron(
     return spikes, dataclasses.replace(
         aux,
         rates={layer: jnp.mean(spikes, dtype=rate_dtype, where=where)},
-        membrane_terms={layer: probe.membrane_term(u[0], spikes, **probe.where(spikes))} if probe.membrane_term else {},
         spikes={layer: lengths.without_padding(probe.lengths, spikes)} if inspected else {},
         membranes={layer: lengths.without_padding(probe.lengths, u[0])} if inspected and u else {},
         states={} if probe.states is None else {layer: state},
@@ -204,7 +192,7 @@ def merge_aux(layers: Sequence[Aux], probe: Probe) -> Aux:
             f"stream: not possible for this network, whose layer {', '.join(repeated)} is called more than once; apply "
             "it to whole sequences"
         )
-    combined = {"terms": _sum, "rates": _mean, "membrane_terms": _mean}
+    combined = {"terms": _sum, "rates": _mean}
     merged: dict[str, dict[str, Any]] = {
         collection: {name: combined.get(collection, operator.itemgetter(-1))(calls) for name, calls in values.items()}
         for collection, values in collected.items()

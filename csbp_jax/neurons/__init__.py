@@ -6,7 +6,7 @@
 
 from csbp_jax.neurons.chunked import in_chunks
 from csbp_jax.neurons.integer import ILIF
-from csbp_jax.neurons.lif import LIF, Reset, Residual, lif, lif_trace
+from csbp_jax.neurons.lif import LIF, Reset, lif, lif_trace
 from csbp_jax.neurons.protocol import Neuron, State, TracingNeuron, membrane_of
 from csbp_jax.neurons.two_states import (
     ALIF,
@@ -28,7 +28,6 @@ __all__ = [
     "CurrentState",
     "Neuron",
     "Reset",
-    "Residual",
     "State",
     "TracingNeuron",
     "in_chunks",

@@ -27,7 +27,6 @@ from csbp_jax.neurons.arguments import AtThreshold
 from csbp_jax.surrogate import Surrogate, triangle
 
 Reset = Literal["hard", "soft", "none"]
-Residual = Literal["full", "half"]
 
 
 def lif(
@@ -39,7 +38,6 @@ def lif(
     reset: Reset = "hard",
     detach_reset: bool = False,
     membrane: jax.Array | None = None,
-    residual: Residual = "full",
     at_threshold: AtThreshold = "silent",
 ) -> tuple[jax.Array, jax.Array]:
     """Run the leaky integrate-and-fire neuron over a sequence (equations at the top of this module).
@@ -59,9 +57,6 @@ def lif(
       reset: ``"hard"`` to 0, ``"soft"`` by subtraction of the threshold, or ``"none"``.
       detach_reset: whether to stop the gradient through the spike in the reset (the CSBP code does not).
       membrane: ``v[-1]``, ``[B, ...]``; zeros by default. Pass the returned membrane to continue a sequence.
-      residual: ``"half"`` stores ``u - threshold`` in bfloat16, which preserves its sign. This halves the memory
-        between the passes and leaves outputs and resets unchanged; gradients see ``u - threshold`` rounded to a
-        relative error of 2**-8. It is slower on CPU. No field of a config sets it.
       at_threshold: whether a neuron stays ``"silent"`` at ``u = threshold`` exactly, or is to ``"fire"`` there, as
         those of SpikingJelly and sinabs do.
 
@@ -70,7 +65,7 @@ def lif(
       reset, in float32 for x of any dtype but float64, for which it is float64.
 
     Raises:
-      ValueError: x has no time step, ``reset``, ``residual`` or ``at_threshold`` is unknown, a shape does not
+      ValueError: x has no time step, ``reset`` or ``at_threshold`` is unknown, a shape does not
         broadcast, or a number of Python or NumPy is out of range: ``decay`` from 0 to 1, ``threshold`` above 0.
       TypeError: x does not have a floating dtype, or ``spike`` is not a surrogate.
 
@@ -78,9 +73,8 @@ def lif(
     >>> spikes.tolist(), round(float(membrane[0]), 2)
     ([[0.0, 1.0, 0.0]], 0.8)
     """
-    arguments.one_of("lif", "residual", residual, Residual)
     arguments.firing("lif", spike, at_threshold)
-    rule = lif_scan.Rule(reset, detach_reset, residual, at_threshold)
+    rule = lif_scan.Rule(reset, detach_reset, at_threshold=at_threshold)
     return lif_scan.lif(*prepare_arguments(x, membrane, decay, threshold, reset), spike, rule)
 
 
@@ -107,7 +101,7 @@ def lif_trace(
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["decay", "threshold", "spike"],
-    meta_fields=["reset", "detach_reset", "residual", "at_threshold"],
+    meta_fields=["reset", "detach_reset", "at_threshold"],
 )
 @dataclasses.dataclass(frozen=True)
 class LIF:
@@ -122,7 +116,6 @@ class LIF:
     spike: Surrogate = triangle()
     reset: Reset = "hard"
     detach_reset: bool = False
-    residual: Residual = "full"
     at_threshold: AtThreshold = "silent"
 
     def __call__(self, x: jax.Array, membrane: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
@@ -130,9 +123,8 @@ class LIF:
         return lif(x, **vars(self), membrane=membrane)
 
     def trace(self, x: jax.Array, membrane: jax.Array | None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Run :func:`lif_trace`, whose residual is always the full one."""
-        options = {name: value for name, value in vars(self).items() if name != "residual"}
-        return lif_trace(x, **options, membrane=membrane)
+        """Run :func:`lif_trace`."""
+        return lif_trace(x, **vars(self), membrane=membrane)
 
 
 def prepare_arguments(

@@ -11,8 +11,8 @@
     u                 forward             x                spikes; reverse, which recomputes s and v from it
     u_bar = x_bar     reverse             spikes_bar       what made x
 
-u is the carry of the forward loop, its output and the only sequence kept between the passes. In its place may be kept
-u - threshold in bfloat16, or, of few time steps in bfloat16, x. "Over" is as in xla/time_loop.py.
+u is the carry of the forward loop, its output and the only sequence kept between the passes. In its place x is kept, of
+few time steps in bfloat16. "Over" is as in xla/time_loop.py.
 
 ``decay``, ``threshold`` and ``membrane`` have the membrane's dtype, and to ``x [B, T, ...]`` without time, ``membrane``
 has its shape, the other two its rank; the public functions of ``lif.py`` see to that.
@@ -31,7 +31,7 @@ from csbp_jax.xla.platform import by_platform
 from csbp_jax.xla.time_loop import ELSEWHERE, UNROLLED, at, over_time
 
 Residuals = tuple[jax.Array, jax.Array | None, jax.Array, jax.Array, Surrogate]
-"""Kept between the passes: ``(u, u - threshold or x [B, T, ...], membrane, decay, threshold, spike)``."""
+"""Kept between the passes: ``(u or x [B, T, ...], membrane, decay, threshold, spike)``."""
 Carry = tuple[jax.Array, jax.Array, jax.Array]
 """``(u_bar of the time step after, sums for decay_bar and threshold_bar)``, each ``[B, ...]``."""
 
@@ -39,9 +39,9 @@ Carry = tuple[jax.Array, jax.Array, jax.Array]
 class Rule(NamedTuple):
     """The static part of a neuron.
 
-    reset: "hard", "soft" or "none". detach_reset: whether the reset passes no gradient to the spike. residual: "full",
-    "half" to keep u - threshold in bfloat16, or "input" to keep x. at_threshold: "silent", or "fire" for a spike where
-    u = threshold. carried: the dtype in which u_bar[t] passes on to t - 1; by default, the membrane's.
+    reset: "hard", "soft" or "none". detach_reset: whether the reset passes no gradient to the spike. residual: "full"
+    to keep u, or "input" to keep x. at_threshold: "silent", or "fire" for a spike where u = threshold. carried: the
+    dtype in which u_bar[t] passes on to t - 1; by default, the membrane's.
     """
 
     reset: str
@@ -63,32 +63,21 @@ def after_reset(u: jax.Array, fired: jax.Array, threshold: jax.Array, reset: str
 
 
 def back_one(
-    potential: tuple[jax.Array, jax.Array],
+    u: jax.Array,
     s_bar: jax.Array,
     v_bar: jax.Array,
     threshold: jax.Array,
     spike: Surrogate,
     rule: Rule,
 ) -> tuple[jax.Array, jax.Array]:
-    """Compute ``(u_bar, threshold_bar)`` of one time step; equations at :func:`backward`.
-
-    ``potential`` is ``(u, u - threshold)``.
-    """
-    u, distance = potential
+    """Compute ``(u_bar, threshold_bar)`` of one time step; equations at :func:`backward`."""
+    distance = u - threshold
     fired = rule.fires(distance, 0)
     if rule.reset != "none" and not rule.detach_reset:
         s_bar = s_bar - v_bar * (u if rule.reset == "hard" else threshold)
     through_spike = s_bar * spike.derivative(distance)
     u_bar = through_spike + (jnp.where(fired, 0, v_bar) if rule.reset == "hard" else v_bar)
     return u_bar, -through_spike - (v_bar * fired if rule.reset == "soft" else 0)
-
-
-def potential_of(stored: jax.Array, threshold: jax.Array, rule: Rule) -> tuple[jax.Array, jax.Array]:
-    """Recover ``(u, u - threshold)`` from what the forward pass stored of u."""
-    if rule.residual == "half":
-        distance = stored.astype(threshold.dtype)
-        return distance + threshold, distance
-    return stored, stored - threshold
 
 
 def forward(
@@ -101,8 +90,7 @@ def forward(
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Residuals]:
     """Compute ``((spikes, membrane after the last reset, residual), residuals)``.
 
-    ``residual [B, T, ...]`` is the only sequence that is kept: u; for the residual ``"half"``, u - threshold rounded to
-    bfloat16, whose range of exponents is that of float32, so that the sign survives; for ``"input"``, x.
+    ``residual [B, T, ...]`` is the only sequence that is kept: u, or x if the rule's residual is ``"input"``.
     """
     # The first step is peeled: a membrane passed in is already reset and must not be reset again.
     first = x[:, 0].astype(decay.dtype)
@@ -120,9 +108,6 @@ def forward(
     if rule.residual == "input":
         residual = x
         last, spikes = run(lambda u: rule.fires(u, threshold), x.dtype)
-    elif rule.residual == "half":
-        last, residual = run(lambda u: u - threshold, jnp.bfloat16)
-        spikes = rule.fires(residual, 0).astype(x.dtype)
     else:
         last, residual = run(lambda u: u, decay.dtype)
         spikes = rule.fires(residual, jnp.expand_dims(threshold, 1)).astype(x.dtype)
@@ -148,16 +133,15 @@ def backward(
     stored, membrane, decay, threshold, spike = residuals
 
     def cotangents_at(t: ArrayLike, s_bar: jax.Array, v_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
-        potential = potential_of(at(stored, t), threshold, rule)
-        u_bar, threshold_bar = back_one(potential, s_bar.astype(decay.dtype), v_bar, threshold, spike, rule)
+        u_bar, threshold_bar = back_one(at(stored, t), s_bar.astype(decay.dtype), v_bar, threshold, spike, rule)
         u_bar = u_bar if trace_bar is None else u_bar + at(trace_bar, t)
         return u_bar.astype(rule.carried or decay.dtype), threshold_bar
 
     def step(s_bar: jax.Array, t: ArrayLike, carry: Carry) -> Carry:
         # Closes time step t + 1, whose part of decay_bar needs v[t], and opens t.
         later_u_bar, decay_sum, threshold_sum = carry[0].astype(decay.dtype), *carry[1:]
-        u, distance = potential_of(at(stored, t), threshold, rule)
-        decay_sum = decay_sum + later_u_bar * after_reset(u, rule.fires(distance, 0), threshold, rule.reset)
+        u = at(stored, t)
+        decay_sum = decay_sum + later_u_bar * after_reset(u, rule.fires(u - threshold, 0), threshold, rule.reset)
         u_bar, threshold_bar = cotangents_at(t, s_bar, decay * later_u_bar)
         return u_bar, decay_sum, threshold_sum + threshold_bar
 

@@ -148,7 +148,6 @@ def restore(
             weights_of,
             learner.weights_of(state),
             run_json.identity(content),
-            is_average=weights_of == "ema" or config.optimizer.name == "schedule_free",
         )
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not jnp.isfinite(leaf).all():
@@ -215,15 +214,13 @@ def _from_checkpoint(
     weights_of: WeightsOf,
     shapes: dict[str, Any],
     identity: dict[str, Any],
-    *,
-    is_average: bool,
 ) -> tuple[dict[str, Any], int]:
     """Return the variables of a run's newest checkpoint, of which nothing else is read, and their epoch."""
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # however they were sharded
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
     like: dict[str, Any] = {"chosen": weights | {"epoch": np.asarray(0)}}
     if weights_of != "chosen":
-        like = {"state": {"ema": weights} if is_average else weights, "progress": {"epochs": np.asarray(0)}}
+        like = {"state": {"ema": weights} if weights_of == "ema" else weights, "progress": {"epochs": np.asarray(0)}}
     tree = checkpoint.restore_newest(store, like, identity)
     if tree is None and (folder / "result.json").exists():
         raise ConfigError(f"{store}: the checkpoints of this finished run are missing; put them back, or train again")
@@ -232,7 +229,7 @@ def _from_checkpoint(
     if weights_of == "chosen":
         return {name: tree["chosen"][name] for name in shapes}, int(tree["chosen"]["epoch"])
     state = tree["state"]
-    return state["ema"] if is_average else state, int(tree["progress"]["epochs"])
+    return state["ema"] if weights_of == "ema" else state, int(tree["progress"]["epochs"])
 
 
 def _locate(run: str | pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:

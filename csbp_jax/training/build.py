@@ -4,7 +4,7 @@ import contextlib
 import functools
 import operator
 import pathlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from csbp_jax.data.device import transform
 from csbp_jax.data.source import UserSource
 from csbp_jax.data.user import arrays
 from csbp_jax.learner import Recipe, optimizer
+from csbp_jax.training.config_view import ConfigView
 from csbp_jax.training.plugin_file import defined_in_plugin, error_line
 from csbp_jax.training.plugins import Own
 
@@ -88,7 +89,7 @@ def load_data(
     if not own.data:
         return data.load(config, data_dir), data.fingerprint(config, data_dir)
     with blamed(own, ["data"]):  # for all runs that share a compilation
-        loaded = own.data(without(config, traced), pathlib.Path(data_dir))
+        loaded = own.data(ConfigView(config, traced), pathlib.Path(data_dir))
     splits = arrays.sources(loaded, config, own.label)
     if config.data.workers and any(defined_in_plugin(type(source.source)) for source in splits.values()):
         raise ConfigError(
@@ -178,10 +179,10 @@ def build_recipe(config: Config, own: Own, steps_per_epoch: int, hparams: dict[s
     def made(part: str, *arguments: Any) -> Any:
         function = getattr(own, part)
         if part not in own.with_hparams:
-            return function(without(config, ["seed"]), *arguments)
+            return function(ConfigView(config, ["seed"]), *arguments)
         traced = hparams or learner.hyperparameters(config, steps_per_epoch)
         beside = [field for field in TRACED_BESIDE if beside_name(field) in traced]
-        return function(without(config, [*TRACED, *beside]), *arguments, hparams=traced)
+        return function(ConfigView(config, [*TRACED, *beside]), *arguments, hparams=traced)
 
     with blamed(own):
         neuron = made("neuron") if own.neuron else models.neuron(config.model.neuron, config.model.time_steps)
@@ -192,26 +193,6 @@ def build_recipe(config: Config, own: Own, steps_per_epoch: int, hparams: dict[s
         tx = made("control", tx) if own.control else tx
         loss = made("loss") if own.loss else losses.build(config.loss)
         return Recipe(model, tx, loss, config, steps_per_epoch, made("term") if own.term else None)
-
-
-def without(config: Config, fields: Iterable[str]) -> Config:
-    """Return a config as functions see it that serve several values of some fields: to read one of these is an error.
-
-    Raises:
-      AttributeError: of the config that is returned: a function reads such a field.
-    """
-    return functools.reduce(lambda seen, field: _without(seen, field, field), fields, config)
-
-
-def _without(config: Any, field: str, name: str) -> Any:
-    def refuse(_: Any) -> None:
-        raise AttributeError(f"{name}: runs that differ in it share this function; see hparams in docs/own.md")
-
-    first, _, rest = field.partition(".")
-    kind = type(config) if rest else type(type(config).__name__, (type(config),), {first: property(refuse)})
-    seen: Any = object.__new__(kind)
-    vars(seen).update(vars(config), **({first: _without(getattr(config, first), rest, name)} if rest else {}))
-    return seen
 
 
 @contextlib.contextmanager

@@ -289,9 +289,7 @@ class CompiledRun:
         # Left to itself, the partitioner would split the products over channels and send activations.
         if self.config.layout != "fsdp":
             return state
-        # schedule_free evaluates its averages.
-        fields = ["params", "ema"] if self.config.optimizer.name == "schedule_free" else ["params"]
-        return dataclasses.replace(state, **{name: _gathered(getattr(state, name), self.mesh) for name in fields})
+        return dataclasses.replace(state, params=_gathered(state.params, self.mesh))
 
     def _prepared(self, state: State, batch: Batch) -> Batch:
         # Independent of the network's own random stream (dropout), which also starts from (key, step).

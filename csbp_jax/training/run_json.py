@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable, Collection
 from typing import Any
 
-from csbp_jax.config import Config, ConfigError, check, flatten, from_json
+from csbp_jax.config import Config, ConfigError, check, flatten, from_json, without_removed
 from csbp_jax.reporting import measures
 from csbp_jax.runtime import files, seals
 
@@ -59,10 +59,11 @@ def read_json(
 
 
 def read_config(run: pathlib.Path, remedy: str = RESTART) -> dict[str, Any]:
-    """Read the ``config.json`` of a run or an experiment.
+    """Read the ``config.json`` of a run or an experiment, without options that this version no longer has.
 
     Raises:
-      ConfigError: the file cannot be read, was changed after it was written, or has another schema.
+      ConfigError: the file cannot be read, was changed after it was written, has another schema, or has a value other
+        than the default for such an option.
     """
     file = run / "config.json"
     content = read_json(file, _is_config, remedy)
@@ -71,7 +72,12 @@ def read_config(run: pathlib.Path, remedy: str = RESTART) -> dict[str, Any]:
             f"{file}: its schema is {content.get('schema')!r}, and this version of csbp_jax reads {SCHEMA}; use the "
             "version that wrote it"
         )
-    return content
+    try:
+        return content | {"config": without_removed(content["config"])}
+    except ConfigError as error:
+        raise ConfigError(
+            f"{file}: from another version of csbp_jax ({error}); use the version that wrote it"
+        ) from None
 
 
 def read_run(folder: pathlib.Path, of_experiment: str) -> dict[str, Any]:

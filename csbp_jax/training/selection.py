@@ -1,5 +1,6 @@
 """Which weights a run reports: last epoch, best validation epoch, or EMA."""
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Mapping
@@ -77,8 +78,7 @@ def test_results(
     """
     epoch_rows = {row["epoch"]: row for row in rows if row["kind"] == "epoch"}
     last_epoch, selected_epoch = int(state.step) // run.steps_per_epoch, int(chosen["epoch"])
-    weights_chosen = {name: chosen[name] for name in ("params", "batch_stats")}
-    selected_state = learner.with_evaluated_weights(run.config, state, weights_chosen)
+    selected_state = dataclasses.replace(state, params=chosen["params"], batch_stats=chosen["batch_stats"])
     kinds = [("last", state, last_epoch, ""), ("chosen", selected_state, selected_epoch, "")]
     if run.config.optimizer.ema:
         kinds.append(("ema", learner.with_ema_weights(state), last_epoch, "ema_"))

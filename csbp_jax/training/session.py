@@ -218,8 +218,7 @@ def epoch(job: Job, tools: Tools, session: Session) -> Session:
         tools.save(dataclasses.replace(session, state=state, progress=monitor.progress()))
         raise Stopped(stopped.code, monitor.step) from None
     monitor.end_epoch(validation, ema_validation)
-    weights_now = learner.evaluated_weights(config, state)
-    chosen = selection.update(session.chosen, weights_now, monitor.epochs, validation)
+    chosen = selection.update(session.chosen, learner.weights_of(state), monitor.epochs, validation)
     session = Session(state, chosen, monitor.progress())
     # Two checkpoints are kept: those of a failing stretch would push out the last good one. The last epoch is saved
     # even so: of a finished run there is no epoch to train again.

@@ -47,7 +47,6 @@ WRONG = {
     "optimizer.layer_decay": 0.0,
     "data.randaugment_operations": 0,
     "data.randaugment_magnitude": 31,
-    "data.erasing_probability": 1.5,
     "checkpoint_every": 0,
     "loss_limit": 0.5,
     "data.threads": 10**9,
@@ -122,14 +121,11 @@ WRONG_TOGETHER = [
     {"data.frames": 3, "loss.per": "step"},
     {"loss.firing_high": 4.1, "model.neuron.name": "ilif"},
     {"loss.firing_low": 0.5},
-    {"loss.membrane": 0.5, "model.neuron.name": "ilif"},
     {"weights_table": "t.json"},
     {"optimizer.accumulate": 2, "chaos.reduce": "sum"},
     {"optimizer.accumulate": 2, "chaos.substeps": 5},
     {"chaos.substeps": 5, "optimizer.layer_decay": 0.9},
     {"optimizer.warmup_epochs": 30},
-    {"optimizer.schedule": "cosine", "optimizer.name": "schedule_free"},
-    {"optimizer.ema": 0.9, "optimizer.name": "schedule_free", "optimizer.schedule": "constant"},
     {"batch_size": 30, "optimizer.accumulate": 2, "model.norm_groups": 4},
 ]
 """For each rule, in their order, fields that it refuses together; the first is the one that it names."""

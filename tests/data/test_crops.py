@@ -17,7 +17,7 @@ STEPS = {
     "flip": (1, augment.flip),
     "cutout": (2, lambda x, u: augment.cutout(x, u, 16, MEAN[: x.shape[-1]])),
     "resized_crop": (augment.RESIZED_CROP_UNIFORMS, augment.resized_crop),
-    "random_erasing": (augment.ERASING_UNIFORMS, lambda x, u: augment.random_erasing(x, u, 0.5, MEAN[: x.shape[-1]])),
+    "random_erasing": (augment.ERASING_UNIFORMS, lambda x, u: augment.random_erasing(x, u, MEAN[: x.shape[-1]])),
     "autoaugment": (autoaugment.UNIFORMS, lambda x, u: autoaugment.autoaugment(x, u, MEAN)),
     "randaugment": (3 * autoaugment.OPERATION_UNIFORMS, lambda x, u: autoaugment.randaugment(x, u, 9, MEAN)),
 }
@@ -83,7 +83,7 @@ def test_cutout_fills_a_square_cut_off_at_the_edges():
 
 def test_random_erasing_fills_a_rectangle_of_the_published_law():
     x = np.zeros((3000, 50, 40, 3), np.uint8)
-    erased = augment.random_erasing(x, uniforms(3000, augment.ERASING_UNIFORMS), 0.25, MEAN)
+    erased = augment.random_erasing(x, uniforms(3000, augment.ERASING_UNIFORMS), MEAN)
     inside = (erased == MEAN).all(-1)
     assert (erased[~inside] == 0).all()
     assert abs(inside.any((1, 2)).mean() - 0.25) < 0.03
@@ -98,7 +98,9 @@ def test_random_erasing_fills_a_rectangle_of_the_published_law():
 
 def test_random_erasing_leaves_an_image_that_no_rectangle_fits():
     x = np.zeros((1, 1, 2000, 1), np.uint8)
-    assert (augment.random_erasing(x, uniforms(1, augment.ERASING_UNIFORMS), 1.0, MEAN[:1]) == 0).all()
+    u = uniforms(1, augment.ERASING_UNIFORMS)
+    u[:, 0] = 0  # which erases, where a rectangle fits
+    assert (augment.random_erasing(x, u, MEAN[:1]) == 0).all()
 
 
 def test_random_windows_follow_the_published_law():

@@ -58,7 +58,7 @@ def test_six_layers_without_norms_fall_silent_and_with_an_initial_rate_do_not():
 def calibrated(name):
     """The first weights of a run with an augmentation, or with a source that does not augment."""
     config = deep("none", 0.2, features=(16,))
-    config = dataclasses.replace(config, data=Data(augment=(name or "crop",), erasing_probability=1.0))
+    config = dataclasses.replace(config, data=Data(augment=(name or "crop",)))
     x = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1)).astype(np.uint8)
     steps = sources.host_steps(config, (8, 8), lambda: np.zeros(1)) if name else []
     source = sources.ImageArraySource(x, np.zeros(40, int), 10, steps)

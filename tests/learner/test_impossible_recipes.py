@@ -58,8 +58,8 @@ def calibrated(model):
     return learner.calibrate(of_model, state, batch()["x"])
 
 
-def loss_of_bare(field):
-    of_bare = dataclasses.replace(recipe(replaced(NO_TERM, field, 0.5)), model=Bare())
+def firing_loss_of_bare():
+    of_bare = dataclasses.replace(recipe(replaced(NO_TERM, "loss.firing", 0.5)), model=Bare())
     return objective.value_and_grad(of_bare, learner.init(of_bare, jax.random.key(0)), batch())
 
 
@@ -73,8 +73,7 @@ CASES = [
         lambda: calibrated(Twice(classes=3, time_steps=2, norm="none")),
         "model.init_rate: .* its spiking layer fc1 is called more than once",
     ),
-    (lambda: loss_of_bare("loss.firing"), "loss.firing: 0.5, but the network gave no rates; set it to 0"),
-    (lambda: loss_of_bare("loss.membrane"), "loss.membrane: 0.5, but the network gave no membrane terms; set it to 0"),
+    (firing_loss_of_bare, "loss.firing: 0.5, but the network gave no rates; set it to 0"),
     (lambda: init({"betta": 0.9}), "hparams: .*unknown betta"),
     (lambda: init({"z0": {"fc1.norm": 1.0}}), ".*z0 names fc1.norm, but the taps are fc1.norm, fc2.membrane"),
     (lambda: init({"forcing": lambda step: 0.1}), "hparams: forcing is a function; give it to the force"),

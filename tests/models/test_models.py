@@ -115,20 +115,20 @@ def test_a_layer_that_is_called_twice_has_the_terms_and_rates_of_both_calls():
     @jax.jit
     def run(variables, x):
         terms: list[Any] = []
-        rates: list[Any] = []
+        outputs: list[Any] = []
         _, aux = network.apply(
             variables,
             x,
             taps=("fc1.dense",),
             tap=lambda h: recorded(terms, chaos.term(h)),
-            membrane_term=lambda u, spikes: recorded(rates, spikes.mean()),
+            neuron=lambda h: recorded(outputs, network.neuron(h)),
         )
-        return aux, terms, rates
+        return aux, terms, outputs
 
-    aux, terms, rates = run(variables, x)
-    assert len(terms) == len(rates) == 2
+    aux, terms, outputs = run(variables, x)
+    assert len(terms) == len(outputs) == 2
     np.testing.assert_allclose(aux.terms["fc1.dense"], sum(terms), rtol=1e-6)
-    np.testing.assert_allclose([aux.rates["fc1"], aux.membrane_terms["fc1"]], np.full(2, np.mean(rates)), rtol=1e-6)
+    np.testing.assert_allclose(aux.rates["fc1"], np.mean([spikes for spikes, _ in outputs]), rtol=1e-6)
     with pytest.raises(ConfigError, match=r"stream: not possible .* layer fc1 is called more than once; apply it to"):
         models.stream(network, variables, x)
 

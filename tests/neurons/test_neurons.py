@@ -207,12 +207,11 @@ def test_a_neuron_can_fire_at_exactly_its_threshold(x64, reset, T):
 
     @jax.jit
     def outputs(x):
-        by_residual = [lif(x, **static, residual=residual) for residual in ("full", "half")]
         above = lif(x, reset=reset)[0], lif(x, reset=reset, at_threshold="silent")[0]
-        return by_residual, LIF(0.5, spike=surrogate.sigmoid(), **static).trace(x), above
+        return lif(x, **static), LIF(0.5, spike=surrogate.sigmoid(), **static).trace(x), above
 
-    by_residual, traced, (above, silent) = outputs(x)
-    assert_trees_all_equal(by_residual, [expected[1][:2]] * 2)
+    untraced, traced, (above, silent) = outputs(x)
+    assert_trees_all_equal(untraced, expected[1][:2])
     assert_trees_all_equal(traced, expected[1])
     assert (expected[1][0] != above).any() and (silent == above).all()
 
@@ -241,15 +240,15 @@ def test_calling_the_pytree_equals_the_functions(reset):
 
 @pytest.mark.parametrize("T", [4, 16])
 @pytest.mark.parametrize("initial", [False, True], ids=["zeros", "initial_membrane"])
-@pytest.mark.parametrize(("dtype", "residual"), [("float32", "full"), ("bfloat16", "full"), ("float32", "half")])
-def test_residual_is_one_sequence_and_the_initial_membrane(T, initial, dtype, residual):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_residual_is_one_sequence_and_the_initial_membrane(T, initial, dtype):
     """Of a short sequence in bfloat16 it is the input."""
     x, membrane = jnp.zeros((B, T, 50), dtype), jnp.zeros((B, 50)) if initial else None
-    vjp = jax.jit(lambda x: jax.vjp(lambda x: lif(x, membrane=membrane, residual=residual), x))
+    vjp = jax.jit(lambda x: jax.vjp(lambda x: lif(x, membrane=membrane), x))
     with traced_for("cpu"):
         leaves = [leaf for leaf in jax.tree.leaves(jax.eval_shape(vjp, x)[1]) if leaf.size > 1]
     residuals = sorted((leaf.shape, leaf.dtype.name) for leaf in leaves)
-    sequence = (x.shape, "bfloat16" if residual == "half" or (dtype, T) == ("bfloat16", 4) else "float32")
+    sequence = (x.shape, "bfloat16" if (dtype, T) == ("bfloat16", 4) else "float32")
     assert residuals == [sequence] + ([] if membrane is None else [(membrane.shape, "float32")])
 
 
@@ -298,40 +297,12 @@ def test_on_tpus_the_gradient_of_a_bfloat16_input_is_rounded_at_each_time_step()
 
 
 @pytest.mark.parametrize("T", [4, 16])
-@pytest.mark.parametrize(("residual", "sequences"), [("full", 2), ("half", 1.5)])
-def test_forward_pass_needs_no_memory_besides_outputs_and_residual(T, residual, sequences):
+def test_forward_pass_needs_no_memory_besides_outputs_and_residual(T):
     x = jnp.zeros((B, T, 500))
-    memory = memory_of(jax.jit(lambda x: jax.vjp(lambda x: lif(x, residual=residual), x)), x)
+    memory = memory_of(jax.jit(lambda x: jax.vjp(lif, x)), x)
     row, slack = x[:, 0].nbytes, 256
-    assert memory.output_size_in_bytes <= sequences * x.nbytes + row + slack
-    assert memory.temp_size_in_bytes <= (0 if (T, residual) == (4, "full") else row + slack)
-
-
-# --- the half-size residual
-
-
-@RESETS_UNROLLED_AND_LOOP
-def test_half_residual_has_the_same_outputs_and_nearly_the_same_gradients(reset, T):
-    arguments = {"x": draw(B, T, C), "membrane": draw(B, C, seed=9), "decay": jnp.full(C, 0.5), "threshold": 0.8}
-    arguments = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), arguments)
-    weights = draw(B, T, C, seed=1), draw(B, C, seed=2)
-    static = {"reset": reset, "spike": surrogate.arctan()}
-    full, outputs = make_gradients(lif, **static)(arguments, weights)
-    half, half_outputs = make_gradients(lif, residual="half", **static)(arguments, weights)
-    assert_trees_all_equal(half_outputs, outputs)
-    assert_close(half, full, 0.02)
-    assert (half["x"] != full["x"]).any()
-
-
-@UNROLLED_AND_LOOP
-def test_half_residual_resets_exactly_however_near_the_threshold(T):
-    """Rounding u itself to bfloat16 would take both neurons for resting at the threshold."""
-    above, below = jnp.nextafter(jnp.float32(1), 2.0), jnp.nextafter(jnp.float32(1), 0.0)
-    x = jnp.zeros((1, T, 2)).at[:, 0].set(jnp.array([above, below]))
-    spike = surrogate.rectangle(1e-9)
-    run = jax.jit(jax.grad(lambda x: lif(x, 0.5, spike=spike, residual="half", detach_reset=True)[1].sum()))
-    through = jnp.array([0.0, 0.5 ** (T - 1)])  # no gradient passes the reset of the first
-    assert_trees_all_equal(run(x)[0, 0], through)
+    assert memory.output_size_in_bytes <= 2 * x.nbytes + row + slack
+    assert memory.temp_size_in_bytes <= (0 if T == 4 else row + slack)
 
 
 TRANSFORMS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {

@@ -39,7 +39,6 @@ CASES: list[tuple[Any, type[Exception], str]] = [
     (lambda: lif(jnp.zeros((B, 0, C))), ValueError, r"lif: x has shape \(3, 0, 4\).*T >= 1"),
     (lambda: lif(jnp.zeros(3)), ValueError, r"lif: x has shape \(3,\).*time is axis 1"),
     (lambda: lif(X, reset=RESET), ValueError, "lif: reset is 'zero'.*hard, soft, none"),
-    (lambda: lif(X, residual=RESET), ValueError, "lif: residual is 'zero'.*full, half"),
     (lambda: lif(X, decay=jnp.ones(5)), ValueError, r"lif: decay of shape \(5,\).*\(3, 4\)"),
     (lambda: lif(X, threshold=jnp.ones((B, 3, C))), ValueError, r"lif: threshold of shape \(3, 3, 4\).*\(3, 4\)"),
     (lambda: lif(X, membrane=jnp.zeros((2, C))), ValueError, r"lif: membrane of shape \(2, 4\).*\(3, 4\)"),

@@ -1,5 +1,6 @@
 """Experiments of a user's own, outside the package: trained, resumed, swept, evaluated; never run without a word."""
 
+import copy
 import dataclasses
 import functools
 import json
@@ -17,7 +18,7 @@ import pytest
 import csbp_jax
 from csbp_jax import chaos, configs, models, neurons, surrogate
 from csbp_jax.cli import main
-from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, flatten, replaced, to_json
+from csbp_jax.config import Chaos, Config, ConfigError, Model, Neuron, Optimizer, flatten, replaced, to_json
 from csbp_jax.data.source import ArraySource
 from csbp_jax.data.user import arrays
 from csbp_jax.evaluation import evaluate, inspection, predict
@@ -30,6 +31,7 @@ from csbp_jax.runs import restore
 from csbp_jax.runtime import sharding
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training import build, compiled, loop, plugin_file, run_dir, run_json
+from csbp_jax.training.config_view import ConfigView
 from csbp_jax.training.plugins import PLUGINS, plugin_run_name
 from tests.support import shared_programs
 from tests.support.small_runs import QUIET, of_grid
@@ -245,15 +247,25 @@ def test_each_member_gets_its_own_value_as_the_run_alone_does(strength, tmp_path
 
 def test_of_a_config_that_several_runs_share_their_differences_cannot_be_read():
     config = Config()
-    seen = build.without(config, build.TRACED)
+    seen: Any = ConfigView(config, build.TRACED)
     for field in build.TRACED:
         with pytest.raises(AttributeError, match=f"^{field}: runs that differ in it share this function"):
             functools.reduce(getattr, field.split("."), seen)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        seen.seed = 1
     assert isinstance(seen, Config) and seen.model == config.model and seen.chaos.taps == config.chaos.taps
     changed = seen.replace(epochs=3, **{"data.name": "digits"})  # such as for data.load
-    assert changed.epochs == 3 and flatten(changed) == flatten(config) | {"epochs": 3, "data.name": "digits"}
-    with pytest.raises(AttributeError, match=r"^seed: "):
-        _ = changed.seed
+    readable = {name: value for name, value in flatten(config).items() if name not in build.TRACED}
+    assert changed.epochs == 3 and flatten(changed) == readable | {"epochs": 3, "data.name": "digits"}
+    for view in (changed, copy.copy(seen)):
+        with pytest.raises(AttributeError, match=r"^seed: "):
+            _ = view.seed
+    with pytest.raises(AttributeError, match=r"^optimizer\.lr: "):
+        dataclasses.replace(seen.optimizer, momentum=0.5)
+    section: Any = ConfigView(config, ["model.neuron.levels"]).model
+    with pytest.raises(AttributeError, match=r"^'Neuron' object has no attribute 'level'$"):
+        _ = section.neuron.level
+    assert isinstance(section.neuron, Neuron) and section.neuron.most_spikes == 1 and repr(seen) == repr(config)
     assert config.chaos.z0 == Config().chaos.z0 and config.seed == 0
 
 

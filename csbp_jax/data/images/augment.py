@@ -20,6 +20,7 @@ _TRIES = 10
 _AREA = (0.08, 1.0)
 _RATIO = (3 / 4, 4 / 3)
 RESIZED_CROP_UNIFORMS = 2 * _TRIES + 2
+_ERASED = 0.25
 _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_RATIO = (0.3, 1 / 0.3)
 ERASING_UNIFORMS = 1 + RESIZED_CROP_UNIFORMS
@@ -61,8 +62,8 @@ def cutout(x: Images, u: Uniforms, side: int, fill: NDArray[Any]) -> Images:
     return np.where(hole[..., None], fill.astype(x.dtype), x)
 
 
-def random_erasing(x: Images, u: Uniforms, probability: float, fill: NDArray[Any]) -> Images:
-    """Fill a random rectangle of an image with one colour, with a probability (Zhong et al. 2020, arXiv:1708.04896).
+def random_erasing(x: Images, u: Uniforms, fill: NDArray[Any]) -> Images:
+    """Fill a random rectangle of a quarter of the images with one colour (Zhong et al. 2020, arXiv:1708.04896).
 
     Its area is uniform in 2 to 33 % of the image's, log(width / height) is uniform in ln 0.3 to ln 3.3 (timm's values),
     and its position is uniform among those within the image. After ten tries that do not fit, nothing is erased.
@@ -70,12 +71,11 @@ def random_erasing(x: Images, u: Uniforms, probability: float, fill: NDArray[Any
     Args:
       x: ``[b, H, W, C]``.
       u: ``[b, 23]``: chance, area and ratio of each try, then the position.
-      probability: of each image.
       fill: ``[C]``, the mean colour, which is 0 once images are normalised.
     """
     erased, (height, width) = x.copy(), x.shape[1:3]
     for image, row in zip(erased, u, strict=True):
-        window = _drawn_window((height, width), row[1:], _ERASED_AREA, _ERASED_RATIO) if row[0] < probability else None
+        window = _drawn_window((height, width), row[1:], _ERASED_AREA, _ERASED_RATIO) if row[0] < _ERASED else None
         if window is not None:
             top, left, h, w = window
             image[top : top + h, left : left + w] = fill

@@ -237,10 +237,7 @@ def host_steps(config: Config, size: tuple[int, int], mean: Callable[[], NDArray
             autoaugment.OPERATION_UNIFORMS * config.data.randaugment_operations,
             functools.partial(autoaugment.randaugment, magnitude=config.data.randaugment_magnitude),
         ),
-        "random_erasing": (
-            augment.ERASING_UNIFORMS,
-            functools.partial(augment.random_erasing, probability=config.data.erasing_probability),
-        ),
+        "random_erasing": (augment.ERASING_UNIFORMS, augment.random_erasing),
     }
     names = [name for name in config.data.augment if name != but]
     if filling.keys() & set(names):
