@@ -57,11 +57,12 @@ def test_a_stopped_run_is_restored_from_its_newest_checkpoint(trained, loaded, t
     assert np.abs(earlier - later).max() > 1e-4
 
 
-def test_weights_that_are_not_finite_are_refused(tmp_path):
+@pytest.mark.parametrize("value, dtype", [(np.nan, np.float32), (1e300, np.float64)])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value, dtype):
     folder = shutil.copytree(ROOT / "csbp_jax" / "weights" / "trained" / "digits", tmp_path / "r")
     arrays = safetensors.numpy.load_file(folder / "model.safetensors")
     name = sorted(arrays)[-1]
-    arrays[name] = np.full_like(arrays[name], np.nan)
+    arrays[name] = np.full(arrays[name].shape, value, dtype)
     safetensors.numpy.save_file(arrays, folder / "model.safetensors")
     with pytest.raises(ConfigError, match=rf"^{folder}: its weights are not finite \({name}\); take other weights"):
         csbp_jax.load(folder)
