@@ -12,11 +12,12 @@ def run() -> None:
     """Run the command line and exit with its code."""
     if sys.platform == "win32":  # no file locks, signals or private folders as they are needed here
         sys.exit("csbp_jax: runs on Linux and macOS; on Windows use WSL2 (learn.microsoft.com/windows/wsl)")
-    sys.unraisablehook = _ignore_closed_event_loop
     _prepare_output()
     try:
         from csbp_jax.cli.main import main, report_os_error
+        from csbp_jax.runtime import lost_errors
 
+        lost_errors.ignore_those_of_orbax()
         code = main()
         try:
             sys.stdout.flush()
@@ -43,12 +44,6 @@ def _prepare_output() -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="surrogateescape")
-
-
-def _ignore_closed_event_loop(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Drop the errors of TensorStore's threads after a failed save, which main reports in one line."""
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":

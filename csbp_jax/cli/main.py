@@ -130,8 +130,10 @@ def _lack(error: Exception) -> str | None:
             f"out of memory ({cause}); give a smaller batch_size or eval_batch_size, for a sweep a smaller --chunk, or "
             "see docs/scale.md#memory"
         )
-    if match := re.search("invalid .* for environment '?(\\w+)", cause):  # of JAX
-        return f"{match[1]}: {cause}; unset it, or give it another value"
+    # JAX reads its variables of the environment in two ways, each with a message of its own.
+    if match := re.search("invalid .* for environment '?(\\w+)|Invalid value .* for JAX flag (\\w+)", cause):
+        variable = (match[1] or match[2]).upper()
+        return f"{variable}: {cause}; unset it, or give it another value"
     if "jax" not in sys.modules:
         return None
     from csbp_jax.runtime import hardware

@@ -12,8 +12,12 @@ from csbp_jax.config import validation
 from csbp_jax.config.removed import without_removed
 from csbp_jax.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Range, integers
 
-MAX_DEPTH = 1000
-"""Most layers, blocks, or steps of a PSN's order: configs come from others too, and to build 10^9 would not end."""
+MAX_LAYERS = 200
+"""Most layers with a number of features each. Configs come from others too, and all layers are traced one by one."""
+MAX_BLOCKS = 64
+"""Most blocks of a transformer, each of which has several layers."""
+MAX_ORDER = 1000
+"""Most time steps that a spike of a PSN depends on."""
 MAX_STEPS = 10**5
 """Most time steps, which are traced one by one where a still image is repeated (xla/static.py)."""
 MAX_SIZE = 10**7
@@ -31,8 +35,8 @@ FRAME = Range(
 )
 STRENGTHS = Range("0 or more, at least one number", lambda v: len(v) >= 1 and all(z >= 0 for z in v))
 FEATURES = Range(
-    f"1 to {MAX_DEPTH} whole numbers from 1 to {MAX_SIZE:,}",
-    lambda v: 1 <= len(v) <= MAX_DEPTH and all(1 <= n <= MAX_SIZE for n in v),
+    f"1 to {MAX_LAYERS} whole numbers from 1 to {MAX_SIZE:,}",
+    lambda v: 1 <= len(v) <= MAX_LAYERS and all(1 <= n <= MAX_SIZE for n in v),
 )
 
 SurrogateName = Literal["triangle", "rectangle", "sigmoid", "arctan", "fast_sigmoid", "erf", "piecewise_exp"]
@@ -82,7 +86,7 @@ class Data:
     the largest count of the frame)."""
     augment: Annotated[tuple[AugmentName, ...], DIFFERENT] = ()
     """Augmentations of training examples, in this order."""
-    randaugment_operations: Annotated[int, integers(1, MAX_DEPTH)] = 2
+    randaugment_operations: Annotated[int, integers(1, 1000)] = 2
     """augment=randaugment only: number of random operations per image."""
     randaugment_magnitude: Annotated[int, integers(0, 30)] = 9
     """augment=randaugment only: strength of the operations, from 0 to 30."""
@@ -142,7 +146,7 @@ class Neuron:
     """alif only: factor of the rise from one time step to the next, in [0, 1]."""
     levels: Annotated[int, integers(1, 256)] = 4
     """ilif only: largest number of spikes per time step."""
-    order: Annotated[int, integers(1, MAX_DEPTH)] = 2
+    order: Annotated[int, integers(1, MAX_ORDER)] = 2
     """masked_psn and sliding_psn only: number of time steps, the present one included, that a spike depends on."""
 
     @property
@@ -178,7 +182,7 @@ class Model:
     """Networks of the literature other than transformers: multiplier of all channel and unit numbers."""
     embed: Annotated[int | None, integers(1, MAX_SIZE)] = None
     """Transformers: channels of a token; a multiple of 8 and of the number of heads."""
-    depth: Annotated[int | None, integers(1, MAX_DEPTH)] = None
+    depth: Annotated[int | None, integers(1, MAX_BLOCKS)] = None
     """Transformers: number of blocks."""
     heads: Annotated[int | None, integers(1, MAX_SIZE)] = None
     """spikformer_*, qkformer_*: number of attention heads."""

@@ -21,6 +21,13 @@ _SAVE = "save it again as .npy or .npz"
 _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
+class Header(NamedTuple):
+    """What an array's header states."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
 class ArrayFile(NamedTuple):
     """An open npy or npz file, whose arrays are read one at a time."""
 
@@ -40,7 +47,16 @@ class ArrayFile(NamedTuple):
             return self.names
         with files.readable(self.path, _SAVE):
             self.file.seek(0)
-            return _read_header(self.file)[1].names or ()
+            return _read_header(self.file).dtype.names or ()
+
+    def header(self, name: str = "") -> Header:
+        """Return shape and type of one array, without reading it.
+
+        Raises:
+          ConfigError: as :meth:`read`.
+        """
+        with self._opened(name) as (content, size, label):
+            return _checked_header(content, size, label)
 
     def read(self, name: str = "") -> NDArray[Any]:
         """Read one array, unless its header states more than the file holds, or more than ``MAX_ARRAY_BYTES``.
@@ -48,15 +64,24 @@ class ArrayFile(NamedTuple):
         Raises:
           ConfigError: not an array, damaged, of Python objects, or too large.
         """
+        with self._opened(name) as (content, size, label):
+            _checked_header(content, size, label)
+            content.seek(0)
+            return np.lib.format.read_array(content)  # pickles are refused by default
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[tuple[IO[bytes], int, str]]:
+        """Yield an array in npy format as a file, its size in bytes, and its name for messages."""
         label = f"{self.path}: {name}" if name else str(self.path)
         with files.readable(label, _SAVE):
             if self.archive is None:
                 self.file.seek(0)
-                return _read_array(self.file, os.fstat(self.file.fileno()).st_size, label)
+                yield self.file, os.fstat(self.file.fileno()).st_size, label
+                return
             members = self.archive.namelist()
             member = self.archive.getinfo(name if name in members else f"{name}.npy")
             with self.archive.open(member) as content:
-                return _read_array(content, member.file_size, label)
+                yield content, member.file_size, label
 
 
 @contextlib.contextmanager
@@ -77,16 +102,16 @@ def open_arrays(path: pathlib.Path) -> Iterator[ArrayFile]:
         yield ArrayFile(path, file, archive)
 
 
-def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _read_header(file: IO[bytes]) -> Header:
     version = np.lib.format.read_magic(file)
     if version not in _READ_HEADER:
         raise ValueError(f"version {version} of the format")
     shape, _, dtype = _READ_HEADER[version](file)
-    return shape, dtype
+    return Header(shape, dtype)
 
 
-def _read_array(file: IO[bytes], size: int, label: str) -> NDArray[Any]:
-    """Read an array in npy format from a file of ``size`` bytes, after a check of its header."""
+def _checked_header(file: IO[bytes], size: int, label: str) -> Header:
+    """Read the header of an array in npy format, in a file of ``size`` bytes, and check the size that it states."""
     shape, dtype = _read_header(file)
     stated = math.prod(shape) * dtype.itemsize
     if dtype.hasobject:
@@ -97,5 +122,4 @@ def _read_array(file: IO[bytes], size: int, label: str) -> NDArray[Any]:
         raise ConfigError(f"{label}: states an array of {stated:,} bytes; allowed are {MAX_ARRAY_BYTES:,}; divide it")
     if stated > size - file.tell():
         raise ValueError(f"its header states {stated:,} bytes of data, but {size - file.tell():,} follow")
-    file.seek(0)
-    return np.lib.format.read_array(file)  # pickles are refused by default
+    return Header(shape, dtype)

@@ -88,9 +88,10 @@ def read_variables(folder: pathlib.Path, shapes: dict[str, Any]) -> dict[str, An
                         f"{file}: {name} is {described.get_dtype()} {shape}, but the network in {CONFIG} needs "
                         f"F32 {leaf.shape}"
                     )
-            return tree_map_with_path(
-                lambda path, leaf: jnp.asarray(opened.get_tensor(_name(path)), leaf.dtype), shapes
-            )
+            with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which restore refuses
+                return tree_map_with_path(
+                    lambda path, leaf: jnp.asarray(opened.get_tensor(_name(path)), leaf.dtype), shapes
+                )
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"{file}: cannot be read ({one_line(error)}); fetch it again") from None
 

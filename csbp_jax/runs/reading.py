@@ -36,13 +36,14 @@ def matches(runs: str | pathlib.Path | Sequence[str | pathlib.Path]) -> list[str
     """Return the folders of runs that are named, are in a folder that is named, or match a pattern.
 
     Raises:
-      ConfigError: a pattern has no match.
+      ConfigError: a pattern has no match, or a name is none that a file could have.
     """
     folders = []
     for path in map(str, [runs] if isinstance(runs, str | pathlib.Path) else runs):
         is_folder = pathlib.Path(path).is_dir()  # whose name may look like a pattern
-        names = [path] if is_folder else glob.glob(path)
-        known = _runs(names) or _runs(glob.glob(f"{glob.escape(path)}/*"))
+        with files.readable(path, "name folders such as runs/NAME", ValueError, "is no name of a file"):
+            names = [path] if is_folder else glob.glob(path)
+            known = _runs(names) or _runs(glob.glob(f"{glob.escape(path)}/*"))
         if not known and glob.has_magic(path) and not is_folder:
             raise ConfigError(f"{path}: there is no run; name folders such as runs/NAME")
         folders += known or [path]

@@ -30,6 +30,8 @@ def problem(path: str | os.PathLike[str], most: int = LARGE) -> str:
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         return "there is no such file" if missing else f"cannot be read ({error.strerror})"
+    except ValueError as error:  # a null byte, or a character that the names of files cannot have
+        return f"is no name of a file ({one_line(error)})"
     if not stat.S_ISREG(status.st_mode):
         return "is not a regular file, but a folder, pipe or device; give a file"
     too_large = status.st_size > most

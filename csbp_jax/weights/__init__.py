@@ -126,7 +126,9 @@ def apply(plan: Plan, config: configuration.Model, show: Callable[[str], None] |
         # Not np.issubdtype, to which bfloat16 is no floating type.
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise ConfigError(f"{path}: {keys[name]} has dtype {array.dtype}, but weights are floating-point")
-        if not jnp.isfinite(array).all() or (last == "var" and (array < 0).any()):
+        with np.errstate(over="ignore"):  # values that the network's type cannot hold are not finite
+            is_finite = jnp.isfinite(array).all()
+        if not is_finite or (last == "var" and (array < 0).any()):
             raise ConfigError(f"{path}: {keys[name]} is not finite, or has variances below 0; give another file")
         # float64 stays where JAX has it enabled.
         dtype = jnp.result_type(float) if array.dtype == np.float64 else shape.dtype

@@ -211,10 +211,11 @@ def _floats(name: str, field: str, value: ArrayLike, dtype: Any = np.float32) ->
     values = np.asarray(value)
     if not (np.issubdtype(values.dtype, np.floating) or np.issubdtype(values.dtype, np.integer)):
         raise ConfigError(f"{name}: its {field} holds no numbers, but {values.dtype}")
-    values = values.astype(dtype)
-    if values.size == 0 or not np.isfinite(values).all():
-        raise ConfigError(f"{name}: its {field} is empty or not finite")
-    return values
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused in the next line
+        is_finite = np.isfinite(values.astype(np.float32)).all()
+    if values.size == 0 or not is_finite:
+        raise ConfigError(f"{name}: its {field} is empty or not finite in float32")
+    return values.astype(dtype)
 
 
 def _pair(name: str, field: str, value: ArrayLike) -> tuple[int, int]:

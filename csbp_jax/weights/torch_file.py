@@ -46,8 +46,10 @@ def read(path: str | os.PathLike[str]) -> StateDict:
             entry, tensors = _state_dict(torch_pickle.unpickle(archive.read(f"{root}data.pkl"), path), path)
             storages: dict[str, NDArray[Any]] = {}
             arrays = {key: _array(archive, root, storages, tensor) for key, tensor in tensors.items()}
-    except (ConfigError, OSError):
+    except ConfigError:
         raise
+    except OSError as error:  # of the disk, or where a damaged directory of the archive points before its start
+        raise ConfigError(f"{path}: cannot be read ({one_line(error)}); check the file, or fetch it again") from None
     except zipfile.BadZipFile as error:
         raise ConfigError(f"{path}: {_not_a_zip(path, error)}") from None
     except Exception as error:  # damaged bytes make zipfile, pickle and numpy raise nearly anything

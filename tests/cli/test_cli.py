@@ -225,6 +225,18 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path):
     assert done.stderr.startswith("csbp_jax: JAX_PLATFORMS: 'cpu,abacus': Unable to initialize backend 'abacus': ")
 
 
+@pytest.mark.parametrize("variable, value, message", [
+    ("JAX_ENABLE_X64", "maybe", "invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'"),
+    ("JAX_NUM_CPU_DEVICES", "x", 'Invalid value "x" for JAX flag jax_num_cpu_devices'),
+    ("JAX_DEFAULT_MATMUL_PRECISION", "foo", 'Invalid value "foo" for JAX flag jax_default_matmul_precision'),
+])  # fmt: skip
+def test_a_variable_that_jax_refuses_is_one_line(tmp_path, variable, value, message):
+    words = ("train", "digits", "--epochs", "1", "--runs", str(tmp_path))
+    done = program(*words, env=os.environ | {variable: value})
+    expected = f"csbp_jax: {variable}: {message}; unset it, or give it another value\n"
+    assert (done.returncode, done.stderr) == (2, expected)
+
+
 def test_another_error_is_raised(monkeypatch):
     def fail(argv):
         raise AssertionError

@@ -18,7 +18,7 @@ WRONG = {
     "model.time_steps": -3,
     "model.classes": -1,
     "data.size": (8, 0),
-    "model.depth": 10**9,
+    "model.depth": 65,
     "model.patch": 3,
     "model.dropout": 1.0,
     "model.drop_path": 1.0,
@@ -70,7 +70,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name, value", WRONG.items())
+@pytest.mark.parametrize("name, value", [*WRONG.items(), ("model.features", (2,) * 201)])
 def test_an_impossible_value_is_refused_by_the_name_of_its_field(name, value):
     with pytest.raises(ConfigError) as error:
         check(replaced(configs.load("digits"), name, value))
@@ -139,6 +139,7 @@ POSSIBLE_TOGETHER = [
     {"model.norm": "none", "model.init_rate": 0.1},
     {"data.mix_off_epochs": 29, "data.augment": ("mixup",)},
     {"model.neuron.order": 1000},
+    {"model.features": (2,) * 200, "model.depth": 64},
     {"loss.task": "value", "loss.name": "huber", "model.classes": 1},
     {"optimizer.lr": 1, "optimizer.clip": 2},
 ]

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csbp_jax import data
+from csbp_jax import configs, data
 from csbp_jax.cli import main
 from csbp_jax.config import Config, ConfigError, Data, Model
-from csbp_jax.data.user import folder, prediction_inputs
+from csbp_jax.data.events import readers
+from csbp_jax.data.source import ArraySource
+from csbp_jax.data.user import arrays, folder, prediction_inputs
 from tests.support import hostile_files
 from tests.support.event_formats import nmnist
 from tests.support.formats import saved
@@ -233,6 +235,52 @@ def test_frames_to_predict_are_compared_with_a_file_trained_on_that_can_be_read(
     assert read_to_predict(root, [root / "b" / "0.npy"], bad="skip") == ([(3, 6, 8, 1)], False)
     np.save(root / "b" / "1.npy", np.zeros((2, 6, 8, 1), np.uint8))
     assert read_to_predict(root, [root / "b" / "1.npy"], bad="skip") == ([(2, 6, 8, 1)], True)
+
+
+def of_a_preset(name):
+    return lambda root, path: prediction_inputs.reader(configs.load(name), [path])[0]
+
+
+def of_a_folder(root, path):
+    return prediction_inputs.reader(config(root).replace("model.input_shape", (6, 8, 1)), [path])[0]
+
+
+def of_own_data(root, path):
+    records = np.zeros((1, 3, 6, 8, 1), np.uint8)
+    return arrays.reader(ArraySource(records, np.zeros(1, np.int32), 2))
+
+
+PROMISED = 2**30
+TO_PREDICT: dict[str, tuple[Callable[[pathlib.Path, pathlib.Path], Any], str]] = {
+    "picture": (of_a_preset("digits"), f"is 1x{PROMISED}, but this run's pictures with a time axis are 1x8x8x1"),
+    "sequence": (of_a_preset("watch"), f"is {PROMISED}, but a step of this run's data is 6"),
+    "recording": (of_a_preset("digits_events"), rf"is uint8 \({PROMISED},\); save numpy.savez"),
+    "frames": (of_a_folder, f"is 1x{PROMISED}, but .*0.npy, trained on, is 3x6x8x1"),
+    "own": (of_own_data, rf"is \(1, {PROMISED}\) with its time steps, but this run's records are \(3, 6, 8, 1\)"),
+}
+
+
+@pytest.mark.parametrize("kind", TO_PREDICT)
+def test_an_array_of_another_shape_is_refused_by_its_header(kind, root, tmp_path):
+    """Its data are not there: whoever reads them gets another error, and would allocate 1 GiB first."""
+    fill(root, movie)
+    make_reader, message = TO_PREDICT[kind]
+    path = tmp_path / "promised.npy"
+    path.write_bytes(hostile_files.npz_bomb(PROMISED, 1_000_000))
+    with pytest.raises(ConfigError, match=f"promised.npy: {message}"):
+        make_reader(root, path)(path)
+
+
+@pytest.mark.parametrize("member, message", [
+    ("height", r"height is uint8 \(1073741824,\); save one whole number"),
+    ("t", "holds 1,073,741,824 events; allowed are 268,435,456; divide it"),
+])  # fmt: skip
+def test_an_array_of_events_that_is_too_large_is_refused_by_its_header(member, message, tmp_path):
+    of_camera = {"width": 8} if member == "height" else {}
+    path = tmp_path / "promised.npz"
+    path.write_bytes(hostile_files.npz_bomb(PROMISED, 1_000_000, member, **of_camera))
+    with pytest.raises(ConfigError, match=f"promised.npz: {message}"):
+        readers.read_file(path)
 
 
 def spots(path, *pixels, **more):

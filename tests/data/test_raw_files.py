@@ -1,6 +1,7 @@
 """Raw files: located, verified, downloaded and resumed; harmful archives are rejected; tfrecord."""
 
 import dataclasses
+import errno
 import gzip
 import hashlib
 import io
@@ -239,6 +240,11 @@ TWO = formats.tarred({"a": b"a", "b": b"b"}, "w")
     (".zip", tampered(6, 8, 1), r"c cannot be unpacked \(.*encrypted.*\); fetch it again"),
     (".zip", tampered(8, 10, 77), r"c cannot be unpacked \(.*not supported.*\); fetch it again"),
     (".zip", tampered(4, 6, 99), r"damaged or truncated \(.*version 9.9.*\); fetch it again"),
+    *(
+        (suffix, pack({name: b"x" for name in names}), rf"{names[1]} cannot be unpacked \([\w ]+\); fetch it again")
+        for suffix, pack in ((".tar", formats.tarred), (".zip", formats.zipped))
+        for names in (("a", "a/b"), ("a/b", "a"), ("a", "n" * 300))
+    ),
     (".tar", FIRST + stating(tarfile.DIRTYPE, b"\xff" * 12), IMPOSSIBLE),  # -1
     (".tar", FIRST + stating(tarfile.REGTYPE, b"\xff" * 12), IMPOSSIBLE),
     (".tar", FIRST + stating(tarfile.REGTYPE, b"\x80\0\0\0\0\0\4\0\0\0\0\0"), IMPOSSIBLE),  # 4 TiB
@@ -254,6 +260,18 @@ def test_archives_that_are_refused_leave_nothing_outside_and_little_inside(tmp_p
     reached = {file.name for pattern in ("*", "in/*") for file in tmp_path.glob(pattern)}
     assert reached <= {path.name, "in", "target.part"}
     assert sum(file.stat().st_size for file in tmp_path.glob("in/**/*") if file.is_file()) <= 100_000
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.zip"])
+def test_an_archive_is_not_blamed_for_a_disk_that_is_full(tmp_path, name, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    pack(tmp_path / name, {"a": b"x"})
+    monkeypatch.setattr("shutil.copyfileobj", fail)
+    monkeypatch.setattr("tarfile.copyfileobj", fail)
+    with pytest.raises(OSError, match="No space left"):
+        archives.extract(tmp_path / name, tmp_path / "t", 100)
 
 
 def test_a_slash_at_the_beginning_of_a_name_is_left_out(tmp_path):

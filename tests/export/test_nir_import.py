@@ -180,6 +180,8 @@ REFUSED = {
     "n1: its threshold, 0, is not above 0": chain((3,), lif(3, v_threshold=zeros)),
     "n1: its tau, 1e-05 s, is below the time step, 0.0001 s": chain((3,), lif(3, tau=1e-5 * ones)),
     "n1: its r is empty or not finite": chain((3,), lif(3, r=np.nan * ones)),
+    "n1: its threshold is empty or not finite in float32": chain((3,), lif(3, v_threshold=np.full(3, 1e300))),
+    "n1: its weight is empty or not finite in float32": chain((3,), nir.Linear(np.full((2, 3), 1e300))),
     "n1: nodes of the kind CubaLIF cannot be read": chain((3,), nir.CubaLIF(ones, ones, ones, zeros, ones)),
     "n1: nodes of the kind Delay cannot be read": chain((3,), nir.Delay(ones)),
     "n1: nodes of the kind NIRGraph cannot be read": chain((3,), chain((3,), lif(3))),

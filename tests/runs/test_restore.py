@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -57,14 +58,39 @@ def test_a_stopped_run_is_restored_from_its_newest_checkpoint(trained, loaded, t
     assert np.abs(earlier - later).max() > 1e-4
 
 
-def test_weights_that_are_not_finite_are_refused(tmp_path):
+@pytest.mark.parametrize("value, dtype", [(np.nan, np.float32), (1e300, np.float64)])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value, dtype):
     folder = shutil.copytree(ROOT / "csbp_jax" / "weights" / "trained" / "digits", tmp_path / "r")
     arrays = safetensors.numpy.load_file(folder / "model.safetensors")
     name = sorted(arrays)[-1]
-    arrays[name] = np.full_like(arrays[name], np.nan)
+    arrays[name] = np.full(arrays[name].shape, value, dtype)
     safetensors.numpy.save_file(arrays, folder / "model.safetensors")
     with pytest.raises(ConfigError, match=rf"^{folder}: its weights are not finite \({name}\); take other weights"):
         csbp_jax.load(folder)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"name": "dense", "features": [8] * 200},
+        {"name": "spikformer_cifar", "features": None, "depth": 64, "embed": 8, "heads": 1},
+    ],
+    ids=lambda network: network["name"],
+)
+def test_the_deepest_network_that_a_stranger_can_publish_is_compared_with_its_weights_in_seconds(tmp_path, network):
+    folder = shutil.copytree(ROOT / "csbp_jax" / "weights" / "trained" / "digits", tmp_path / "r")
+    content = json.loads((folder / "config.json").read_text())
+    content["config"]["model"] |= {"input_shape": [32, 32, 3], "pool": None, **network}
+    content["config"]["chaos"] |= {"taps": [], "z0": [0.0]}
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in content.items() if k != "sha256"}))
+    signal.alarm(60)
+    try:
+        with pytest.raises(
+            ConfigError, match=r"model.safetensors: (has|lacks) .* is not of the network in config.json"
+        ):
+            csbp_jax.load(folder)
+    finally:
+        signal.alarm(0)
 
 
 def test_restoring_changes_no_file(trained):

@@ -20,11 +20,11 @@ def npz(**members):
     return zipped({f"{name}.npy": x if isinstance(x, bytes) else saved(np.save, x) for name, x in members.items()})
 
 
-def npz_bomb(stated=6_000_000_000, written=6_000_000):
-    """An npz whose only member states far more bytes, in the npy header and in the archive, than it holds."""
-    content = npz(x=npy_header("|u1", (stated,)) + bytes(written))
-    length = len(npy_header("|u1", (stated,))) + written
-    small, large = struct.pack("<I", length), struct.pack("<I", min(stated, 2**32 - 2))
+def npz_bomb(stated=6_000_000_000, written=6_000_000, name="x", **others):
+    """An npz with a member that states far more bytes, in the npy header and in the archive, than it holds."""
+    content = npz(**others | {name: npy_header("|u1", (stated,)) + bytes(written)})
+    header = len(npy_header("|u1", (stated,)))
+    small, large = (struct.pack("<I", min(header + size, 2**32 - 2)) for size in (written, stated))
     assert content.count(small) == 2  # the member's own header and the directory
     return content.replace(small, large)
 

@@ -205,6 +205,18 @@ def test_damaged_files_raise_a_one_line_error(tmp_path):
     assert errors > 75
 
 
+def test_members_that_would_begin_before_the_file_are_refused_in_one_line(tmp_path):
+    """The end of the archive states where its directory begins, and all members move with it."""
+    path = write(tmp_path / "a.pth", {"a": ARRAY})
+    content = bytearray(path.read_bytes())
+    field = content.rindex(b"PK\5\6") + 16
+    start = int.from_bytes(content[field : field + 4], "little")
+    content[field : field + 4] = (start + 10**6).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"a.pth: (cannot be read|damaged|not a PyTorch) [^\n]*; .*fetch it again$"):
+        torch_file.read(path)
+
+
 def test_files_written_by_torch(tmp_path):
     torch = pytest.importorskip("torch")
     base = torch.arange(24, dtype=torch.float32)

@@ -427,12 +427,15 @@ def test_half_precision_is_converted_to_float32(tmp_path):
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize(("part", "value"), [("weight", np.nan), ("running_var", np.inf), ("running_var", -1.0)])
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("weight", np.nan), ("weight", np.float64(1e300)), ("running_var", np.inf), ("running_var", -1.0)],
+)
 def test_values_that_no_training_has_are_refused(tmp_path, part, value):
     case = cases.CASES["sew_7b"].model
     tensors = published(case, names.of("sew_7b")[1])
     key = next(key for key in tensors if key.endswith(part))
-    tensors[key] = np.full_like(tensors[key], value)
+    tensors[key] = np.full(tensors[key].shape, value, np.float64 if isinstance(value, np.float64) else np.float32)
     with pytest.raises(ConfigError, match=f"a.pth: {re.escape(key)} is not finite, or has variances below 0"):
         weights.load(write(tmp_path / "a.pth", tensors), case)
 

@@ -1,6 +1,7 @@
 """Tar and zip archives: members read without unpacking, or unpacked within limits of path and size."""
 
 import contextlib
+import errno
 import gzip
 import io
 import lzma
@@ -35,7 +36,8 @@ _DAMAGE = (
     NotImplementedError,  # the version of a zip
     RecursionError,  # many long names in a row
 )
-
+# Of a name that is too long, or that of a file and of a folder.
+_REFUSED_NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 MAX_MEMBERS = 100_000
 """Most members of an archive; N-MNIST, which has the most, has 60,000 files."""
@@ -154,7 +156,8 @@ def _untar(path: pathlib.Path, target: pathlib.Path, limit: int) -> None:
                     "fetch the original"
                 )
             try:
-                tar.extract(member, target, filter="data")
+                with _unpacking(path, member.name):
+                    tar.extract(member, target, filter="data")
             except tarfile.FilterError as error:
                 raise ConfigError(f"{path}: {member.name} would be written outside its directory ({error})") from None
 
@@ -174,9 +177,27 @@ def _unzip(path: pathlib.Path, target: pathlib.Path, limit: int) -> None:
             if contents.setdefault(name, content) != content:
                 raise ConfigError(f"{path}: contains {name} twice, with different contents; fetch it again")
             try:
-                archive.extract(member, target)
+                with _unpacking(path, str(name)):
+                    archive.extract(member, target)
             except RuntimeError as error:  # encrypted, or a compression that zipfile lacks
                 raise ConfigError(f"{path}: {name} cannot be unpacked ({error}); fetch it again") from None
+
+
+@contextlib.contextmanager
+def _unpacking(path: pathlib.Path, member: str) -> Iterator[None]:
+    """Turn the refusal of a member's name by the operating system into a one-line error that names the archive.
+
+    Other errors of the system, such as that of a full disk, are not the archive's.
+
+    Raises:
+      ConfigError: the name is too long, or is that of a file and of a folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSED_NAMES:
+            raise
+        raise ConfigError(f"{path}: {member} cannot be unpacked ({error.strerror}); fetch it again") from None
 
 
 def _too_large(name: pathlib.Path | str, limit: int) -> str:

@@ -1,6 +1,7 @@
 """Readers for recordings of event cameras, in any of the usual file formats."""
 
 import itertools
+import math
 import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -189,25 +190,30 @@ def _npz(path: pathlib.Path) -> Events:
         sensor = tuple(_side(arrays, key) for key in ("height", "width") if key in arrays.names)
         if len(sensor) == 1:
             raise ConfigError(f"{path}: has only one of height and width; save both, or neither")
-        return _from_fields(path, {field: arrays.read(field) for field in _FIELDS if field in arrays.names}, sensor)
+        fields = [field for field in _FIELDS if field in arrays.names]
+        for field in fields:
+            _check_count(path, math.prod(arrays.header(field).shape))
+        return _from_fields(path, {field: arrays.read(field) for field in fields}, sensor)
 
 
 def _side(arrays: ArrayFile, key: str) -> int:
-    side = arrays.read(key)
-    if side.size != 1 or side.dtype.kind not in "iuf" or not side.item() % 1 == 0:
-        raise ConfigError(f"{arrays.path}: {key} is {side.dtype} {side.shape}; save one whole number")
-    return int(side.item())
+    shape, dtype = arrays.header(key)
+    if math.prod(shape) == 1 and dtype.kind in "iuf" and (side := arrays.read(key).item()) % 1 == 0:
+        return int(side)
+    raise ConfigError(f"{arrays.path}: {key} is {dtype} {shape}; save one whole number")
 
 
 def _npy(path: pathlib.Path) -> Events:
     with open_arrays(path) as arrays:
         if len(arrays.names) != 1:
             raise ConfigError(f"{path}: holds {len(arrays.names)} arrays; name it .npz, or save one array")
+        shape, dtype = arrays.header(arrays.names[0])
+        if not dtype.names and (len(shape) != 2 or shape[1] != 4):
+            raise ConfigError(f"{path}: is {dtype} {shape}; save {SAVE}, or fields or columns x, y, t, p")
+        _check_count(path, math.prod(shape if dtype.names else shape[:1]))
         array = arrays.read(arrays.names[0])
-    if array.dtype.names:
-        return _from_fields(path, {field: array[field] for field in array.dtype.names}, ())
-    if array.ndim != 2 or array.shape[1] != 4:
-        raise ConfigError(f"{path}: is {array.dtype} {array.shape}; save {SAVE}, or fields or columns x, y, t, p")
+    if dtype.names:
+        return _from_fields(path, {field: array[field] for field in dtype.names}, ())
     return _from_arrays(path, array.T, ())
 
 

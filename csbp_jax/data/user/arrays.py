@@ -115,10 +115,11 @@ def reader(source: DataSource) -> Callable[[pathlib.Path], Array]:
     def read(path: pathlib.Path) -> Array:
         if path.suffix.lower() not in (".npy", ".npz"):
             raise ConfigError(f"{path}: unsupported file format; allowed are .npy, .npz, as the run has its own data")
-        x = folder_files.read_array(path)
-        x = x[0] if x.ndim > example.ndim and len(x) == 1 else x
-        if (x.shape[1:], len(x) * fixed) != (example.shape[1:], len(example) * fixed):
-            raise ConfigError(f"{path}: is {x.shape} with its time steps, but this run's records are {example.shape}")
+        shape = folder_files.stated_shape(path)
+        shape = shape[1:] if len(shape) > example.ndim and shape[0] == 1 else shape
+        if (shape[1:], shape[0] * fixed) != (example.shape[1:], len(example) * fixed):
+            raise ConfigError(f"{path}: is {shape} with its time steps, but this run's records are {example.shape}")
+        x = folder_files.read_array(path).reshape(shape)
         # An integer's brightness is relative to its type, and floats and booleans are brightness in [0, 1].
         other = x.dtype == np.uint8 if dtype.kind == "f" else x.dtype.kind in "bf" or (x.astype(dtype) != x).any()
         if other and x.dtype != dtype and not source.events:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.data.array_files import open_arrays
+from csbp_jax.data.array_files import ArrayFile, Header, open_arrays
 from csbp_jax.data.buckets import check_lengths
 from csbp_jax.data.events.readers import SAVE
 from csbp_jax.data.events.recordings import Recording, Splits, collect_errors
@@ -124,6 +124,18 @@ def shapes_of(paths: Iterable[pathlib.Path], bad: str) -> Iterator[tuple[pathlib
             yield path, read_array(path).shape
 
 
+def stated_shape(path: pathlib.Path) -> tuple[int, ...]:
+    """Return the shape of :func:`read_array`'s result, from the file's header alone.
+
+    A small file can state an array of 2 GiB: a caller that knows the shape which it needs compares it first.
+
+    Raises:
+      ConfigError: as :func:`read_array`, except for values.
+    """
+    with open_arrays(path) as content:
+        return _with_time(_frames_header(content).shape)
+
+
 def read_array(path: pathlib.Path) -> Array:
     """Read the only array of an npy or npz file, with a time axis.
 
@@ -131,20 +143,37 @@ def read_array(path: pathlib.Path) -> Array:
       ConfigError: the file is damaged, holds several arrays, or one that cannot be frames; the message names it.
     """
     with open_arrays(path) as content:
-        if len(content.names) != 1:
-            names = ", ".join(content.names[:10]) or "nothing"
-            raise ConfigError(f"{path}: holds {names}; save one array of frames, or events by {SAVE}")
+        _frames_header(content)
         x = content.read(content.names[0])
-    if x.ndim not in (1, 2, 3, 4) or 0 in x.shape or x.dtype.kind not in "buif":
-        raise ConfigError(
-            f"{path}: is {x.dtype} {x.shape}; save numbers as [T, H, W, C], [H, W, C], [T, F] or [F]; events: {SAVE}"
-        )
     with np.errstate(over="ignore"):
         if x.dtype.kind == "f" and not np.isfinite(x.astype(np.float32)).all():
             raise ConfigError(f"{path}: holds values that are not finite in float32; replace it")
     if _lists_events(x):
         raise ConfigError(f"{path}: seems to be a list of events; save {SAVE}")
-    return x if x.ndim in (2, 4) else x[None]
+    return x.reshape(_with_time(x.shape))
+
+
+def _frames_header(content: ArrayFile) -> Header:
+    """Return the header of the only array of a file.
+
+    Raises:
+      ConfigError: there are several, or it cannot be frames.
+    """
+    if len(content.names) != 1:
+        names = ", ".join(content.names[:10]) or "nothing"
+        raise ConfigError(f"{content.path}: holds {names}; save one array of frames, or events by {SAVE}")
+    shape, dtype = header = content.header(content.names[0])
+    if len(shape) not in (1, 2, 3, 4) or 0 in shape or dtype.kind not in "buif":
+        raise ConfigError(
+            f"{content.path}: is {dtype} {shape}; save numbers as [T, H, W, C], [H, W, C], [T, F] or [F]; events: "
+            f"{SAVE}"
+        )
+    return header
+
+
+def _with_time(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of frames or features with their time axis, which those of a single time step may lack."""
+    return shape if len(shape) in (2, 4) else (1, *shape)
 
 
 def _lists_events(x: Array) -> bool:

@@ -152,10 +152,10 @@ def _read_picture(config: Config, path: pathlib.Path) -> Array:
 
 def _read_brightness(path: pathlib.Path, shape: tuple[int, int, int]) -> Array:
     """Read an array as a picture: uint8 0 to 255, or floats in [0, 1]."""
-    x = folder_files.read_array(path)
-    if x.shape == shape[:2] and shape[2] == 1:
-        x = x.reshape(1, *shape)
-    _check_shape(path, x.shape, (1, *shape), "this run's pictures with a time axis are")
+    stated = folder_files.stated_shape(path)
+    if stated != shape[:2] or shape[2] != 1:
+        _check_shape(path, stated, (1, *shape), "this run's pictures with a time axis are")
+    x = folder_files.read_array(path).reshape(1, *shape)
     if x.dtype != np.uint8 and (x.dtype.kind != "f" or x.min() < 0 or x.max() > 1):
         raise ConfigError(f"{path}: is {x.dtype} from {x.min()} to {x.max()}; save uint8, or brightness in [0, 1]")
     return x if x.dtype == np.uint8 else x.astype(np.float32)
@@ -165,16 +165,15 @@ def _frame_reader(config: Config, trained_on: Sequence[pathlib.Path], several: C
     first = functools.cache(lambda: next(folder_files.shapes_of(trained_on, config.data.bad), None))
 
     def read(path: pathlib.Path) -> Array:
-        x = folder_files.read_array(path)
+        shape = folder_files.stated_shape(path)
         if example := first():
             file, expected = example
-            if x.shape != expected and not (x.shape[1:] == expected[1:] and several()):
-                _check_shape(path, x.shape, expected, f"{file}, trained on, is")
-        if len(x) not in (1, config.model.time_steps) and not (trained_on and len(x) < config.model.time_steps):
-            raise ConfigError(
-                f"{path}: has {len(x)} time steps; expected is model.time_steps ({config.model.time_steps}), or 1"
-            )
-        return x
+            if shape != expected and not (shape[1:] == expected[1:] and several()):
+                _check_shape(path, shape, expected, f"{file}, trained on, is")
+        steps, most = shape[0], config.model.time_steps
+        if steps not in (1, most) and not (trained_on and steps < most):
+            raise ConfigError(f"{path}: has {steps} time steps; expected is model.time_steps ({most}), or 1")
+        return folder_files.read_array(path)
 
     return read
 
@@ -220,11 +219,11 @@ def _frames(events: readers.Events, config: Config, shape: tuple[int, int, int])
 
 def _read_series(config: Config, path: pathlib.Path) -> Array:
     """Read a sequence, standardised as those of the data set."""
-    x = folder_files.read_array(path)
-    _check_shape(path, x.shape[1:], config.model.input_shape, "a step of this run's data is")
-    if len(x) > config.model.time_steps:
-        raise ConfigError(f"{path}: has {len(x)} time steps; allowed are up to {config.model.time_steps}")
-    return x.astype(np.float32)
+    steps, *shape = folder_files.stated_shape(path)
+    _check_shape(path, shape, config.model.input_shape, "a step of this run's data is")
+    if steps > config.model.time_steps:
+        raise ConfigError(f"{path}: has {steps} time steps; allowed are up to {config.model.time_steps}")
+    return folder_files.read_array(path).astype(np.float32)
 
 
 def _read_events(path: pathlib.Path, sensor: tuple[int, ...]) -> readers.Events:

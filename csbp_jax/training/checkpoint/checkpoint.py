@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from csbp_jax.config import CheckpointError, ConfigError, Diverged
-from csbp_jax.runtime import files, multihost
+from csbp_jax.runtime import files, lost_errors, multihost
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training.checkpoint import layout, manifest
 from csbp_jax.training.checkpoint.location import RUN_FILES, absolute
@@ -36,6 +36,7 @@ SHARED_WITHIN = 90
 # Orbax logs its steps, its defaults and whole tracebacks; errors are raised as well.
 for _logger in ("absl", "asyncio"):
     logging.getLogger(_logger).setLevel(logging.CRITICAL)
+lost_errors.ignore_those_of_orbax()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -17,6 +19,7 @@ import pytest
 from csbp_jax.config import CheckpointError
 from csbp_jax.runtime import multihost, preemption, seals
 from csbp_jax.training.checkpoint import checkpoint, layout, manifest
+from tests.support.checkout import ROOT
 from tests.support.matching import search
 
 TREE: dict[str, Any] = {
@@ -178,6 +181,43 @@ def test_a_damaged_checkpoint_is_renamed_and_reported_and_the_one_before_it_is_u
     save(folder, 10, 11)  # older than the newest was
     assert list(layout.complete(folder)) == [10, 11] and aside.exists()
     equal(restore(folder)[0], at(11))
+
+
+RESTORES_DAMAGED = """
+import pathlib, sys
+import jax
+from csbp_jax.config import CheckpointError
+from csbp_jax.training.checkpoint import checkpoint, manifest
+
+folder = pathlib.Path(sys.argv[1])
+tree = {f"layer{i}": jax.random.normal(jax.random.key(i), (64, 64)) for i in range(8)}
+with checkpoint.open_folder(folder) as checkpoints:
+    checkpoints.save(1, tree)
+metadata = manifest.metadata(folder / "1")
+for file in (folder / "1").glob("ocdbt.process_0/d/*"):
+    file.write_bytes(bytes(file.stat().st_size))
+(folder / "1" / manifest.NAME).unlink()
+manifest.write_manifest(folder / "1", metadata)
+for _ in range(10):
+    try:
+        checkpoint.restore_newest(folder, tree)
+    except CheckpointError as error:
+        print(error)
+
+class Other:
+    def __del__(self):
+        raise RuntimeError("of another cause")
+
+Other()
+"""
+
+
+def test_a_read_that_fails_is_raised_and_its_remains_print_nothing(tmp_path):
+    """Orbax leaves reads of the other arrays behind, whose threads have nobody to report to."""
+    line = [sys.executable, "-c", RESTORES_DAMAGED, str(tmp_path / "c")]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.count("this checkpoint cannot be read") == len(done.stdout.splitlines()) == 10
+    assert done.stderr.count("Traceback") == 1 and done.stderr.endswith("RuntimeError: of another cause\n")
 
 
 @pytest.mark.parametrize("number, raised", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, preemption.Stopped)])
