@@ -42,7 +42,7 @@ class Report:
 class Series:
     """Measure chaos in a recorded series, such as a loss: 0-1 test, permutation entropy, surrogates (docs/lab.md)."""
 
-    source: option.SeriesFile
+    source: option.SeriesFile = ""
     column: option.Name = None
     """name of the column, or of the metric, such as train/task_loss; by default the only one, or the loss"""
     skip: option.Number = 0
