@@ -1,6 +1,6 @@
 """Types of options: annotations for tyro, the range of a number, and the function that checks and converts a word.
 
-Errors of that function are one line, to which the option's name is added (options.py).
+Errors of that function are one line, to which the option's name is added (parsing.py).
 """
 
 import os

@@ -75,7 +75,7 @@ def evaluate(argv: Sequence[str]) -> None:
     name = "".join(argv[:1])
     is_run = name in shipped.NAMES or os.path.exists(os.path.join(name, "config.json"))
     is_preset = configs.known(name) and not is_run
-    if is_preset or is_given("--weights", argv) or list(argv) == ["--environment"]:
+    if is_preset or is_given("--weights", argv):
         of_weights, config, own = read("evaluate", EvaluateWeights, argv)
         if own.plugins:
             raise ConfigError(f"{own.label}: has parts of your own; evaluate takes a run of it: csbp_jax evaluate RUN")

@@ -17,7 +17,7 @@ import pytest
 
 import csbp_jax
 from csbp_jax import __main__, configs, data, models
-from csbp_jax.cli import listing, main, options, run_commands, sweep_commands
+from csbp_jax.cli import listing, main, options, parsing, run_commands, sweep_commands
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import from_environment
 from csbp_jax.config import AugmentName, CheckpointError, Config, ConfigError, Diverged, Lost, Model, Neuron
@@ -273,7 +273,7 @@ COMMON = {
 def test_help_of_a_command_lists_its_options(command, capsys):
     assert main.main([command, "--help-all"]) == 0
     words = capsys.readouterr().out.replace("│", " ").replace(",", " ").split()
-    assert all(word in words for word in options._names(COMMANDS[command][0]) if "." not in word)
+    assert all(word in words for word in parsing.option_names(COMMANDS[command][0]) if "." not in word)
     assert ("--optimizer.clip" in words) == (command in WITH_CONFIG)
 
 
@@ -282,7 +282,7 @@ def test_help_shows_ten_fields_of_the_config_and_names_the_option_for_all(comman
     assert main.main([command, "digits", "--help"]) == 0
     text = capsys.readouterr().out
     words = text.replace("│", " ").replace(",", " ").split()
-    of_command = [word for word in options._names(COMMANDS[command][0]) if word[2:].replace("-", "_") not in FLAT]
+    of_command = [word for word in parsing.option_names(COMMANDS[command][0]) if word[2:].replace("-", "_") not in FLAT]
     shown = {word.replace("-", "_").strip("_") for word in words if word.startswith("--")}
     assert shown & {*FLAT} == COMMON and all(word in words for word in of_command)
     assert (
@@ -338,7 +338,7 @@ VARIABLES = ("DATASET", "NAME", "FRESH", "ARGS", "FROM", "DIR", "DATA_DIR")
 
 def passed_by_make(tmp_path, *arguments, **environment):
     """Values of make's variables in the environment of the Python that it starts."""
-    output = make_with(tmp_path, "train", *arguments, python="env", **environment).stdout.splitlines()
+    output = make_with(tmp_path, "train", *arguments, python="env -0", **environment).stdout.rstrip("\0").split("\0")
     return dict(line.split("=", 1) for line in output if line.split("=")[0].removeprefix("CSBP_") in VARIABLES)
 
 
@@ -361,7 +361,7 @@ def test_make_refuses_a_variable_that_it_does_not_know(tmp_path):
     assert make_with(tmp_path, "help", f"PUBLISH={tmp_path}", f"TRACKERS={tmp_path}").returncode == 0
 
 
-INJECTIONS = ["$(shell touch {})", "x; touch {}", "`touch {}`", '"; touch {}; "', "'; touch {}; '"]
+INJECTIONS = ["$(shell touch {})", "x; touch {}", "`touch {}`", '"; touch {}; "', "'; touch {}; '", "'\ntouch {}\n'"]
 INJECTED = ["DATASET", "ARGS", "NAME", "FRESH"]
 
 
@@ -369,7 +369,8 @@ INJECTED = ["DATASET", "ARGS", "NAME", "FRESH"]
 def test_make_and_its_shell_run_nothing_in_a_variable(tmp_path, form):
     mark = tmp_path / "mark"
     typed = {name: form.format(mark) for name in INJECTED}
-    passed = passed_by_make(tmp_path, *(f"{name}={value}" for name, value in typed.items()))
+    # With -i, make would go on after a first line of a command that fails.
+    passed = passed_by_make(tmp_path, "-i", *(f"{name}={value}" for name, value in typed.items()))
     assert {name: passed[f"CSBP_{name}"] for name in INJECTED} == typed and not mark.exists()
 
 
