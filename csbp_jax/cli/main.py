@@ -15,8 +15,8 @@ from typing import IO
 
 from csbp_jax import __version__
 from csbp_jax.cli.commands import COMMANDS
-from csbp_jax.cli.options import HELP
-from csbp_jax.cli.options import usage as arguments
+from csbp_jax.cli.parsing import HELP
+from csbp_jax.cli.parsing import usage as arguments
 from csbp_jax.cli.run_commands import call
 from csbp_jax.config import FULL, CheckpointError, ConfigError, Diverged, Lost, escaped, suggestion
 from csbp_jax.runtime import compilation_cache

@@ -1,41 +1,17 @@
-"""Types of options: annotations that say how a word of the command line becomes a value.
+"""Types of options: annotations for tyro, the range of a number, and the function that checks and converts a word.
 
-Errors of a word are one line, to which the option's name is added (options.py), which also checks the ranges.
+Errors of that function are one line, to which the option's name is added (parsing.py).
 """
 
 import os
 import re
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
-from tyro.constructors import PrimitiveConstructorSpec
 
 from csbp_jax.config import Config
 from csbp_jax.config.schema import SEED
 from csbp_jax.ranges import Range, integers
-
-
-def _word(metavar: str, convert: Callable[[str], Any]) -> Any:
-    """Make the specification of an option that takes one word; errors of ``convert`` become one line."""
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=metavar,
-        instance_from_str=lambda words: convert(words[0]),
-        is_instance=lambda value: value is None or isinstance(value, str),
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-def _words(metavar: str, convert: Callable[[str], str]) -> Any:
-    """Make the specification of any number of words; of those in a tuple, tyro would not pass on the errors."""
-    return PrimitiveConstructorSpec(
-        nargs="*",
-        metavar=f"{metavar} ...",
-        instance_from_str=lambda words: tuple(map(convert, words)),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=list,
-    )
 
 
 def _nonempty(word: str) -> str:
@@ -76,17 +52,17 @@ def run_or_address(word: str) -> str:
 
 
 Flag = FlagCreatePairsOff[bool]
-Name = Annotated[str | None, _word("NAME", _nonempty)]
-RequiredName = Annotated[str, _word("NAME", _nonempty)]
-Path = Annotated[str, _word("PATH", expand_path)]
-OptionalPath = Annotated[str | None, _word("PATH", expand_path)]
-OptionalRun = Annotated[str | None, _word("PATH", run_or_address)]
-PathOrAddress = Annotated[str | None, _word("PATH", _path_or_address)]
+Name = Annotated[str | None, arg(metavar="NAME"), _nonempty]
+RequiredName = Annotated[str, arg(metavar="NAME"), _nonempty]
+Path = Annotated[str, arg(metavar="PATH"), expand_path]
+OptionalPath = Annotated[str | None, arg(metavar="PATH"), expand_path]
+OptionalRun = Annotated[str | None, arg(metavar="PATH"), run_or_address]
+PathOrAddress = Annotated[str | None, arg(metavar="PATH"), _path_or_address]
 Number = Annotated[int, arg(metavar="N"), integers(0, 10**9)]
 Count = Annotated[int, arg(metavar="N"), integers(1, 10**9)]
 OptionalCount = Annotated[int | None, arg(metavar="N"), integers(1, 10**9)]
 Seed = Annotated[int, arg(metavar="N"), SEED]
-Grid = Annotated[str, _word("GRID", _nonempty)]
+Grid = Annotated[str | None, arg(metavar="GRID"), _nonempty]
 Margin = Annotated[
     float | None,
     Range("above 0, to 100", lambda v: 0 < v <= 100),
@@ -99,7 +75,8 @@ Margin = Annotated[
 
 Control = Annotated[
     str | None,
-    _word("PATH", expand_path),
+    arg(metavar="PATH"),
+    expand_path,
     arg(
         help="run whose setting all others are compared with; by default the runs that are equal but for chaos.z0 0, "
         "or else the first run"
@@ -122,21 +99,28 @@ Follow = Annotated[Flag, arg(help="continue with new metrics until the runs are 
 # Options of several commands.
 ConfigFields = Annotated[Config, arg(name="")]
 DataDir = Annotated[Path, arg(help="directory of prepared data sets")]
+
+
+def _argument(metavar: str, help: str | None = None) -> Any:
+    """Return how help shows an argument without a name; its default, which is empty, stands for a missing one."""
+    return arg(metavar=metavar, help=help, help_behavior_hint="(required)")
+
+
 Run = Positional[
     Annotated[
         str,
-        _word("RUN", run_or_address),
-        arg(help="directory of a run; hf://USER/NAME; or digits or digits_events, which ship with csbp_jax"),
+        run_or_address,
+        _argument("RUN", "directory of a run; hf://USER/NAME; or digits or digits_events, which ship with csbp_jax"),
     ]
 ]
-RunDir = Positional[Annotated[str, _word("RUN", expand_path), arg(help="directory of a run")]]
-Repository = Positional[Annotated[str, _word("USER/NAME", _nonempty), arg(help="repository on the Hugging Face hub")]]
-SweepDir = Positional[Annotated[str, _word("SWEEP", expand_path), arg(help="directory of a sweep")]]
-Listed = Positional[Annotated[tuple[str, ...], _words("WHAT", _nonempty)]]
-Runs = Positional[Annotated[tuple[str, ...], _words("RUN", expand_path), arg(help="directories of runs")]]
-RunsOrNetworks = Positional[Annotated[tuple[str, ...], _words("RUN", run_or_address)]]
-RunsOrExperiment = Positional[Annotated[tuple[str, ...], _words("RUN|EXPERIMENT", expand_path)]]
-Files = Positional[Annotated[tuple[str, ...], _words("FILE", expand_path)]]
+RunDir = Positional[Annotated[str, expand_path, _argument("RUN", "directory of a run")]]
+Repository = Positional[Annotated[str, _nonempty, _argument("USER/NAME", "repository on the Hugging Face hub")]]
+SweepDir = Positional[Annotated[str, expand_path, _argument("SWEEP", "directory of a sweep")]]
+Listed = Positional[Annotated[tuple[str, ...], _nonempty, arg(metavar="[WHAT ...]")]]
+Runs = Positional[Annotated[tuple[str, ...], expand_path, _argument("RUN ...", "directories of runs")]]
+RunsOrNetworks = Positional[Annotated[tuple[str, ...], run_or_address, _argument("RUN ...")]]
+RunsOrExperiment = Positional[Annotated[tuple[str, ...], expand_path, _argument("RUN|EXPERIMENT ...")]]
+Files = Positional[Annotated[tuple[str, ...], expand_path, _argument("FILE ...")]]
 ARGUMENTS: dict[Any, str] = {
     ConfigFields: "DATASET|FILE.py",
     Run: "RUN",
@@ -162,3 +146,5 @@ WeightsOf = Annotated[
 Trust = Annotated[
     Flag, arg(help="run the code of your own that is stored with the run (RUN/experiment.py); it may do anything")
 ]
+OTHER_NAMES = {"from_": "from", "data": "data.dir"}
+"""Options that are not called like their fields."""

@@ -1,58 +1,47 @@
-"""Parsing of command lines and of make's variables, with errors of one line.
+"""Options of the commands: what a command line and make's variables say, with the config of a preset, a file or a run.
 
-Each command is a dataclass: its fields are the options, their annotations (option_types.py) say how a word becomes a
-value.
+Each command is a dataclass: its fields are the options, their annotations (option_types.py) say what a word must be.
 """
 
-import contextlib
 import dataclasses
-import functools
-import io
 import os
 import pathlib
-import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, get_args, get_type_hints
-
-import tyro
-from tyro import _errors as tyro_errors  # documented as the way to handle errors, in spite of its name
-from tyro.conf import Suppress
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+from typing import Any, TypeVar
 
 from csbp_jax import configs
-from csbp_jax.cli.option_types import ARGUMENTS, ConfigFields, DataDir, expand_path
-from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, check, flatten, nearest, replaced
-from csbp_jax.config.validation import allowed_range, check_value
+from csbp_jax.cli.option_types import ConfigFields, DataDir, expand_path
+from csbp_jax.cli.parsing import HELP, HELP_ALL, Options, fill, show_help
+from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, check, flatten, replaced
+from csbp_jax.config.validation import check_value
 from csbp_jax.runtime import private
 from csbp_jax.training import plugin_file, run_json
 from csbp_jax.training.plugins import Own
 
-HELP_ALL = "--help-all"
-HELP = ("-h", "--help", HELP_ALL)
-COMMON = (
-    *("seed", "epochs", "batch_size", "patience", "data.dir", "model.name", "model.time_steps"),
-    *("chaos.z0", "chaos.taps", "optimizer.lr"),
-)
-"""Fields of the config that help shows; the others are shown by ``--help-all``."""
 
-Options = TypeVar("Options")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnConfig:
+    """The fields of a config as options."""
+
+    config: ConfigFields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OnData:
+class OnData(OnConfig):
     """Options of every command that takes a config."""
 
-    config: ConfigFields
     data_dir: DataDir = "data"
 
+
+DataOptions = TypeVar("DataOptions", bound=OnData)
 
 Command = tuple[type[Any], str | Callable[[Sequence[str]], None]]
 """A command: a dataclass with its options, and the function that runs it, or the path of one that takes the options."""
 
 
-def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tuple[Options, Config, Own]:
+def read(command: str, kind: type[DataOptions], argv: Sequence[str]) -> tuple[DataOptions, Config, Own]:
     """Parse a command on a data set: its options, the config, and the plugins of a file of the user's own.
 
     Args:
@@ -66,12 +55,12 @@ def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tup
     if list(argv) == ["--environment"]:
         argv = from_environment(command, os.environ)
     if argv and argv[0] in HELP:
-        _parse(kind, kind(config=Config()), argv[:1], f"csbp_jax {command} DATASET|FILE.py")
+        show_help(kind(config=Config()), f"csbp_jax {command} DATASET|FILE.py", show_all=argv[0] == HELP_ALL)
     if not argv or argv[0].startswith("-"):
         raise ConfigError(f"DATASET: missing; write csbp_jax {command} DATASET, such as digits (csbp_jax list)")
     config, own = _base(command, argv[0])
-    options = _parse(kind, kind(config=config), argv[1:], f"csbp_jax {command} {argv[0]}")
-    overridden: Config = options.config  # type: ignore[attr-defined]  # a dataclass with this field, see above
+    options = fill(kind(config=config), argv[1:], f"csbp_jax {command} {argv[0]}")
+    overridden = options.config
     if overridden.model.name != config.model.name and not own.model:
         overridden = _with_taps_of_the_network(_without_foreign_options(overridden, argv), argv)
     config = check(overridden)
@@ -107,11 +96,6 @@ def named_run(word: str) -> pathlib.Path | None:
     """Return the folder of the run that a word names; None if it names none, or a preset too."""
     folder = pathlib.Path(word)
     return folder if (folder / "config.json").is_file() and not configs.known(word) else None
-
-
-def usage(kind: Any) -> str:
-    """Return the arguments of a command that have no name, such as ``RUN FILE ...``."""
-    return " ".join(ARGUMENTS[field.type] for field in dataclasses.fields(kind) if field.type in ARGUMENTS)
 
 
 def is_given(option: str, argv: Sequence[str]) -> bool:
@@ -168,16 +152,7 @@ def read_paths(command: str, kind: type[Options], argv: Sequence[str]) -> Option
     Raises:
       ConfigError: an unknown option, an invalid value or a missing argument.
     """
-    options = _names(kind)
-    for word in argv:
-        # Checked first, because tyro would report a missing positional argument instead.
-        if re.match("--?[a-zA-Z]", word) and word.partition("=")[0] not in (*options, *HELP):
-            raise ConfigError(f"{word}: there is no such option; {command} takes {', '.join(options)}")
-    parsed = _parse(kind, None, argv, f"csbp_jax {command}")
-    if usage(kind).endswith(" ...") and () in vars(parsed).values():
-        name = usage(kind).split()[-2].partition("|")[0]
-        raise ConfigError(f"{name}: missing; write csbp_jax {command} {usage(kind)}")
-    return parsed
+    return fill(kind(), argv, f"csbp_jax {command}")
 
 
 def set_deterministic(deterministic: bool) -> None:
@@ -204,11 +179,11 @@ def read_field(config: Config, field: str, word: str) -> Any:
       ConfigError: it is no value of the field.
     """
     if isinstance(flatten(config)[field], bool):  # on a command line a flag, which takes no value
-        if word not in ("True", "False"):
-            raise ConfigError(f"--{field}: {word!r} is not possible; allowed are True, False")
-        return word == "True"
+        value = {"True": True, "False": False}.get(word, word)
+        check_value(field, value, bool)
+        return value
     # As one word, so that a value such as --help is not taken for an option.
-    return flatten(_parse(Config, config, [f"--{field}={word}"], "csbp_jax sweep"))[field]
+    return flatten(fill(OnConfig(config=config), [f"--{field}={word}"], "csbp_jax sweep").config)[field]
 
 
 def parse(config: Config, argv: Sequence[str], prog: str) -> Config:
@@ -217,114 +192,7 @@ def parse(config: Config, argv: Sequence[str], prog: str) -> Config:
     Raises:
       ConfigError: an unknown option or an invalid value; the message is one line with the allowed values.
     """
-    return check(_parse(Config, config, argv, prog))
-
-
-def _parse(kind: Callable[..., Options], default: Options | None, argv: Sequence[str], prog: str) -> Options:
-    def refuse(event: tyro_errors.ParseErrorEvent) -> None:
-        raise ConfigError(_message(event, kind, prog))
-
-    is_help = any(word in HELP for word in argv)
-    shortened = is_help and HELP_ALL not in argv and ConfigFields in [field.type for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # a dataclass
-    argv = ["--help"] if is_help else argv
-    output = io.StringIO()
-    defaults = {} if default is None else {"default": default}
-    try:
-        with tyro_errors.on_parse_error(refuse), contextlib.redirect_stderr(output):
-            options: Options = tyro.cli(kind, args=argv, prog=prog, registry=_registry(shortened), **defaults)  # type: ignore[call-overload]  # kind is a dataclass
-    except SystemExit as stop:
-        if not stop.code:  # --help
-            if shortened:
-                print(f"{prog} {HELP_ALL} lists all {len(_names(kind))} options")
-            raise
-        # An event that this version of tyro does not describe.
-        raise ConfigError(f"{' '.join(argv)}: invalid options; {prog} {HELP_ALL} lists all") from None
-    for name, hint in get_type_hints(kind, include_extras=True).items() if kind is not Config else ():
-        if allowed_range(hint):
-            check_value(f"--{name.replace('_', '-')}", getattr(options, name), hint)
-    return options
-
-
-_IS_READ = object()  # marks a class that the rule below looks up among all rules, of which it is one
-_SECTIONS = {hint: f"{name}." for name, hint in get_type_hints(Config).items() if dataclasses.is_dataclass(hint)}
-
-
-def _registry(shortened: bool) -> ConstructorRegistry:
-    """Return the rules to read a class as tyro does; the help of a field ends with its range, and may be left out."""
-    registry = ConstructorRegistry()
-
-    @registry.struct_rule
-    def read(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if _IS_READ in info.markers:
-            return None
-        spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, _IS_READ)))
-        if not isinstance(spec, StructConstructorSpec):
-            return None
-        fields = [dataclasses.replace(field, helptext=functools.partial(_help, field)) for field in spec.fields]
-        prefix = {Config: "", **_SECTIONS}.get(info.type)
-        if shortened and prefix is not None:
-            fields = [
-                field
-                if any(f"{name}.".startswith(f"{prefix}{field.name}.") for name in COMMON)
-                else dataclasses.replace(field, type=Suppress[field.type])  # type: ignore[misc,name-defined]  # a type made here
-                for field in fields
-            ]
-        return dataclasses.replace(spec, fields=tuple(fields))
-
-    return registry
-
-
-def _help(field: StructFieldSpec) -> str | None:
-    text, allowed = field.helptext() if callable(field.helptext) else field.helptext, allowed_range(field.type)
-    sentence = " ".join((text or "").replace("``", "").split())  # tyro keeps some of the source's line breaks
-    return f"{sentence.rstrip('.')}. Allowed: {allowed.words}." if allowed else sentence or None
-
-
-def _message(event: tyro_errors.ParseErrorEvent, kind: Any, prog: str) -> str:
-    listing = f"{prog} {HELP_ALL} lists all options"
-    match event:
-        case tyro_errors.InvalidChoice(argument=argument, value=value, choices=choices):
-            return f"{_display_name(argument)}: {value!r} is not possible; allowed are {', '.join(choices)}"
-        case tyro_errors.BadValue(argument=argument) if not argument.is_positional():
-            return f"{_display_name(argument)}: a value is missing; it is {_form(argument)}"
-        case tyro_errors.InstantiationFailure(argument=argument, message=message) if argument is not None:
-            reason = " ".join(message.split(" Got errors")[0].split("\n\nGot errors")[0].split()).rstrip(".")
-            if converted := re.match("(?:invalid literal|could not)[^']*('.*')", reason, re.IGNORECASE):
-                return f"{_display_name(argument)}: {converted[1]} is not possible; it is {_form(argument)}"
-            # Messages of option_types.py say what to do.
-            return f"{_display_name(argument)}: {reason}" + ("" if ";" in reason else f"; it is {_form(argument)}")
-        case tyro_errors.MissingArgs(missing_arguments=missing):
-            names = " ".join(str(item.arg.lowered.metavar) for item in missing)
-            return f"{names}: missing; write {prog} {names}"
-        case tyro_errors.UnrecognizedArgs(tokens=tokens):
-            word = tokens[0].partition("=")[0].lstrip("-").replace("_", "-")
-            similar = nearest(word, [name.removeprefix("--") for name in _names(kind)], cutoff=0.85)
-            hint = f"perhaps you meant {', '.join(f'--{name}' for name in similar)}" if similar else listing
-            what = "there is no such option" if tokens[0].startswith("-") else "not expected here"
-            return f"{' '.join(tokens)}: {what}; {hint}"
-    return f"invalid options; {listing}"
-
-
-def _display_name(argument: Any) -> str:
-    if argument.is_positional():
-        return str(argument.lowered.metavar).strip("[]").removesuffix(" ...")
-    return str(argument.display_name())
-
-
-def _form(argument: Any) -> str:
-    return f"{argument.lowered.name_or_flags[-1]} {argument.lowered.metavar}"
-
-
-def _names(kind: Any) -> list[str]:
-    """List the options of a command, with the fields of the config if it has these; or those of the config alone."""
-    names: list[str] = list(flatten(Config())) if kind is Config else []
-    for field in () if kind is Config else dataclasses.fields(kind):
-        if field.type == ConfigFields:
-            names += flatten(Config())
-        elif field.type not in ARGUMENTS:
-            spelt = (getattr(extra, "name", None) for extra in get_args(field.type))  # by tyro.conf.arg
-            names.append(next(filter(None, spelt), field.name))
-    return [f"--{name.replace('_', '-')}" for name in names]
+    return check(fill(OnConfig(config=config), argv, prog).config)
 
 
 def from_environment(command: str, environment: Mapping[str, str]) -> list[str]:

@@ -60,7 +60,7 @@ class Evaluate(RestoreWithSplit):
     --model.precision is given (docs/weights.md).
     """
 
-    run: option.Run
+    run: option.Run = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def evaluate(argv: Sequence[str]) -> None:
     name = "".join(argv[:1])
     is_run = name in shipped.NAMES or os.path.exists(os.path.join(name, "config.json"))
     is_preset = configs.known(name) and not is_run
-    if is_preset or is_given("--weights", argv) or list(argv) == ["--environment"]:
+    if is_preset or is_given("--weights", argv):
         of_weights, config, own = read("evaluate", EvaluateWeights, argv)
         if own.plugins:
             raise ConfigError(f"{own.label}: has parts of your own; evaluate takes a run of it: csbp_jax evaluate RUN")
@@ -100,7 +100,7 @@ def evaluate(argv: Sequence[str]) -> None:
 class Predict(Restore):
     """Predict the class of each file (image, frames or events, as the run was trained on), as CSV."""
 
-    run: option.Run
+    run: option.Run = ""
     files: option.Files = ()
     """files to classify"""
     out: option.OptionalPath = None
@@ -148,7 +148,7 @@ def predict(argv: Sequence[str]) -> None:
 class Inspect(RestoreWithSplit):
     """Plot the activity of a run: raster, membranes, rates; and count its synaptic operations and their energy."""
 
-    run: option.Run
+    run: option.Run = ""
     layer: option.Name = None
     """layer, or several separated by commas; by default all spiking layers"""
     examples: option.Count = 100
@@ -215,7 +215,7 @@ def robustness(argv: Sequence[str]) -> None:
 class Export(Restore):
     """Export a run's network: its arrays, its function, or its graph for neuromorphic hardware."""
 
-    run: option.Run
+    run: option.Run = ""
     to: Literal["safetensors", "npz", "stablehlo", "nir"] = "safetensors"
     """format"""
     out: option.OptionalPath = None
@@ -226,8 +226,8 @@ class Export(Restore):
 class Push:
     """Push a run's network to the Hugging Face hub: weights, config, and a card of what was measured."""
 
-    run: option.RunDir
-    repository: option.Repository
+    run: option.RunDir = ""
+    repository: option.Repository = ""
     private: option.Flag = False
     """create a private repository"""
     weights_of: option.WeightsOf = "last"

@@ -37,7 +37,7 @@ _DATA = ("data.name", "data.dir", "data.split", "data.test_speaker")
 class Sweep(OnData):
     """Train all runs of a grid, many at once where that is faster, and compare them; a stopped sweep resumes."""
 
-    grid: option.Grid = ""
+    grid: option.Grid = None
     """e.g. "chaos.z0=0,1,3,10 seed=0:16"; any fields; chaos.z0.TAP for one of several taps"""
     control: Annotated[str | None, arg(metavar="FIELD=VALUE")] = None
     """e.g. "chaos.term=drift": the control of a setting is the one that is equal but for these fields; by default
@@ -142,7 +142,7 @@ def parse_grid(config: Config, text: str, message: str = "GRID: {} (--grid)") ->
         try:
             grid[field] = [_value(config, field, value) for value in listed]
         except ConfigError as error:
-            raise refuse(str(error).removeprefix("--").partition("; it is --")[0]) from None
+            raise refuse(error) from None
         for number, value in enumerate(grid[field]):
             if value in grid[field][:number]:  # equal runs would count as independent ones
                 raise refuse(f"{field}={listed[number]} is given twice; give each value once")
@@ -199,7 +199,7 @@ def _value(config: Config, field: str, word: str) -> Any:
 class Best:
     """Train the best setting of a sweep with a chaos term, and the best without one, on fresh seeds."""
 
-    sweep: option.SweepDir
+    sweep: option.SweepDir = ""
     seeds: option.Count = 10
     """number of fresh seeds; fewer give a wide interval"""
     margin: option.Margin = None

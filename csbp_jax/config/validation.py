@@ -75,11 +75,20 @@ def check(config: Section) -> Section:
     Raises:
       ConfigError: a value is not allowed; the message names the first such field and the allowed values.
     """
+    check_values(config)
+    check_rules(RULES, flatten(config))
+    return config
+
+
+def check_values(config: Any) -> None:
+    """Check the type and the range of each value, but not the rules between fields.
+
+    Raises:
+      ConfigError: as :func:`check`.
+    """
     flat = flatten(config)
     for name, hint in hints(type(config)).items():
         check_value(name, flat[name], hint)
-    check_rules(RULES, flat)
-    return config
 
 
 def replace(config: Section, field: str = "", value: Any = None, /, **fields: Any) -> Section:

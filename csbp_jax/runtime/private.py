@@ -1,4 +1,4 @@
-"""Names that JAX keeps to itself, and that a new version may move, in this file alone; tyro's are in cli/options.py.
+"""Names that JAX keeps to itself, and that a new version may move, in this file alone.
 
 tests/runtime/test_private.py says what to do when one has moved.
 """

@@ -1,10 +1,9 @@
-"""Names that JAX and tyro keep to themselves are still there (csbp_jax/runtime/private.py, csbp_jax/cli/options.py).
+"""Names that JAX keeps to itself are still there (csbp_jax/runtime/private.py).
 
-Where one has moved with a new version, look it up in that version's source: tyro's errors in ``tyro/_errors.py``,
-whether JAX has started in ``jax/_src/xla_bridge.py``, other processes in ``jax/_src/clusters``, and the counts of a
-program in what ``jax.stages.Lowered.cost_analysis`` calls. Change these two files alone. If there is none any more, a
-command line's mistake ends in tyro's own text, a pod needs ``--distributed auto``, a late ``deterministic`` is not
-refused, and operations are not counted on GPUs.
+Where one has moved with a new version, look it up in that version's source: whether JAX has started in
+``jax/_src/xla_bridge.py``, other processes in ``jax/_src/clusters``, and the counts of a program in what
+``jax.stages.Lowered.cost_analysis`` calls. Change that file alone. If there is none any more, a pod needs
+``--distributed auto``, a late ``deterministic`` is not refused, and operations are not counted on GPUs.
 """
 
 import jax
@@ -12,11 +11,6 @@ import jax.numpy as jnp
 import pytest
 
 from csbp_jax.runtime import private
-
-
-def test_the_errors_of_a_command_line_are_described(refused):
-    line = refused("train", "digits", "--optimizer.nme", "sgd")
-    assert line.startswith("csbp_jax: --optimizer.nme sgd: there is no such option; perhaps you")
 
 
 def test_whether_jax_has_started_is_known():
