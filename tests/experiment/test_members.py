@@ -89,9 +89,11 @@ def together_and_alone(config, splits, configs, steps, data_parallel=2, scanned=
 
 
 def assert_equal(losses, params, wanted):
+    # JAX before 0.8 draws initial weights, which are float32, that differ in their last bit.
+    tolerance, least = (1e-10, 1e-12) if jax.__version_info__ >= (0, 8) else (1e-6, 1e-6)
     for of_members, alone in losses:
-        np.testing.assert_allclose(of_members, alone, rtol=1e-10)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), params, wanted)
+        np.testing.assert_allclose(of_members, alone, rtol=tolerance)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=least), params, wanted)
 
 
 AXES = {
@@ -109,6 +111,7 @@ def test_a_member_equals_the_run_alone(x64, data_parallel, scanned):
     assert_equal(*together_and_alone(config, splits, of_grid(config, AXES), 15, data_parallel, scanned))
 
 
+@pytest.mark.skipif(members.SHARDS_NO_CONVOLUTIONS, reason="JAX before 0.8 trains one such member a device")
 def test_a_convolutional_member_equals_the_run_alone_at_any_strength(x64):
     config, splits = prepared(CONV)
     axes = {"seed": [0, 1], "chaos.z0": [0.0, 1.0, 30.0, 1000.0]}
