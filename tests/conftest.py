@@ -66,7 +66,9 @@ def pytest_collection_finish():
 @pytest.fixture
 def x64():
     """Runs the test in float64."""
-    with jax.enable_x64(True):
+    from csbp_jax.runtime import hardware
+
+    with hardware.float64():
         yield
 
 

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
 from csbp_jax import data, learner, models
-from csbp_jax.config import Config
+from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.source import stack_batches
 from csbp_jax.learner import Batch, State, measures
 from csbp_jax.runs.run import tested_columns
@@ -31,18 +31,22 @@ from csbp_jax.training.plugins import Own
 MOST_RESIDENT = 2**28
 """Bytes of data, 256 MiB, up to which they stay on the devices."""
 
-
-def member_mesh(data_parallel: int = 1) -> Mesh:
-    """Return a mesh of all devices, (member, data): ``data_parallel`` of them share each batch."""
-    shape = (jax.device_count() // data_parallel, data_parallel)
-    return jax.make_mesh(shape, ("member", "data"), axis_types=(AxisType.Auto,) * 2)
+SHARDS_NO_CONVOLUTIONS = jax.__version_info__ < (0, 8)
+"""Whether the ``shard_map`` of this JAX cannot batch the gradients of convolutions. Colab has such a one, 0.7.2."""
 
 
-def scans(config: Config, own: Own = Own()) -> bool:
+def member_mesh(data_parallel: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Return a mesh of devices, by default of all, (member, data): ``data_parallel`` of them share each batch."""
+    devices = jax.devices() if devices is None else devices
+    shape = (len(devices) // data_parallel, data_parallel)
+    return jax.make_mesh(shape, ("member", "data"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def scans(config: Config, own: Own = Own(), platform: str | None = None) -> bool:
     """Return whether the steps of an epoch are one scan: on a CPU, where a loop over convolutions is slow, if no layer
     of the network is one."""
     dense = config.model.name in ("dense", "recurrent") and config.model.max_delay is None and not own.model
-    return dense or jax.default_backend() != "cpu"
+    return dense or (platform or jax.default_backend()) != "cpu"
 
 
 class Resident(NamedTuple):
@@ -64,6 +68,11 @@ class Members:
     bit-identical. Members exchange nothing; a batch is split over the mesh's data axis.
 
     Where data fit on the devices and :func:`scans`, they stay there, and an epoch is one call; else each step is.
+
+    Attributes:
+      platform: for which the functions are traced: cpu, gpu or tpu.
+      sharded: whether members are spread over the mesh. On a lone GPU or TPU they are not: a plain ``vmap`` does. A
+        lone CPU counts as a mesh of one device, as the last bits of a sweep would be others without it.
     """
 
     def __init__(
@@ -73,15 +82,21 @@ class Members:
         mesh: Mesh,
         own: Own = Own(),
         varying: Collection[str] = (),
+        platform: str | None = None,
     ):
-        """Compile for the group of a resolved config, whose members differ in the fields ``varying``, too."""
+        """Compile for the group of a resolved config, whose members differ in the fields ``varying``, too.
+
+        ``platform`` is that of the mesh's devices, unless the functions are only lowered for another one.
+        """
         self.splits, self.mesh, self.varying = splits, mesh, frozenset(varying)
+        self.platform = platform or mesh.devices.flat[0].platform
+        self.sharded = mesh.size > 1 or (self.platform == "cpu" and not SHARDS_NO_CONVOLUTIONS)
         # A decay or smoothing of 0 would leave its stage out of the program, which all members share.
         self.config = config = build.with_others(config, {field: build.TRACED_BESIDE[field] for field in self.varying})
         self.steps_per_epoch = data.steps_per_epoch(splits["train"], config.batch_size, config.data.buckets)
         self.ends = data.Buckets.of(splits["train"], config.batch_size, config.data.buckets).ends.tolist()
         self.original = splits["train"].source if isinstance(splits["train"], data.Drawn) else splits["train"]
-        run = compile_run(config, self.original, self.steps_per_epoch, own)
+        run = compile_run(config, self.original, self.steps_per_epoch, own, platform=self.platform)
 
         def step(state: State, stream: jax.Array, batches: Batch) -> tuple[State, dict[str, Any]]:
             return run.pure_train_step(state, {name: rows[stream] for name, rows in batches.items()})
@@ -104,7 +119,7 @@ class Members:
         self.evaluation = jax.jit(self._over_members(evaluation, (0, 0, None)))
         self.update_selection = jax.jit(self._over_members(update_selection, (0, 0, 0, 0, None)), donate_argnums=1)
         self.freeze = jax.jit(self._over_members(_where, (0, 0, 0)))
-        self.resident = self._resident() if scans(config, own) else None
+        self.resident = self._resident() if scans(config, own, self.platform) else None
 
     def _resident(self) -> "Resident | None":
         """Return the data on the devices.
@@ -125,7 +140,7 @@ class Members:
             batches = list(self._eval_batches(split))
             stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
             blocks[split] = self.shard_batch(stacked, axis=1)
-        return Resident(jax.device_put(records["x"], NamedSharding(self.mesh, P())), records["y"], blocks)
+        return Resident(self.place(records["x"], P()), records["y"], blocks)
 
     @property
     def eval_size(self) -> int:
@@ -138,10 +153,12 @@ class Members:
         return data.eval_batches(source, self.eval_size, readers=readers, ends=self.ends)
 
     def _over_members(self, function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
+        if not self.sharded:
+            return _vmap_or_call(function, axes)
         # Under a plain vmap the partitioner would gather the members' weights; a shard_map keeps them in place.
         specs = tuple(P() if axis is None else P("member") for axis in axes)
         # What varies over members is not checked: the neuron's hand-written reverse pass does not declare it.
-        return jax.shard_map(
+        mapped = jax.shard_map(
             _vmap_or_call(function, axes),
             mesh=self.mesh,
             in_specs=specs,
@@ -149,6 +166,20 @@ class Members:
             axis_names={"member"},
             check_vma=False,
         )
+        return self._or_says_that_jax_is_old(mapped) if SHARDS_NO_CONVOLUTIONS else mapped
+
+    def _or_says_that_jax_is_old(self, mapped: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            try:
+                return mapped(*arguments)
+            except NotImplementedError as error:
+                chunk = self.mesh.shape["member"]
+                raise ConfigError(
+                    f"JAX {jax.__version__} cannot train several members of a convolutional network on each of several "
+                    f"devices; install JAX 0.8 or newer, or train one on each: --chunk {chunk} (chunk={chunk})"
+                ) from error
+
+        return call
 
     def hparams(self, configs: Sequence[Config]) -> dict[str, Any]:
         """Return members' traced values, stacked, with those in which members of this group differ."""
@@ -167,10 +198,13 @@ class Members:
         stacked: dict[str, Any] = jax.tree.map(lambda *values: jnp.asarray(values, float), *members)
         return stacked | every
 
+    def place(self, array: np.ndarray, spec: P) -> jax.Array:
+        """Place an array on the devices, split over the axes of the mesh that a spec names."""
+        return jax.device_put(array, NamedSharding(self.mesh, spec) if self.sharded else self.mesh.devices.flat[0])
+
     def shard_batch(self, batch: Mapping[str, np.ndarray], axis: int) -> Batch:
         """Place a batch on the devices, with ``axis`` split over those that share it."""
-        split = NamedSharding(self.mesh, P(*[None] * axis, "data"))
-        return {name: jax.device_put(rows, split) for name, rows in batch.items()}
+        return {name: self.place(rows, P(*[None] * axis, "data")) for name, rows in batch.items()}
 
     def evaluate(self, states: Any, seeds: Sequence[int], split: str) -> dict[str, np.ndarray]:
         """Compute ``{MEASURE [K], loss [K]}`` over a split, each example once."""
@@ -237,9 +271,9 @@ class _Batches:
             rows, y = (source.rows, source.y) if isinstance(source, data.Drawn) else (np.arange(len(labels)), labels)
             order = data.epoch_order(seed, epoch, len(source))[: steps * size].reshape(steps, size)
             of_seed[seed] = rows[order].astype(np.int32), y[order]
-        split = NamedSharding(self.members.mesh, P("member", None, "data"))
         stacked = (np.stack(values) for values in zip(*(of_seed[seed] for seed in self.seeds), strict=True))
-        return {name: jax.device_put(values, split) for name, values in zip(("rows", "y"), stacked, strict=True)}
+        split = P("member", None, "data")
+        return {name: self.members.place(values, split) for name, values in zip(("rows", "y"), stacked, strict=True)}
 
 
 def _vmap_or_call(function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 from csbp_jax import dynamics
+from csbp_jax.runtime.hardware import float64
 from experiments import dimension
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _x64():
-    with jax.enable_x64(True):
+    with float64():
         yield
 
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from csbp_jax.runtime.hardware import float64
 from experiments import one_neuron
 from experiments.cbp import exponents
 from experiments.cbp import net as cbp
@@ -20,7 +21,7 @@ XOR, CBP = systems.spiking_xor(), systems.cbp_xor()
 
 @pytest.fixture(autouse=True, scope="module")
 def _x64():
-    with jax.enable_x64(True):
+    with float64():
         yield
 
 

@@ -18,6 +18,7 @@ from scipy import stats
 
 from csbp_jax import controls
 from csbp_jax.config import replaced
+from csbp_jax.runtime.hardware import float64
 from experiments import accuracy, forcing, known_exponents, precision, statistics, study
 from experiments import exponents as exponents_study
 from experiments.cbp import __main__ as cbp
@@ -289,7 +290,7 @@ def test_kicks_alone_flip_where_they_overshoot(monkeypatch):
     monkeypatch.setattr(exponents, "STARTS", 2)
     for name in ("TRANSIENT", "COUNTED"):
         monkeypatch.setattr(exponents, name, 200)
-    with jax.enable_x64(True):
+    with float64():
         measured = exponents.measure(net.Kind(), 0.0)
     below, above = np.array(measured["tangent"])
     assert np.all(np.abs(below) < 0.02) and np.all(above > 0.3)

@@ -14,6 +14,7 @@ import pytest
 from csbp_jax import Own, configs, controls, data
 from csbp_jax.config import Chaos, ConfigError, Data, Optimizer, replaced
 from csbp_jax.instruments import replay
+from csbp_jax.runtime.hardware import float64
 from csbp_jax.training.build import resolve
 
 DENSE = dataclasses.replace(
@@ -36,7 +37,7 @@ def splits():
 @pytest.fixture(scope="module")
 def recorded(splits):
     """A run in float64 with augmentation: ``(run, its last state, its pushes)``."""
-    with jax.enable_x64(True):
+    with float64():
         run = replay.make(resolve(replaced(DENSE, "data", Data(augment=("mixup",))), splits), splits["train"])
         return run, *replay.record(run, 3)
 

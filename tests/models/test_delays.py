@@ -12,6 +12,7 @@ from csbp_jax import models
 from csbp_jax.config import Model
 from csbp_jax.evaluation.synaptic_ops import count_synops
 from csbp_jax.models import basic, delays
+from csbp_jax.runtime.hardware import float64
 
 B, T, INPUTS, FEATURES, LONGEST = 3, 9, 4, 5, 6
 
@@ -45,7 +46,7 @@ def test_values_and_gradients_equal_loops(case):
         h = synapse.apply({"params": {"kernel": weights, "delay": theta}}, x, jnp.zeros((B, LONGEST, INPUTS)))
         return jnp.sum(h * cotangent), h
 
-    with jax.enable_x64(True):
+    with float64():
         arguments = tuple(jnp.asarray(a, jnp.float64) for a in (x, weights, theta))
         (_, h), gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(*arguments)
     gradients = jax.device_get(gradients)

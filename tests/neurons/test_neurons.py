@@ -1,5 +1,6 @@
 """The neuron through time against reference values and a plain loop over time differentiated by JAX."""
 
+import contextlib
 import functools
 import itertools
 import re
@@ -15,6 +16,7 @@ from jax import lax
 
 from csbp_jax import surrogate
 from csbp_jax.neurons import ILIF, LIF, CuBaLIF, lif, lif_trace
+from csbp_jax.runtime.hardware import float64
 from csbp_jax.xla.platform import traced_for
 from tests.support.memory import memory_of
 
@@ -125,7 +127,7 @@ def reference_parameters():
 @pytest.mark.parametrize("reset, detach, name, dtype, tolerance, decay_tolerance", list(reference_parameters()))
 def test_spikes_and_gradients_equal_reference(reference_cases, reset, detach, name, dtype, tolerance, decay_tolerance):
     case = reference_cases[reset, str(detach), name]
-    with jax.enable_x64(dtype == "float64"):
+    with float64() if dtype == "float64" else contextlib.nullcontext():
         arguments = [jnp.asarray(case[k], dtype) for k in ("x", "v0", "decay", "threshold", "ws", "wv")]
         (dx, dv0, ddecay), (spikes, membrane) = run_cases(*arguments, SPIKES[name], reset, detach)
     assert_type([spikes, membrane, dx, dv0, ddecay], dtype)

@@ -1,5 +1,6 @@
 """Winograd's convolution: the numbers of the plain one, and where the CPU's form of a convolution takes it."""
 
+import contextlib
 import functools
 
 import chex
@@ -12,6 +13,7 @@ from jax import lax
 from csbp_jax import models
 from csbp_jax.config import Model, Neuron
 from csbp_jax.runtime import hardware
+from csbp_jax.runtime.hardware import float64
 from csbp_jax.xla import winograd
 from csbp_jax.xla.convolution import convolution
 from csbp_jax.xla.platform import traced_for
@@ -111,7 +113,7 @@ def test_float32_rounds_by_a_few_millionths_of_the_largest_output(channels, rate
         y, pullback = jax.vjp(convolution, *operands)
         return [np.asarray(value, np.float64) for value in (y, *pullback(y))]
 
-    with jax.enable_x64():
+    with float64():
         exact = results(plain, x.astype(np.float64), kernel.astype(np.float64))
     for ours, value in zip(results(winograd.convolution, x, kernel), exact, strict=True):
         assert 0 < np.abs(ours - value).max() < 6e-6 * np.abs(value).max()
@@ -126,7 +128,7 @@ def test_nothing_arrives_in_a_tile_without_a_spike():
 
 
 def takes(shape=(16, 16, 16, 64), features=64, dtype=jnp.float32, kernel=3, strides=(1, 1), pad=None, **options):
-    with jax.enable_x64(dtype == jnp.float64), traced_for("cpu"):
+    with float64() if dtype == jnp.float64 else contextlib.nullcontext(), traced_for("cpu"):
         x = jax.ShapeDtypeStruct(shape, dtype)
         weights = jax.ShapeDtypeStruct((kernel, kernel, shape[-1], features), dtype)
         pads = [(kernel // 2 if pad is None else pad,) * 2] * 2
