@@ -101,9 +101,9 @@ class Experiment:
           fresh: rename an old folder and start from scratch.
           weights: also save the weights of the last epoch of each run, for :meth:`csbp_jax.RunTable.weights`; of a
             config alone. Runs that are finished without have none.
-          known: runs that are finished elsewhere, such as ``pandas.read_csv("runs.csv")``, which pandas before 3 reads
-            to the last digit with ``float_precision="round_trip"``. A row is that of a run if its columns of fields, and
-            its seed, are equal; it is taken over, without curves, and not trained. A field without a column counts as
+          known: runs that are finished elsewhere, such as ``pandas.read_csv("runs.csv")`` (pandas before 3 reads all
+            digits with ``float_precision="round_trip"``). A row is that of a run if its columns of fields, and its
+            seed, are equal; it is taken over, without curves, and not trained. A field without a column counts as
             equal, and nothing says whether data and devices were the same.
           console: where progress is shown; the terminal by default.
 

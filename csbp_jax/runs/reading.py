@@ -199,8 +199,13 @@ def read_csv(file: pathlib.Path) -> pd.DataFrame:
     with _reading(file):
         if not file.read_bytes().endswith(b"\n"):
             raise ValueError("it ends within a row")
-        options = {"keep_default_na": False, "na_values": [""], "float_precision": "round_trip"}
-        frame = pd.read_csv(file, dtype={"case": str, "arm": str}, **options)
+        frame = pd.read_csv(
+            file,
+            dtype={"case": str, "arm": str},
+            keep_default_na=False,
+            na_values=[""],
+            float_precision="round_trip",  # which pandas 3 has by itself
+        )
         if frame.empty:
             raise ValueError("it has no rows")
         frame["case"] = frame["case"].fillna("")

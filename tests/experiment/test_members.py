@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from numpy.typing import NDArray
 from scipy import stats
 
 from csbp_jax import data, learner
@@ -255,15 +256,15 @@ def test_convolutional_members_on_a_lone_accelerator_need_no_shard_map(platform,
 
 
 def test_members_train_alike_with_and_without_a_mesh():
-    losses = []
+    losses: list[NDArray[Any]] = []
     for platform, sharded in (("gpu", False), ("cpu", not members.SHARDS_NO_CONVOLUTIONS)):
         runs, _, (states, streams, batch) = of_two_convolutional_members(platform)
         assert runs.sharded == sharded
         copy = jax.tree.map(jnp.copy, states)  # as a step takes the states' memory
         for _ in range(3):
             copy, metrics = runs.step(copy, streams, batch)
-        losses.append(metrics["loss"])
-    np.testing.assert_allclose(*losses, rtol=1e-4)
+        losses.append(np.asarray(metrics["loss"]))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     assert losses[0][0] != losses[0][1]
 
 
