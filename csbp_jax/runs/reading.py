@@ -28,6 +28,9 @@ CURVES = "epochs.csv"
 SETTINGS = "settings.json"
 """File of the fields of every try of every arm of an experiment, in its folder; sealed, as its blocks are."""
 
+ALL_DIGITS: dict[str, Any] = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
+"""Options with which ``pandas.read_csv`` reads all digits of a number, as pandas 3 does by itself."""
+
 Read = tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...]]
 """The frame of a :class:`csbp_jax.runs.RunTable`, its fields and its measures."""
 
@@ -199,13 +202,8 @@ def read_csv(file: pathlib.Path) -> pd.DataFrame:
     with _reading(file):
         if not file.read_bytes().endswith(b"\n"):
             raise ValueError("it ends within a row")
-        frame = pd.read_csv(
-            file,
-            dtype={"case": str, "arm": str},
-            keep_default_na=False,
-            na_values=[""],
-            float_precision="round_trip",  # which pandas 3 has by itself
-        )
+        types: Any = {"case": str, "arm": str}
+        frame = pd.read_csv(file, dtype=types, keep_default_na=False, na_values=[""], **ALL_DIGITS)
         if frame.empty:
             raise ValueError("it has no rows")
         frame["case"] = frame["case"].fillna("")

@@ -17,6 +17,7 @@ from csbp_jax.config import ConfigError, Diverged, Optimizer, replaced
 from csbp_jax.experiment import Arm, Experiment, Training, members
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
+from csbp_jax.runs.reading import ALL_DIGITS
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.plugins import Own
@@ -93,7 +94,7 @@ def test_a_member_is_the_run_alone_with_its_own_values(tmp_path, config, monkeyp
         of_run = curves[(curves["arm"] == arm) & (curves["seed"] == 4)]
         assert_equal(row, of_run, *alone(config, tmp_path / arm, fields, 4))
     monkeypatch.setattr(Training, "train", None)  # all is known
-    known = pandas.read_csv(tmp_path / "e" / "runs.csv", float_precision="round_trip")  # pandas 3 has it by itself
+    known = pandas.read_csv(tmp_path / "e" / "runs.csv", **ALL_DIGITS)
     again = experiment.run(tmp_path / "again", known=known, console=console()).frame
     pandas.testing.assert_frame_equal(again, table.frame, check_exact=True)
 
