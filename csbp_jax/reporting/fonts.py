@@ -1,4 +1,4 @@
-"""Text in figures: fallback fonts for Chinese, Japanese and Korean, and escapes for what no installed font can draw."""
+"""Settings and text of figures: matplotlib's own settings, and escapes for characters that its font does not have."""
 
 import contextlib
 import functools
@@ -7,20 +7,15 @@ from collections.abc import Iterator, Sequence
 
 from csbp_jax.config import ConfigError
 
-_FALLBACKS = (
-    "Noto Sans CJK SC", "Noto Sans CJK TC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans SC",
-    "Source Han Sans", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "IPAexGothic", "IPAGothic",
-    "NanumGothic", "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "SimHei", "Yu Gothic", "Malgun Gothic",
-    "Arial Unicode MS",
-)  # fmt: skip
-"""Families with CJK glyphs: free ones, then those of macOS and Windows."""
-
 
 @contextlib.contextmanager
-def with_fallbacks() -> Iterator[None]:
-    """Let text of figures that are made and saved here fall back on installed CJK fonts.
+def with_default_settings() -> Iterator[None]:
+    """Make and save figures with matplotlib's own settings, whatever a ``matplotlibrc`` says.
 
-    Settings are matplotlib's own, whatever a ``matplotlibrc`` says: one in the working directory may be of a stranger.
+    One in the working directory may be of a stranger.
+
+    Raises:
+      ConfigError: the one in the working directory cannot be read.
     """
     try:
         if os.path.exists("matplotlibrc") and not os.path.isfile("matplotlibrc"):
@@ -28,7 +23,7 @@ def with_fallbacks() -> Iterator[None]:
         from matplotlib import rc_context, rcParamsDefault
     except ValueError as error:  # matplotlib reads it when it is imported
         raise ConfigError(f"matplotlibrc: {error}; remove it, or change to another directory") from None
-    with rc_context(rcParamsDefault | {"font.family": _families()}):
+    with rc_context(rcParamsDefault):
         yield
 
 
@@ -38,7 +33,7 @@ def printable(text: str) -> str:
     >>> printable("a$b"), printable("\ue000")
     ('a\\$b', '\\ue000')
     """
-    glyphs = _glyphs(tuple(_families()))
+    glyphs = _glyphs()
     return "".join(c if ord(c) in glyphs else c.encode("unicode_escape").decode() for c in text).replace("$", r"\$")
 
 
@@ -48,25 +43,16 @@ def class_labels(names: Sequence[str], longest: int = 20) -> list[str]:
     >>> class_labels(["cat", "\ue000", "the first of two long names"])
     ['cat', '#1', 'the first …long names']
     """
-    glyphs = _glyphs(tuple(_families()))
+    glyphs = _glyphs()
     half = longest // 2
     short = [name if len(name) <= longest else f"{name[:half]}…{name[-half:]}" for name in names]
     return [printable(name) if glyphs.issuperset(map(ord, name)) else f"#{i}" for i, name in enumerate(short)]
 
 
-def _families() -> list[str]:
-    """Return the default families and those fallbacks that are installed: matplotlib logs each that is not."""
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    """Return the characters for which matplotlib's font has a glyph, without those of control."""
     from matplotlib import font_manager, rcParamsDefault
 
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return [*rcParamsDefault["font.family"], *(name for name in _FALLBACKS if name in installed)]
-
-
-@functools.cache
-def _glyphs(families: tuple[str, ...]) -> frozenset[int]:
-    """Return the characters for which these fonts have a glyph, without those of control."""
-    from matplotlib import font_manager
-
-    files = [font_manager.findfont(font_manager.FontProperties(family=[family])) for family in families]
-    codes = frozenset().union(*(font_manager.get_font(file).get_charmap() for file in files))
-    return frozenset(code for code in codes if chr(code).isprintable())
+    file = font_manager.findfont(font_manager.FontProperties(family=rcParamsDefault["font.family"]))
+    return frozenset(code for code in font_manager.get_font(file).get_charmap() if chr(code).isprintable())

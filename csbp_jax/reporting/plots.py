@@ -66,7 +66,7 @@ def line_style(i: int) -> dict[str, Any]:
     return {"color": PALETTE[i % len(PALETTE)], "ls": ("-", "--", ":", "-.")[turn % 4], "marker": ".s^xD+v"[turn % 7]}
 
 
-@fonts.with_fallbacks()
+@fonts.with_default_settings()
 def save(figure: "Figure", file: pathlib.Path, caption: str = "", dpi: int = 100) -> None:
     """Save a figure, and beside a PNG also as PDF. Links in the place of the files are replaced, not followed.
 
@@ -82,7 +82,7 @@ def save(figure: "Figure", file: pathlib.Path, caption: str = "", dpi: int = 100
             figure.savefig(path, dpi=dpi, metadata=of_pdf if path.suffix == ".pdf" else {"Description": caption})
 
 
-@fonts.with_fallbacks()
+@fonts.with_default_settings()
 def png(figure: "Figure", dpi: int = 100) -> bytes:
     """Return a figure as PNG."""
     content = io.BytesIO()

@@ -19,7 +19,7 @@ _MAX_NAMES = 20
 _MAX_PANELS, _MAX_POINTS = 12, 2000
 
 
-@fonts.with_fallbacks()
+@fonts.with_default_settings()
 def draw_numbers(run: pathlib.Path, result: dict[str, Any], outcomes: dict[str, Any]) -> None:
     """Draw ``figures/evaluation-SPLIT-WEIGHTS.png`` of a run whose targets are labels or values.
 
@@ -60,7 +60,7 @@ def draw_numbers(run: pathlib.Path, result: dict[str, Any], outcomes: dict[str, 
     plots.save(figure, run / "figures" / name, caption)
 
 
-@fonts.with_fallbacks()
+@fonts.with_default_settings()
 def draw(run: pathlib.Path, result: dict[str, Any]) -> None:
     """Draw ``figures/evaluation-SPLIT-WEIGHTS.png`` from the result of ``evaluate.evaluate_run``."""
     name = f"evaluation-{result['split']}-{result['weights_of']}.png"

@@ -29,7 +29,7 @@ _MAX_NEURONS = 60  # whose spikes are seen one by one
 _TRACES = 4
 
 
-@fonts.with_fallbacks()
+@fonts.with_default_settings()
 def draw(
     folder: pathlib.Path,
     result: dict[str, Any],

@@ -19,7 +19,7 @@ class Panel(NamedTuple):
     lines: Mapping[str, Sequence[Interval]]
 
 
-@fonts.with_fallbacks()
+@fonts.with_default_settings()
 def draw(file: pathlib.Path, panels: Sequence[Panel], title: str) -> None:
     """Draw a panel for each perturbation, with accuracies from clean inputs to the most severe, as PNG and PDF.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _MAX_CHARACTERS = 30  # of names side by side below a panel
 
 
-@fonts.with_fallbacks()
+@fonts.with_default_settings()
 def draw(panels: Mapping[str, pd.DataFrame], label: str, scale: int = 1) -> "Figure":
     """Draw a panel for each case.
 
@@ -54,7 +54,7 @@ def _pairs(axes: "Axes", values: pd.DataFrame, scale: int) -> None:
     axes.set_xlim(-0.5, max(len(labels), 1) - 0.5)
 
 
-@fonts.with_fallbacks()
+@fonts.with_default_settings()
 def draw_curves(curves: pd.DataFrame, measure: str, label: str, scale: int = 1) -> "Figure":
     """Draw a panel for each case: the mean over seeds of each arm at each epoch, with its 95 % interval.
 

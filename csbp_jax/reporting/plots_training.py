@@ -25,7 +25,7 @@ def draw(run: pathlib.Path, rows: list[Row]) -> None:
         plots.save(figure, run / "figures" / f"{name}.png", caption, dpi=120)
 
 
-@fonts.with_fallbacks()
+@fonts.with_default_settings()
 def figures(name: str, rows: list[Row]) -> "dict[str, tuple[Figure, str]]":
     """Return the figures of the rows so far, "training" and "rates", with their captions; none before an epoch."""
     # An epoch with bad steps only has no means.
@@ -114,7 +114,7 @@ def _colors_by_depth(count: int) -> Sequence[Color]:
     return list(colormaps["viridis"](np.linspace(0, 0.95, count)))
 
 
-@fonts.with_fallbacks()
+@fonts.with_default_settings()
 def draw_lr_finder(file: pathlib.Path, result: dict[str, Any]) -> None:
     """Draw the loss over rising learning rates, from the result of ``lr_finder.find``."""
     figure, (axes,) = plots.panels(1, 6, 3.6)

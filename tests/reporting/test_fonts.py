@@ -1,4 +1,4 @@
-"""Text in figures: fallback fonts where they are installed, escapes where no font has a glyph."""
+"""Figures: settings that no file changes, and escapes for what their font has no glyph for."""
 
 import os
 import subprocess
@@ -50,23 +50,12 @@ def test_a_matplotlibrc_of_the_working_directory_changes_no_figure(tmp_path, con
 
 
 STAR, HOOKED = "\u661f", "\u1d81"
-
-
-@pytest.fixture
-def no_fallback(monkeypatch):
-    """Ignores the fallback fonts of this machine; the default font has no Chinese characters."""
-    monkeypatch.setattr(fonts, "_FALLBACKS", ())
-
-
-@pytest.fixture
-def fallback(monkeypatch):
-    """Falls back on a font that matplotlib brings with it, and which has a hooked d that the default font lacks."""
-    monkeypatch.setattr(fonts, "_FALLBACKS", ("STIXGeneral",))
+"""Characters that the font does not have."""
 
 
 def drawn(text):
     """Draws text, where a missing glyph is a warning and so an error, and returns the ink of the figure."""
-    with fonts.with_fallbacks():
+    with fonts.with_default_settings():
         figure = plots.empty_figure(1, 1)
         figure.text(0.5, 0.5, text)
         canvas: Any = figure.canvas
@@ -74,17 +63,12 @@ def drawn(text):
         return (255 - np.asarray(canvas.buffer_rgba())[..., 0]).sum()
 
 
-def test_a_class_that_no_font_can_draw_has_its_number(no_fallback):
+def test_a_class_that_no_font_can_draw_has_its_number():
     labels = fonts.class_labels(["cat", f"{STAR}{STAR}", "$5$"])
     assert labels == ["cat", "#1", r"\$5\$"]
     assert all(drawn(label) > 0 for label in labels)
 
 
-def test_other_text_is_escaped(no_fallback):
+def test_other_text_is_escaped():
     assert fonts.printable(f"a{STAR}\n") == "a\\u661f\\n"
     assert drawn(fonts.printable(f"a{STAR}\n")) > 0 and fonts.printable(HOOKED) == "\\u1d81"
-
-
-def test_an_installed_fallback_draws_the_name(fallback):
-    assert fonts.class_labels([HOOKED, STAR]) == [HOOKED, "#1"] and fonts.printable(HOOKED) == HOOKED
-    assert drawn(HOOKED) > 0

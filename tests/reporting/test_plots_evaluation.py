@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from csbp_jax.reporting import fonts, plots, plots_evaluation
+from csbp_jax.reporting import plots, plots_evaluation
 from csbp_jax.reporting.statistics import wilson
 
 
@@ -52,8 +52,7 @@ def test_a_bin_of_one_example_has_a_wide_interval(panels):
     assert ends[0, 0] < 25 and ends[0, 1] == 100
 
 
-def test_a_class_without_a_glyph_has_a_number_that_is_explained(result, monkeypatch, tmp_path):
-    monkeypatch.setattr(fonts, "_FALLBACKS", ())
+def test_a_class_without_a_glyph_has_a_number_that_is_explained(result, tmp_path):
     other, file = tmp_path / "other.png", tmp_path / "figures" / "evaluation-test-last.png"
     other.touch()
     file.parent.mkdir()

@@ -104,9 +104,8 @@ class Checkpoints:
     ):
         self.identity, self._held, self._check_run = identity, held, check
         self.folder, self._orbax, self._pool, self._report, self._run_files = folder, orbax, pool, report, run_files
-        self._pending: Future[None] | None = None
-        self._problem = ""
-        self._failures: list[CheckpointError] = []  # in a row, up to now
+        self._sealing: Future[None] | None = None  # of the last save, in the background
+        self._failures: list[CheckpointError] = []  # of the last saves, in a row
         self._damaged: Damaged = {}
 
     def save(self, step: int, tree: PyTree, before: Callable[[], None] = lambda: None) -> None:
@@ -124,23 +123,41 @@ class Checkpoints:
             checkpoints, or ``check`` raised it.
         """
         multihost.broadcast_from_host0(self._check)
-        self._await_pending()
-        self._problem, begun = f"{self.folder}: the checkpoint of step {step} cannot be written", False
+        self._finish_previous()
+        problem = f"{self.folder}: the checkpoint of step {step} cannot be written"
         try:
-            # Used as a decorator: what fails in one process becomes the one-line error that all of them raise.
-            multihost.all_succeed(_checkpoint_errors(self._problem)(before))
-            new = _checkpoint_errors(self._problem)(lambda: self._new(step))
-            path = epath.Path(multihost.broadcast_from_host0(new))
-            begun = True
-            with _checkpoint_errors(self._problem):
-                self._orbax.save(absolute(path), tree, force=True)
+            path = self._begin(step, before, problem)
+        except CheckpointError as error:  # in all processes
+            self._record_failure(error)
+            return
+        try:
+            with _checkpoint_errors(problem):
+                self._orbax.save(absolute(path), tree, force=True)  # copies the arrays, and writes in the background
         except CheckpointError as error:
-            if begun and jax.process_count() > 1:  # the other processes do not know of it
+            if jax.process_count() > 1:  # the other processes do not know of it
                 raise
             self._record_failure(error)
             return
         metadata = {"step": step, "arrays": _signature(tree), "run": self.identity}
-        self._pending = self._pool.submit(self._commit, path, metadata)
+        self._sealing = self._pool.submit(self._seal, path, metadata, problem)
+
+    def _begin(self, step: int, before: Callable[[], None], problem: str) -> epath.Path:
+        """Call ``before`` in all processes, and return the path that they write the checkpoint of a step to.
+
+        Raises:
+          CheckpointError: it failed in one of them; all raise it.
+        """
+
+        def check() -> None:
+            with _checkpoint_errors(problem):
+                before()
+
+        def create() -> str:
+            with _checkpoint_errors(problem):
+                return self._new(step)
+
+        multihost.all_succeed(check)
+        return epath.Path(multihost.broadcast_from_host0(create))
 
     def _new(self, step: int) -> str:
         """Return the path to write a checkpoint to; a folder of the user's that has the name of its step stays."""
@@ -155,7 +172,7 @@ class Checkpoints:
 
     def failed(self) -> bool:
         """Wait for the newest save and return whether it failed; report and raise as ``save`` does."""
-        self._await_pending()
+        self._finish_previous()
         return bool(self._failures)
 
     def wait(self) -> None:
@@ -164,7 +181,7 @@ class Checkpoints:
         Raises:
           CheckpointError: it failed.
         """
-        if self._pending is not None:
+        if self._sealing is not None:
             multihost.all_succeed(self.finish_local)
         elif self._failures:
             raise self._failures[-1]
@@ -175,25 +192,30 @@ class Checkpoints:
         Raises:
           CheckpointError: it failed.
         """
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            with _checkpoint_errors(self._problem):
-                pending.result()
+        sealing, self._sealing = self._sealing, None
+        if sealing is not None:
+            sealing.result()
 
     def newest_step(self, before: int | None = None) -> int | None:
         """Wait for the last save and return the step of the newest checkpoint, or of the newest before a step."""
-        self._await_pending()
+        self._finish_previous()
         steps = multihost.broadcast_from_host0(lambda: list(layout.complete(self.folder)))
         return max((step for step in steps if before is None or step < before), default=None)
 
-    def _await_pending(self) -> None:
-        if self._pending is not None:
-            try:
-                multihost.all_succeed(self.finish_local)
-            except CheckpointError as error:
-                self._record_failure(error)
-            else:
-                self._failures = []
+    def _finish_previous(self) -> None:
+        """Wait until all processes have finished the last save, and report its failure.
+
+        Raises:
+          CheckpointError: it is the third failure in a row.
+        """
+        if self._sealing is None:
+            return
+        try:
+            multihost.all_succeed(self.finish_local)
+        except CheckpointError as error:
+            self._record_failure(error)
+        else:
+            self._failures = []
 
     def _record_failure(self, error: CheckpointError) -> None:
         self._failures.append(error)
@@ -209,16 +231,22 @@ class Checkpoints:
         self._check_run()
         self._held.check()
 
-    def _commit(self, path: epath.Path, metadata: dict[str, Any]) -> None:
-        self._orbax.wait_until_finished()  # in all processes
-        if not multihost.is_host0():
-            return
-        self._check()
-        for file in self._run_files:
-            (path / RUN_FILES).mkdir(parents=True, exist_ok=True)
-            (path / RUN_FILES / file.name).write_bytes(file.read_bytes())
-        manifest.write_manifest(path, metadata)
-        layout.commit(path)
+    def _seal(self, path: epath.Path, metadata: dict[str, Any], problem: str) -> None:
+        """Wait for the arrays of a checkpoint, and complete it: the copies of the run's files, manifest and name.
+
+        Raises:
+          CheckpointError: it cannot be written.
+        """
+        with _checkpoint_errors(problem):
+            self._orbax.wait_until_finished()  # in all processes
+            if not multihost.is_host0():
+                return
+            self._check()
+            for file in self._run_files:
+                (path / RUN_FILES).mkdir(parents=True, exist_ok=True)
+                (path / RUN_FILES / file.name).write_bytes(file.read_bytes())
+            manifest.write_manifest(path, metadata)
+            layout.commit(path)
 
     def restore(self, like: PyTree) -> PyTree | None:
         """Restore the newest intact checkpoint, as shapes, dtypes and shardings of ``like``; None if there is none.
