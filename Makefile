@@ -1,6 +1,11 @@
 # Recipes only call Python. Values of DATASET, NAME, ARGS and so on reach it through the environment, so that no shell
 # interprets them. $(value ...) keeps make from expanding them, too. Only values given on make's command line count:
 # variables named NAME or DIR may be in the environment for another reason.
+#
+# The variables of make itself and of libraries keep their names, so those typed are defined again by their own values.
+override OTHERS := PYTHON VENV PUBLISH TRACKERS XLA_FLAGS GLIBC_TUNABLES
+$(foreach v,$(OTHERS),$(if $(filter command,$(origin $v)),$(eval override $v := $$(value $v))$(eval export $v)))
+
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -24,7 +29,7 @@ unexport DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000:glibc.malloc.arena_max=1
 
 # A misspelt one would train something else than was asked for.
-override VARIABLES := DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR PYTHON VENV PUBLISH TRACKERS XLA_FLAGS GLIBC_TUNABLES
+override VARIABLES := DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR $(OTHERS)
 override UNKNOWN := $(filter-out $(VARIABLES),$(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$v)))
 $(if $(UNKNOWN),$(error $(UNKNOWN): make has no such variable; it has $(VARIABLES); other options of the program go into ARGS: make train ARGS="--epochs 1 --seed 3"))
 

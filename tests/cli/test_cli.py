@@ -386,6 +386,23 @@ def test_make_and_its_shell_run_nothing_in_a_variable(tmp_path, form):
     assert {name: passed[f"CSBP_{name}"] for name in INJECTED} == typed and not mark.exists()
 
 
+TAKEN = ["PYTHON", "VENV", "PUBLISH", "TRACKERS", "XLA_FLAGS", "GLIBC_TUNABLES"]
+
+
+@pytest.mark.parametrize("name", [*TAKEN, "SHELL", "FOO"])
+def test_make_expands_no_variable_of_its_own_or_of_others(tmp_path, name):
+    mark = tmp_path / "mark"
+    done = make_with(tmp_path, "help", f"{name}=$(shell touch {mark})")
+    assert done.returncode == (0 if name in TAKEN else 2) and not mark.exists()
+
+
+def test_make_passes_the_flags_of_libraries_as_typed(tmp_path):
+    flags = {"XLA_FLAGS": "--xla_a=1 $(b) '`c`\"", "GLIBC_TUNABLES": "glibc.malloc.perturb=0:$$"}
+    typed = [f"{name}={value}" for name, value in flags.items()]
+    done = make_with(tmp_path, "train", *typed, python="env")
+    assert {*typed} <= {*done.stdout.splitlines()}
+
+
 def test_make_says_what_to_fetch_where_data_are_missing(tmp_path, refused, monkeypatch):
     for name, value in passed_by_make(tmp_path, "DATASET=imagenet", f"DATA_DIR={tmp_path}").items():
         monkeypatch.setenv(name, value)

@@ -427,7 +427,7 @@ def _checkpoint_errors(problem: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error.__cause__, KeyboardInterrupt | Stopped):  # Orbax takes a signal in a read for its failure
             raise error.__cause__ from None
-        cause = str(error).strip().partition("\n")[0][:300]
+        cause = str(error).strip().partition("\n")[0].partition(" See full TensorStore details")[0][:300]
         if os.strerror(errno.ENOSPC) in str(error):
             cause = "the disk is full; make room"
         raise CheckpointError(f"{problem} ({cause or type(error).__name__})") from error

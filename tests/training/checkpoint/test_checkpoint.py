@@ -217,6 +217,7 @@ def test_a_read_that_fails_is_raised_and_its_remains_print_nothing(tmp_path):
     line = [sys.executable, "-c", RESTORES_DAMAGED, str(tmp_path / "c")]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.count("this checkpoint cannot be read") == len(done.stdout.splitlines()) == 10
+    assert "Encountered error while reading array" in done.stdout and "TensorStore" not in done.stdout
     assert done.stderr.count("Traceback") == 1 and done.stderr.endswith("RuntimeError: of another cause\n")
 
 
