@@ -34,7 +34,7 @@ override UNKNOWN := $(filter-out $(VARIABLES),$(foreach v,$(.VARIABLES),$(if $(f
 $(if $(UNKNOWN),$(error $(UNKNOWN): make has no such variable; it has $(VARIABLES); other options of the program go into ARGS: make train ARGS="--epochs 1 --seed 3"))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train sweep demo test test-ci test-slow test-trackers bench bench-data device h100 tpu parity accuracy lint docs wheel lock clean
+.PHONY: help setup data train sweep demo test test-all test-slow test-trackers bench bench-data device h100 tpu parity accuracy lint docs wheel lock clean
 
 help:  ## Show this list
 	@echo "csbp_jax: chaotic spiking backpropagation in JAX"
@@ -73,11 +73,11 @@ demo: setup  ## Draw the one-neuron experiment of the paper
 
 TEST := $(RUN) -m pytest -q --durations=10 -n
 
-test: setup  ## Run the fast tests
+test: setup  ## Run the fast tests: each behaviour has one here
 	@$(TEST) auto --maxprocesses 8
 
-test-ci: setup  ## Run the tests that `make test` leaves to CI: whole studies, code of pages
-	@$(TEST) auto --maxprocesses 8 -m ci
+test-all: setup  ## Run all tests but the slow ones: whole studies, large rows of tables, code of pages, too
+	@$(TEST) auto --maxprocesses 8 -m 'not slow'
 
 test-slow: setup  ## Run the slow tests
 	@XLA_FLAGS="$$XLA_FLAGS" $(TEST) 2 -m slow

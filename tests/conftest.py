@@ -5,6 +5,7 @@ import gc
 import io
 import os
 import pathlib
+import resource
 import signal
 import sys
 from importlib import metadata
@@ -56,6 +57,36 @@ def pytest_sessionstart():
     """
     for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES"):
         os.environ.pop(name, None)
+
+
+MOST_MEMORY = 3 * 2**29
+"""Bytes in memory, 1.5 GiB, from which on a file's compiled programs are forgotten at its end."""
+
+
+def resident():
+    """Return the bytes of this process in memory; 0 where Linux does not tell."""
+    try:
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Forgets compiled programs after a file, where they take much memory: a worker would hold 6 GB at its end."""
+    if nextitem is not None and nextitem.path != item.path and resident() > MOST_MEMORY:
+        jax.clear_caches()
+        gc.collect()
+
+
+def pytest_sessionfinish(session):
+    """Prints the largest memory of this worker, or of this process where there are no workers."""
+    if not hasattr(session.config, "workerinput") and session.config.getoption("numprocesses", None):
+        return  # only starts the workers
+    unit = 1 if sys.platform == "darwin" else 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "tests")
+    print(f"\n{worker}: at most {most / 2**30:.2f} GiB of memory", file=sys.__stderr__)
 
 
 def pytest_collection_finish():

@@ -159,7 +159,7 @@ def of_first_steps(leaf):
     return leaf[:T] if leaf.shape[:1] == (PADDED,) else leaf
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.ci) if n == "attention" else n for n in TRAININGS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.full) if n == "attention" else n for n in TRAININGS])
 def test_training_and_evaluation_are_those_without_padding(x64, name):
     long, short = recipe(name, PADDED), recipe(name, T)
     state = to_default_precision(jax.jit(learner.init, static_argnums=0)(long, jax.random.key(0)))

@@ -49,7 +49,7 @@ def run(root, *line):
     return subprocess.run([sys.executable, "-m", *line], cwd=root, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_the_recipes_train(extended):
     """The new network with the new neuron on the new data set, better than chance, which is a quarter."""
     parts = ["--model.name", "wide", "--model.features", "None", "--model.neuron.name", "quadratic"]
@@ -60,7 +60,7 @@ def test_the_recipes_train(extended):
     assert all(re.search(rf"│ {name} ", listed) for name in ("waves", "wide", "quadratic"))
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_the_study_tunes_tests_and_writes_what_differs(extended):
     done = run(extended, "experiments.waves")
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ import pytest
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "data.md"
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_the_python_of_the_page_runs(tmp_path, monkeypatch, no_figures):
     rng, rows = np.random.default_rng(0), []
     for recording in range(60):

@@ -13,7 +13,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize(
-    "block", [pytest.param(block, marks=pytest.mark.ci) if "Experiment" in block else block for block in BLOCKS]
+    "block", [pytest.param(block, marks=pytest.mark.full) if "Experiment" in block else block for block in BLOCKS]
 )
 def test_python_of_the_readme_runs(block, tmp_path, monkeypatch, no_figures):
     """On one device, as most of its readers have."""

@@ -49,7 +49,7 @@ def small(monkeypatch):
     monkeypatch.setattr(arms, "TUNING_SEEDS", (1000,))
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_committed_rows_are_gone_on_from_and_not_trained_again(small, tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
@@ -95,7 +95,7 @@ def simulated(gain, spread, draws=12, seeds=6):
     return pd.DataFrame(rows)
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_verdicts_are_students_over_draws_corrected_over_all_tasks():
     tables = {
         "digits": simulated(2.0, 0.3),
@@ -145,7 +145,7 @@ def test_strengths_are_given_as_flips_and_as_ratios():
     assert "| digits | CSBP | 0 of 2 | 1.2 to 1.5 to 1.8 |" in page.strengths_table({"digits": rows}, {"digits": UNITS})
 
 
-@pytest.mark.ci
+@pytest.mark.full
 @pytest.mark.parametrize(("spread", "least"), [(0.3, 0.2), (1.1, 0.6)])
 def test_two_equal_methods_differ_in_one_study_of_twenty_over_draws_and_in_many_over_seeds(spread, least):
     """The known answer of docs/results/arms, of ``RunTable.contrast``."""

@@ -26,7 +26,7 @@ def stacked(*states):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
-@pytest.mark.ci
+@pytest.mark.full
 @pytest.mark.parametrize("net", dimension.NETS)
 def test_exponents_and_singular_values_have_the_determinant_of_the_steps(net, arrays):
     states = stacked(*(dimension.start(3, 2.0, strength, *arrays["train"]) for strength in (0.0, 1.0)))
@@ -39,7 +39,7 @@ def test_exponents_and_singular_values_have_the_determinant_of_the_steps(net, ar
     np.testing.assert_allclose(exponents.sum(axis=1), expected, rtol=1e-6)
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_a_step_is_that_of_the_loss_by_hand(arrays):
     state = dimension.start(5, 0.5, 1.0, *arrays["train"])
     (params, (x, y), z, rate), h = jax.tree.map(np.asarray, state), 1e-6

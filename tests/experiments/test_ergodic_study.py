@@ -136,7 +136,7 @@ def test_conclusions_follow_from_the_data():
     assert made["verdicts"] == content["verdicts"] and made["overall"] == content["overall"]
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_a_chaotic_map_looks_random_at_a_distance_and_a_generator_at_once():
     """The known answers of the plan by lag."""
 

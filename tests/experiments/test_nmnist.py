@@ -147,7 +147,7 @@ def small(monkeypatch):
     return training.Folds("data")
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_the_runs_of_the_study_are_those_of_its_experiment(small, tmp_path, monkeypatch):
     """Bits of every fold's recordings, from the table of epochs; pilots are read from the runs of the study."""
     monkeypatch.setattr(study, "WORK", tmp_path)

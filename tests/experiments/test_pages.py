@@ -138,7 +138,7 @@ def of_keys(content, like):
 
 
 @pytest.mark.parametrize(
-    "file", [pytest.param(f, marks=pytest.mark.ci) if f == "cbp/overshoot/overshoot.json" else f for f in NUMBERS]
+    "file", [pytest.param(f, marks=pytest.mark.full) if f == "cbp/overshoot/overshoot.json" else f for f in NUMBERS]
 )
 def test_numbers_follow_from_the_runs(file):
     content, computed = read(file), json.loads(json.dumps(NUMBERS[file](read(file))))

@@ -35,7 +35,7 @@ from tests.support.stops import send_within_collection
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
 
 
-@pytest.mark.ci
+@pytest.mark.full
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 42), (signal.SIGINT, 130)])
 def test_a_stop_ends_a_study_in_one_line_and_its_results_stay(number, code, tmp_path, capsys):
     def main():

@@ -134,7 +134,7 @@ def test_numbers_of_draws_are_quoted(drawn):
         assert [number for number in (drift, *numbers["24"]) if number not in text] == [], page
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_a_study_of_draws_is_its_experiment(tmp_path, monkeypatch):
     """Each share is that of the net trained by itself; the settings of a draw are those of its number."""
     monkeypatch.setattr(study, "WORK", tmp_path / "work")
@@ -160,7 +160,7 @@ def test_a_study_of_draws_is_its_experiment(tmp_path, monkeypatch):
     assert (tmp_path / "out" / "draws.md").read_bytes() == before
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_a_study_of_escape_is_its_experiment(tmp_path, monkeypatch):
     """Each point is left as by training from it by itself."""
     monkeypatch.setattr(study, "WORK", tmp_path)

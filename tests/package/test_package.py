@@ -85,7 +85,7 @@ def test_one_version():
     assert csbp_jax.__version__ == cited[1]
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_a_script_beside_the_clone_imports_the_package(tmp_path):
     """Python looks into the script's folder first, where the clone has the name of the package."""
     clone, venv, script = checkout(tmp_path / "csbp_jax"), tmp_path / "venv", tmp_path / "beside.py"

@@ -22,7 +22,7 @@ COMMAND = (
 )
 
 
-@pytest.mark.ci
+@pytest.mark.full
 @PINNED
 def test_a_program_that_moves_is_named_and_the_others_are_as_recorded(tmp_path):
     changed = json.loads(json.dumps(RECORD))

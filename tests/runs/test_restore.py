@@ -214,7 +214,7 @@ def test_data_of_other_classes_are_refused(tmp_path):
         restore.load_data(run._replace(config=two[1]), tmp_path)
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_data_that_have_moved_are_named(tmp_path, monkeypatch, capsys, refused):
     """By the commands that restore a network and read data, which need not write into the run's config."""
     monkeypatch.chdir(tmp_path)

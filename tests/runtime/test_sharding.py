@@ -112,7 +112,7 @@ def twenty_steps(config):
             for layout in ("data", "zero1", "fsdp")
             for devices in (8, IN_SLICES)
         ],
-        pytest.param("data", 8, SEQUENCES, marks=pytest.mark.ci),
+        pytest.param("data", 8, SEQUENCES, marks=pytest.mark.full),
         pytest.param("fsdp", 8, SEQUENCES, marks=pytest.mark.slow),
     ],
 )

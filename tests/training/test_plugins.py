@@ -326,7 +326,7 @@ def test_the_neuron_of_the_page_is_the_lif_that_it_names(tmp_path, x64):
     chex.assert_trees_all_close(with_gradient(own.neuron(config)), with_gradient(lif), rtol=1e-12)
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_every_command_takes_the_page_whose_neuron_is_a_function(tmp_path, monkeypatch, capsys):
     """Without ``trace``, it gives spikes, and only the membranes before reset are missing."""
     monkeypatch.chdir(tmp_path)

@@ -163,7 +163,7 @@ def test_a_norm_of_each_time_step_takes_sequences_that_end_before(tmp_path):
     assert inspected["examples"] == content["count"]
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_inspection_counts_no_padding(runs):
     folder, own, _, _ = runs("steps")
     content = evaluate_run(folder, own=own, console=Console(file=io.StringIO()))
@@ -238,7 +238,7 @@ def test_norms_with_parameters_of_time_steps_train_where_all_sequences_are_short
     assert 0 <= result["last"]["test_accuracy"] <= 1
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_an_experiment_on_values_has_contrasts_in_r2(tmp_path):
     """Its members are those runs alone; sequences of one length stay on the device, of several do not."""
     random = np.random.default_rng(1)

@@ -50,7 +50,7 @@ def outcomes(result, name, run=0):
     return np.array([[command.unpacked(text, count) for text in texts] for texts in texts_by_severity])
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_outcomes_are_those_of_perturbed_inputs_and_weights(run, result):
     """Computed example by example with the pure functions, without the command's batches and programs."""
     restored = restore.restore(run)
