@@ -18,7 +18,8 @@ from csbp_jax.runs.reading import COLUMNS, CURVES, SETTINGS, TABLE, table_digest
 from csbp_jax.runtime import files, preemption, seals
 from csbp_jax.training.health import failed_layers
 
-Show = Callable[[int, str], None]
+Show = Callable[[int, str, bool], None]
+"""Progress callback of :func:`csbp_jax.reporting.terminal.logged_progress`."""
 
 WEIGHTS = "weights"
 """Folder of the weights of runs, each in one of its own."""
@@ -50,6 +51,7 @@ class Work:
         self.store = Store(folder, lambda line: console.print(line, soft_wrap=True))
         # Of a shard: the work done by this process, in epochs; the runs that have ended; and all of its runs.
         self._done = self._ended = self._runs = 0
+        self._compiled: Any = None  # the group whose program is compiled: that of the last chunk
 
     def add(self, known: pandas.DataFrame) -> None:
         """Store the rows of a table as finished runs of the settings whose fields they have.
@@ -132,8 +134,12 @@ class Work:
         first, last = self._ended + 1, self._ended + count
         label = f"{f'runs {first} to' if count > 1 else 'run'} {last} of {self._runs}"
 
+        is_compiled, self._compiled = group == self._compiled, group
+
         def show_work(part: int) -> None:
-            show(done + part * count, label + (f", epoch {part} of {work}" if work > 1 else ""))
+            text = label + (f", epoch {part} of {work}" if work > 1 else "")
+            # Between two chunks lie tests, which may have been compiled; the first epoch compiles the rest.
+            show(done + part * count, text, part > (0 if is_compiled else 1))
 
         show_work(0)
         runs = [self._weights(block.key, seed) for block in blocks for seed in block.seeds] if self.weights else []

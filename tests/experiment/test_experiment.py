@@ -253,6 +253,25 @@ def test_progress_counts_all_runs_also_those_that_were_finished_before(tmp_path)
     assert list(named) == ["runs 1 to 2 of 2", "runs 3 to 4 of 5", "run 5 of 5"]
 
 
+def test_the_time_left_is_told_from_runs_that_compiled_nothing(tmp_path, monkeypatch):
+    """Two programs, of which the first run takes 1000 seconds and each of the four others 100."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    class Slow(Hill):
+        def train(self, group, fields, seeds):
+            is_new = group not in {trained[0] for trained in self.trained}
+            now[0] += 1000 if is_new else 100
+            return super().train(group, fields, seeds)
+
+    lines = io.StringIO()
+    arms = {kind: {"kind": kind, "height": 1.0} for kind in "AB"}
+    Experiment(Slow(), arms, seeds=range(5)).run(tmp_path / "e", chunk=1, console=Console(file=lines))
+    left = [line.partition("0%")[2] for line in lines.getvalue().splitlines() if line.startswith("run")]
+    minutes = [f", about 0:{seconds // 60:02}:{seconds % 60:02} left" for seconds in range(800, 0, -100)]
+    assert left == ["", "", *minutes, ""]
+
+
 @pytest.mark.parametrize("count", [2, 3, 20])
 def test_shards_are_the_whole_to_the_byte(tmp_path, count):
     run(tuned(), tmp_path / "whole" / "e", chunk=2)
