@@ -230,22 +230,22 @@ def print_result(
     checkpoints: str | os.PathLike[str],
     options: str | None,
 ) -> None:
-    """Print the measures per kind of weights, the training time, and the paths of the run's files.
+    """Print the training time, a table with a row per measure and a column per kind of weights, and the run's files.
 
     ``options``: of commands on the run, such as --trust; None if it has parts that commands do not have.
     """
     columns = [f"{split}_{name}" for name in measures.names(result["last"]) for split in ("validation", "test")]
+    labels = {"last": "last epoch", "chosen": "validation-chosen", "ema": "moving average"}
+    kinds = [kind for kind in labels if result.get(kind)]
     rows = [
-        [
-            label,
-            str(epoch["epoch"]),
-            *(measures.of(column).text(epoch[column]) for column in columns),
-            str(epoch["test_count"]),
-        ]
-        for label, key in (("last epoch", "last"), ("validation-chosen", "chosen"), ("moving average", "ema"))
-        if (epoch := result.get(key))
+        ["epoch", *(str(result[kind]["epoch"]) for kind in kinds)],
+        *(
+            [measures.words(column), *(measures.of(column).text(result[kind][column]) for kind in kinds)]
+            for column in columns
+        ),
+        ["test examples", *(str(result[kind]["test_count"]) for kind in kinds)],
     ]
-    headings = ["weights of", "epoch", *map(measures.words, columns), "examples"]
+    headings = ["weights of", *(labels[kind] for kind in kinds)]
     print_table(console, f"{run.name}: {result['seconds']:.0f} s of training", headings, rows)
     if result.get("stopped_early"):
         console.print(f"stopped early: no epoch after {result['chosen']['epoch']} was better in validation")

@@ -41,6 +41,23 @@ def test_a_title_is_not_broken_at_the_width_of_its_table(capsys):
     assert capsys.readouterr().out.startswith("confusion: a row for each true class\n")
 
 
+@pytest.mark.parametrize("measured, row", [
+    ({"r2": (0.0897, -0.0123), "mae": (0.856, 0.759)}, "│ test R2 │ -0.0123 │ -0.0123 │ -0.0123 │"),
+    ({"accuracy": (0.9944, 0.9972)}, "│ test accuracy │ 99.72% │ 99.72% │ 99.72% │"),
+])  # fmt: skip
+def test_the_result_fits_80_columns(measured, row, tmp_path, capsys):
+    """Of all kinds of weights, and of a regression, whose two measures were cut to "-0.0…"."""
+    epoch: dict[str, float] = {"epoch": 30, "test_count": 1000}
+    for name, (validation, test) in measured.items():
+        epoch |= {f"validation_{name}": validation, f"test_{name}": test}
+    result = {"seconds": 9.0, **dict.fromkeys(("last", "chosen", "ema"), epoch)}
+    terminal.print_result(terminal.Console(width=80), tmp_path / "run", result, tmp_path, None)
+    table = [line for line in capsys.readouterr().out.splitlines() if line[:1] in tuple("┏┃┡│└")]
+    assert all(len(line) <= 80 and "…" not in line for line in table)
+    assert row in [" ".join(line.split()) for line in table]
+    assert sum("30" in line for line in table) == 1  # the row of epochs, which is not cut
+
+
 def test_the_line_of_an_epoch_stays_above_the_bar(capsys):
     console = terminal.Console(width=80, force_terminal=True)
     with terminal.progress(console, 1170, 0) as show:
