@@ -66,6 +66,19 @@ def test_the_answer_comes_first_in_a_sentence():
     assert "about 39 pairs would decide 1 point" in repr(THREE.contrast("CSBP", "plain"))
 
 
+@pytest.mark.parametrize("margin, end", [
+    (None, "a difference of 1 point would probably have shown; whether it is equal needs a margin"),
+    (0.2, "a difference of 0.2 points would probably have shown"),
+])  # fmt: skip
+def test_enough_pairs_are_not_called_too_few(margin, end):
+    """That "about 4 pairs would decide 1 point" read as if more than the 12 pairs were needed."""
+    noise = [0.3, -0.3, 0.1, -0.1, 0.2, -0.2, 0.3, -0.3, 0.2, -0.2, 0.1, -0.1]  # points
+    arms = {"a": [0.9 + (0.12 + points) / 100 for points in noise], "b": [0.9] * len(noise)}
+    rows = [row(arm, seed, value) for arm, values in arms.items() for seed, value in enumerate(values)]
+    text = repr(table(rows).contrast("a", "b", margin=margin))
+    assert text.endswith(f"not decided, 12 seeds, {end}")
+
+
 @pytest.mark.parametrize("draws", [2, 4])
 def test_of_draws_it_says_how_many_would_decide_once_three_show_a_spread(draws):
     accuracies = zip(CSBP[:draws], PLAIN, strict=False)
