@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from csbp_jax.reporting import measures, plots, plots_runs
-from csbp_jax.reporting.format import fields_text, interval_text, value_text
+from csbp_jax.reporting.format import fields_text, interval_text, short_texts
 from csbp_jax.reporting.statistics import Interval, Test, mean_and_ends
 from csbp_jax.runs import reading
 from csbp_jax.runs.contrast import Contrast, Over, contrast
@@ -99,7 +99,8 @@ class RunTable(Shown):
           A row for each, with columns ``case``, ``arm``, ``draw``, ``try``, ``role`` and the fields; ``n``, the number
           of runs that did not diverge, and ``diverged``, that of others; and of each measure ``MEASURE_mean``, with
           ``_low`` and ``_high``, the ends of its 95 % interval over the runs, by Student's t
-          (:func:`csbp_jax.reporting.statistics.student_of_shares` of an accuracy).
+          (:func:`csbp_jax.reporting.statistics.student_of_shares` of an accuracy). The number of an epoch, such as
+          that of the best validation, has a mean alone.
         """
         keys = [*COLUMNS[:-1], *self.fields]
         rows = []
@@ -109,7 +110,10 @@ class RunTable(Shown):
             row |= {"n": len(runs) - diverged, "diverged": diverged}
             for measure in self._numbers():
                 ends = mean_and_ends(runs[measure].dropna(), measures.of(measure).share)
-                row |= {f"{measure}_{end}": value for end, value in zip(Interval._fields, ends, strict=True)}
+                of_measure = dict(zip(Interval._fields, ends, strict=True))
+                if measure.endswith("_epoch"):
+                    of_measure = {"mean": of_measure["mean"]}
+                row |= {f"{measure}_{end}": value for end, value in of_measure.items()}
             rows.append(row)
         return reading.with_fields(rows, self.fields)
 
@@ -314,12 +318,14 @@ class RunTable(Shown):
         columns = [name for name in COLUMNS[:-1] if name == "arm" or settings[name].nunique() > 1]
         cells = settings[columns].astype(str)
         if self.folder or "run" not in self.frame:  # arms of runs that were read have the names of their fields
-            cells[list(self.fields)] = settings[list(self.fields)].map(lambda value: value_text(value, " "))
+            for field in self.fields:
+                cells[field] = short_texts(list(settings[field]))
             of_fields = [fields_text(dict(row)) for _, row in settings[list(self.fields)].iterrows()]
             cells = cells.drop(columns="arm") if self.fields and list(settings["arm"]) == of_fields else cells
         cells["n"] = settings["n"].astype(str)
         for measure in self._numbers()[:2]:
-            ends = settings[[f"{measure}_{end}" for end in Interval._fields]].to_numpy(float)
+            # The number of an epoch has a mean alone.
+            ends = settings.reindex(columns=[f"{measure}_{end}" for end in Interval._fields]).to_numpy(float)
             texts = [interval_text(row, measures.of(measure).share) for row in ends]
             # A measure may also be missing because it is another task's.
             texts = [text or "diverged" * (n == 0) for text, n in zip(texts, settings["n"], strict=True)]

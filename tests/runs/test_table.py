@@ -227,6 +227,23 @@ def test_settings_have_a_row_each_with_intervals_that_leave_out_what_diverged():
     assert list(settings["n"]) == [3, 4, 4] and list(settings["diverged"]) == [1, 0, 0]
 
 
+def test_the_number_of_an_epoch_has_no_interval():
+    """Epochs from -26.3 to 37.3 stood beside the accuracies."""
+    rows = [row("a", seed, 0.9, chosen_epoch=epoch) for seed, epoch in enumerate((2, 30))]
+    of_epochs = dataclasses.replace(table(rows), measures=("chosen_epoch", ACCURACY))
+    columns = [name for name in of_epochs.settings() if "epoch" in name]
+    assert columns == ["chosen_epoch_mean"] and of_epochs.settings()["chosen_epoch_mean"].tolist() == [16]
+    assert of_epochs.cells()["chosen epoch"].tolist() == ["16"]
+
+
+def test_fields_are_shown_with_four_digits_where_these_tell_them_apart():
+    rows = [row(arm, 0, 0.9, **{"chaos.z0": z0}) for arm, z0 in (("a", 0.008127437971495266), ("b", 3.0))]
+    assert table(rows).cells()["chaos.z0"].tolist() == ["0.008127", "3.0"]
+    assert table(rows).settings()["chaos.z0"].tolist() == [0.008127437971495266, 3.0]
+    rows = [row(arm, 0, 0.9, **{"chaos.z0": z0}) for arm, z0 in (("a", 0.99791), ("b", 0.99792))]
+    assert table(rows).cells()["chaos.z0"].tolist() == ["0.99791", "0.99792"]
+
+
 def test_the_best_try_is_that_of_the_best_mean_validation_without_divergence():
     def tries(accuracies, **more):
         return [
