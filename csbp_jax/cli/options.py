@@ -289,6 +289,9 @@ def _message(event: tyro_errors.ParseErrorEvent, kind: Any, prog: str) -> str:
             return f"{_display_name(argument)}: a value is missing; it is {_form(argument)}"
         case tyro_errors.InstantiationFailure(argument=argument, message=message) if argument is not None:
             reason = " ".join(message.split(" Got errors")[0].split("\n\nGot errors")[0].split()).rstrip(".")
+            if unmatched := re.match(r"no type matching .* could be instantiated from \[(.*)\]", reason):
+                words = unmatched[1] and f"{unmatched[1].replace(chr(39), '').replace(', ', ' ')} is not possible"
+                return f"{_display_name(argument)}: {words or 'a value is missing'}; it is {_form(argument)}"
             if converted := re.match("(?:invalid literal|could not)[^']*('.*')", reason, re.IGNORECASE):
                 return f"{_display_name(argument)}: {converted[1]} is not possible; it is {_form(argument)}"
             # Messages of option_types.py say what to do.
@@ -312,7 +315,8 @@ def _display_name(argument: Any) -> str:
 
 
 def _form(argument: Any) -> str:
-    return f"{argument.lowered.name_or_flags[-1]} {argument.lowered.metavar}"
+    metavar = re.sub(r"^\{None\}\|\{(.*)\}$", r"\1 (or None)", argument.lowered.metavar)
+    return f"{argument.lowered.name_or_flags[-1]} {metavar}"
 
 
 def _names(kind: Any) -> list[str]:

@@ -42,6 +42,8 @@ WRONG = {
     "train digits --foo 3": "--foo 3: there is no such option; csbp_jax train digits --help-all lists all options\n",
     "train digits z0 3": "z0 3: not expected here; perhaps you meant --chaos.z0\n",
     "train digits --epochs many": "--epochs: 'many' is not possible; it is --epochs INT",
+    "train digits --data.size 32": "--data.size: 32 is not possible; it is --data.size INT INT (or None)",
+    "train digits --data.size": "--data.size: a value is missing; it is --data.size INT INT (or None)",
     f"train digits --epochs 1{5000 * '0'}": "--epochs: Exceeds the limit (4300 digits) for integer string conversion",
     "train digits --epochs": "--epochs: a value is missing; it is --epochs INT",
     "train digits --model.time-steps -4": "model.time_steps: -4 is not possible; allowed is from 1 to 100,000",
