@@ -1,5 +1,6 @@
 """The training of a plan's runs: what a folder lacks, choices among tries, and the table of what is finished."""
 
+import collections
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,6 +105,8 @@ class Work:
         self.store.refresh()
         if line := self._failed_layers():
             self.console.print(line, soft_wrap=True)
+        for line in self._at_the_edge():
+            self.console.print(line, soft_wrap=True)
         table, curves = self._tables()
         if any(self.store.missing(block).seeds for unit in self.plan.units() for block in self._blocks(unit)):
             self.console.print(f"shard {shard[0]} of {shard[1]} is finished, and others are not yet")
@@ -202,6 +205,35 @@ class Work:
                 count, runs = count + bool(failed), runs + 1
         text = f"note: {count} of {runs} runs have a layer that never or always fires over an epoch"
         return f"{text} ({', '.join(names)}); rates are in epochs.csv" if names else ""
+
+    def _at_the_edge(self) -> Iterator[str]:
+        """Yield a line for each field of which the smallest or the largest value that was tried has been chosen.
+
+        Of fields with numbers, at least three different ones; 0, which means off, is no edge.
+        """
+        edges: dict[tuple[str, str], list[str]] = {}
+        choices: collections.Counter[str] = collections.Counter()
+        for cell in self.plan.cells:
+            chosen = self.chosen(cell)
+            if chosen is None or len(cell.tries) == 1:
+                continue
+            choices[cell.arm] += 1
+            tries = [self.plan.system.describe(self.plan.settings[setting]) for setting in cell.tries]
+            for field, value in tries[chosen].items():
+                values = {of_try.get(field) for of_try in tries}
+                are_numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+                if not are_numbers or len(values) < 3 or value == 0:
+                    continue
+                for edge, of_values in (("smallest", min(values)), ("largest", max(values))):
+                    if value == of_values:
+                        edges.setdefault((field, edge), []).append(cell.arm)
+        for (field, edge), arms in edges.items():
+            beyond = "smaller" if edge == "smallest" else "larger"
+            counts = collections.Counter(arms)
+            texts = [
+                arm if choices[arm] == 1 else f"{arm} in {n} of {choices[arm]} choices" for arm, n in counts.items()
+            ]
+            yield f"note: {field}: the {edge} value that was tried is chosen for {', '.join(texts)}; try {beyond} ones"
 
     def _tables(self) -> tuple[RunTable, pandas.DataFrame]:
         """Return the finished runs, and their curves: a row for each epoch."""

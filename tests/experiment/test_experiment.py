@@ -110,6 +110,27 @@ def test_a_layer_of_a_system_that_fires_at_all_times_is_named(tmp_path):
     assert "runs have a layer that never or always fires over an epoch (fc)" in lines.getvalue().replace("\n", " ")
 
 
+def test_a_choice_at_the_edge_of_what_was_tried_is_named(tmp_path):
+    """The score is best at a height of 3; of two values, or with 0, which is off, nothing can be said."""
+    arms = {"a": {}, "b": {"kind": "B"}, "fixed": {"height": 9.0}}
+
+    numbers = itertools.count()
+
+    def notes(heights, **changes):
+        lines = io.StringIO()
+        experiment = tuned(Hill(noise=0), arms=arms, tuned={"height": heights}, draws=1, **changes)
+        experiment.run(tmp_path / f"e{next(numbers)}", console=Console(file=lines, width=200))
+        return [line for line in lines.getvalue().splitlines() if line.startswith("note: height")]
+
+    line = "note: height: the {} value that was tried is chosen for {}; try {} ones"
+    assert notes([0.5, 1.0, 2.0], cases={"": {}}) == [line.format("largest", "a, b", "larger")]
+    assert notes([4, 5, 6], cases={"": {}}) == [line.format("smallest", "a, b", "smaller")]
+    of_cases = "a in 2 of 2 choices, b in 2 of 2 choices"
+    assert notes([1.0, 2.0, 0.25]) == [line.format("largest", of_cases, "larger")]
+    for heights in ([1.0, 3.0, 5.0], [1.0, 2.0], [0, -4.0, -2.0]):
+        assert notes(heights) == []
+
+
 def test_changes_win_over_tuned_values_and_adapt_sees_all(tmp_path):
     def adapt(fields, splits):
         return {"kind": fields["kind"], "height": fields["height"] * fields["unit"]}
