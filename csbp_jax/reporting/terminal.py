@@ -257,6 +257,9 @@ def print_result(
         *([] if options is None else [("next", f"{_program()} evaluate {shlex.quote(str(run))}{options}")]),
     ):
         console.print(f"{label:12} {path}", soft_wrap=True)
+    if options is not None and result.get("gradient_norms", {}).get("chaos"):
+        line = f"the same with --chaos.z0 0 trains without the term; then {_program()} compare RUN RUN"
+        console.print(f"{'control':12} {line}", soft_wrap=True)
 
 
 def _program() -> str:

@@ -315,6 +315,15 @@ def test_the_neuron_of_the_page_is_the_lif_that_it_names(tmp_path, x64):
     chex.assert_trees_all_close(with_gradient(own.neuron(config)), with_gradient(lif), rtol=1e-12)
 
 
+def test_the_learned_neuron_of_the_page_learns_a_decay_for_each_channel(tmp_path):
+    config, own = load(tmp_path, f"{LINES}\n\ndef neuron(config):\n    return Learned()\n")
+    loop.train(config, own=own, name="learned", root=tmp_path, console=QUIET())
+    params = restore.restore(tmp_path / "learned", trust=True).variables["params"]
+    decays = [leaf for path, leaf in jax.tree.leaves_with_path(params) if "decay" in jax.tree_util.keystr(path)]
+    assert [decay.shape for decay in decays] == [(16,), (16,)]
+    assert all(len(np.unique(decay)) > 8 and 0.3 < decay.min() < 0.5 < decay.max() < 0.7 for decay in decays)
+
+
 def test_the_three_lines_in_a_linen_model_add_the_term_of_its_membrane():
     names: dict[str, Any] = {}
     exec(compile(LINEN, "docs/own.md", "exec"), names)
