@@ -5,7 +5,7 @@ import functools
 import itertools
 import operator
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,8 +46,9 @@ class Experiment:
         last epoch (accuracy, F1 or R2), or the first measure of a system of one's own.
 
     Raises:
-      ValueError: arms have different numbers of tries, seeds test that also choose, or there are none; several draws
-        have nothing to draw; or a field of a case is tuned, or an arm's.
+      ValueError: arms have different numbers of tries, or two have the same; seeds test that also choose, or there are
+        none; several draws have nothing to draw; or a field of a case is tuned, or an arm's.
+      TypeError: arms, or the fields of one, are not named; or seeds are a number.
     """
 
     base: str | Config | Training | System
@@ -63,6 +64,14 @@ class Experiment:
     choose: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.arms, Mapping):
+            raise TypeError(f'arms: is {self.arms!r}, but must have names and fields: {{"plain": {{"chaos.z0": 0}}}}')
+        for name, arm in self.arms.items():
+            if not isinstance(arm, Mapping | Arm):
+                raise TypeError(f'arms: {name} is {arm!r}, but must be fields, as {{"chaos.z0": 0}}, or an Arm')
+        for name, seeds in (("seeds", self.seeds), ("tuning_seeds", self.tuning_seeds)):
+            if not isinstance(seeds, Collection):
+                raise TypeError(f"{name}: is {seeds!r}, but must be several, as range({seeds!r}) or [{seeds!r}]")
         if not len(self.seeds) or set(self.seeds) & set(self.tuning_seeds):
             raise ValueError("seeds: give some, and others than tuning_seeds, whose runs choose")
         ranges.require("Experiment", ranges.WHOLE_FROM_1, tries=self.tries, draws=self.draws)
@@ -145,10 +154,16 @@ class Experiment:
                 for seeds in (self.seeds, self.tuning_seeds)
             )
             for case, of_case in self.cases.items():
+                arms: dict[tuple[str, ...], str] = {}
                 for name, fields_of_tries in self._tries(draw, of_case).items():
                     canonical = [system.canonical(fields) for fields in fields_of_tries]
                     settings |= {key(fields): fields for fields in canonical}
-                    cells.append(Cell(case, name, draw, tuple(map(key, canonical)), tunes, tests))
+                    keys = tuple(map(key, canonical))
+                    if (other := arms.setdefault(keys, name)) != name:
+                        raise ValueError(
+                            f"arms: {other} and {name} have the same fields, and so the same runs; keep one"
+                        )
+                    cells.append(Cell(case, name, draw, keys, tunes, tests))
         return Plan(system, settings, cells, chunk)
 
     def _tries(self, draw: int, case: Fields) -> dict[str, list[dict[str, Any]]]:

@@ -220,7 +220,7 @@ class Work:
             choices[cell.arm] += 1
             tries = [self.plan.system.describe(self.plan.settings[setting]) for setting in cell.tries]
             for field, value in tries[chosen].items():
-                values = {of_try.get(field) for of_try in tries}
+                values: set[Any] = {of_try.get(field) for of_try in tries}
                 are_numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
                 if not are_numbers or len(values) < 3 or value == 0:
                     continue

@@ -194,14 +194,22 @@ class RunTable(Shown):
         self, pairs: Sequence[tuple[str, str]], *, measure: str | None = None, over: Over | None = None, **options: Any
     ) -> Contrast:
         """Compare the first arm of each pair with its second; options and errors are those of :meth:`contrast`."""
-        runs = self.where(role="test")._finite()
-        measure = measure or self.measures[0]
-        if measure not in self.measures:
-            raise ValueError(f"measure: {measure!r} is none of {', '.join(self.measures)}")
+        runs, measure = self.where(role="test")._finite(), self._measure(measure)
         if unknown := {arm for pair in pairs for arm in pair} - set(runs["arm"]):
             raise ValueError(f"arm: {sorted(unknown)[0]!r} has no run of role test; arms are {', '.join(self.arms)}")
         over = over or ("draw" if runs["draw"].nunique() > 1 else "seed")
         return contrast(runs, pairs, measure, over=over, **options)
+
+    def _measure(self, name: str | None) -> str:
+        """Return the name of a measure, by default of the first.
+
+        Raises:
+          ValueError: there is no such measure.
+        """
+        name = name or self.measures[0]
+        if name not in self.measures:
+            raise ValueError(f"measure: {name!r} is none of {', '.join(self.measures)}")
+        return name
 
     def plot(self, measure: str | None = None, *, file: str | pathlib.Path | None = None) -> "Figure":
         """Draw a measure of each run of role "test": a point a seed, pairs joined, with means and 95 % intervals.
@@ -211,9 +219,9 @@ class RunTable(Shown):
           file: where it is also written, with a suffix of Matplotlib's; ``.png`` also writes a PDF beside it.
 
         Raises:
-          ValueError: there is no run of role "test".
+          ValueError: there is no run of role "test", or no such measure.
         """
-        measure = measure or self.measures[0]
+        measure = self._measure(measure)
         runs, shown = self.where(role="test")._finite(), measures.of(measure)
         if not len(runs):
             raise ValueError("no run of role test to draw")
@@ -253,10 +261,17 @@ class RunTable(Shown):
           file: as of :meth:`plot`.
 
         Returns:
-          The figure, or None if the runs have not recorded it, or all diverged.
+          The figure, or None if the runs have recorded no curves, or all diverged.
+
+        Raises:
+          ValueError: the curves have no such measure.
         """
-        curves, measure = self.curves(), measure or f"validation_{self.primary}"
+        curves, given = self.curves(), measure
+        measure = given or f"validation_{self.primary}"
         if measure not in curves:
+            known = [str(name) for name in curves if name not in (*COLUMNS, *self.fields, "kind", "epoch", "step")]
+            if given and known:
+                raise ValueError(f"measure: {given!r} is none of {', '.join(known)}")
             return None
         runs, shown = self.frame, measures.of(measure)
         finite = runs[~runs["diverged"].astype(bool)] if "diverged" in runs else runs

@@ -173,6 +173,27 @@ def test_unfair_comparisons_are_refused(changes, message):
         tuned(**changes).plan()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": ["a"]}, r"arms: is \['a'\], but must have names and fields: \{\"plain\": \{\"chaos.z0\": 0\}\}$"),
+        ({"arms": {"a": 3}}, r"arms: a is 3, but must be fields, as .*, or an Arm$"),
+        ({"seeds": 3}, r"^seeds: is 3, but must be several, as range\(3\) or \[3\]$"),
+        ({"tuning_seeds": 3}, r"^tuning_seeds: is 3, but must be several"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(changes, message):
+    with pytest.raises(TypeError, match=message):
+        tuned(**changes)
+
+
+def test_two_equal_arms_are_refused():
+    """Their runs would be the same, and every difference 0; also where a field is given that the base has."""
+    arms: dict[str, Any] = {"CSBP": {}, "plain": {"chaos.z0": 0}, "given": {"chaos.z0": 10}}
+    with pytest.raises(ValueError, match="arms: CSBP and given have the same fields, and so the same runs; keep one"):
+        Experiment("digits", arms, seeds=(0,)).plan()
+
+
 def test_an_arms_own_draw_is_independent_of_the_shared_one():
     """NumPy takes the seeds [0] and [0, 0] for the same."""
     own = Arm(tuned=lambda generator: {"width": generator.uniform()})
@@ -212,8 +233,10 @@ def test_runs_that_are_known_do_not_hide_how_the_others_were_trained(tmp_path):
 
 def test_equal_settings_of_arms_are_trained_once_and_one_compilation_serves_a_group(tmp_path):
     system = Hill()
-    arms = {"a": {}, "b": {"kind": "B"}, "same": {}}
-    run(tuned(system, arms=arms, cases={"": {}}, tuned={"height": [0.0, 1.0, 2.0, 5.0]}, draws=1), tmp_path / "e")
+    heights = [0.0, 1.0, 2.0, 5.0]
+    grid, backwards = {"height": heights}, {"height": heights[::-1]}
+    arms = {"a": Arm(tuned=grid), "b": Arm({"kind": "B"}, tuned=grid), "same": Arm(tuned=backwards)}
+    run(tuned(system, arms=arms, cases={"": {}}, tuned=None, draws=1), tmp_path / "e")
     assert [(group, len(seeds)) for group, _, seeds in system.trained] == [("", 8), ("", 8), ("B", 8), ("B", 8)]
     trained = [
         (group, h, seed) for group, heights, seeds in system.trained for h, seed in zip(heights, seeds, strict=True)

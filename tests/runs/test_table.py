@@ -199,11 +199,12 @@ def test_tests_of_bits_and_of_ranks():
         ({"others": "noise"}, "'noise' has no run of role test; arms are CSBP, plain, drift"),
         ({"measure": "loss"}, "'loss' is none of last_test_accuracy"),
         ({"test": "z"}, "'z' is none of t"),
-        ({"margin": -1.0}, "a margin is positive"),
+        ({"margin": -1.0}, "contrast: margin is -1.0, but must be above 0"),
+        ({"margin": "1"}, "contrast: margin is '1', a text, but must be a number, above 0"),
     ],
 )
 def test_impossible_contrasts(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         THREE.contrast("CSBP", **options)
 
 
@@ -314,6 +315,11 @@ def test_the_figure_has_a_point_a_seed_joins_pairs_and_has_the_intervals_of_the_
     assert figure._repr_png_()[:4] == b"\x89PNG"  # type: ignore[attr-defined]
 
 
+def test_a_figure_of_an_unknown_measure_is_refused():
+    with pytest.raises(ValueError, match=f"measure: 'acc' is none of {ACCURACY}, last_validation_accuracy"):
+        THREE.plot("acc")
+
+
 def test_there_is_no_figure_of_tries_alone():
     with pytest.raises(ValueError, match="no run of role test"):
         dataclasses.replace(THREE, frame=THREE.frame.assign(role="tune")).plot()
@@ -335,6 +341,8 @@ def test_curves_are_means_over_seeds_with_intervals(tmp_path):
     drawn = {line.get_label(): line.get_ydata()[-1] for line in axes.lines}
     assert drawn == pytest.approx({"CSBP": 100 * np.mean(CSBP[1:]), "plain": 100 * np.mean(PLAIN)})
     assert dataclasses.replace(runs, frame=THREE.frame.assign(diverged=True)).plot_curves() is None
+    with pytest.raises(ValueError, match=r"measure: 'nope' is none of .*validation_accuracy"):
+        runs.plot_curves("nope")
     only = runs.where(arm="CSBP").curves()
     assert set(only["arm"]) == {"CSBP"} and len(only) == 2 * len(CSBP)
     # Folders of weights, which begin at the experiment's, have no curves of their own.
