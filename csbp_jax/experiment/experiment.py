@@ -46,8 +46,8 @@ class Experiment:
         last epoch (accuracy, F1 or R2), or the first measure of a system of one's own.
 
     Raises:
-      ValueError: arms have different numbers of tries, or two have the same; seeds test that also choose, or there are
-        none; several draws have nothing to draw; or a field of a case is tuned, or an arm's.
+      ValueError: arms have different numbers of tries, seeds test that also choose, or there are none; several draws
+        have nothing to draw; or a field of a case is tuned, or an arm's.
       TypeError: arms, or the fields of one, are not named; or seeds are a number.
     """
 
@@ -154,16 +154,10 @@ class Experiment:
                 for seeds in (self.seeds, self.tuning_seeds)
             )
             for case, of_case in self.cases.items():
-                arms: dict[tuple[str, ...], str] = {}
                 for name, fields_of_tries in self._tries(draw, of_case).items():
                     canonical = [system.canonical(fields) for fields in fields_of_tries]
                     settings |= {key(fields): fields for fields in canonical}
-                    keys = tuple(map(key, canonical))
-                    if (other := arms.setdefault(keys, name)) != name:
-                        raise ValueError(
-                            f"arms: {other} and {name} have the same fields, and so the same runs; keep one"
-                        )
-                    cells.append(Cell(case, name, draw, keys, tunes, tests))
+                    cells.append(Cell(case, name, draw, tuple(map(key, canonical)), tunes, tests))
         return Plan(system, settings, cells, chunk)
 
     def _tries(self, draw: int, case: Fields) -> dict[str, list[dict[str, Any]]]:

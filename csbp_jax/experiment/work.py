@@ -85,7 +85,7 @@ class Work:
         """
         for setting, group in self.plan.groups.items():
             self.store.check_how(setting, self.plan.system.how(group))
-        if note := self.plan.note():
+        for note in self.plan.notes():
             self.console.print(note, soft_wrap=True)
         units = self.plan.units()[shard[0] :: shard[1]]
         blocks = dict.fromkeys(block for unit in units for block in self._blocks(unit))
