@@ -140,6 +140,9 @@ lock: setup  ## Pin the requirements within the ranges of pyproject.toml
 	@head -n 1 requirements.txt > requirements.txt.part
 	@$(RUN) $(LOCK) --extra dev pyproject.toml >> requirements.txt.part
 	@mv requirements.txt.part requirements.txt
+	@head -n 1 requirements-oldest.txt > requirements-oldest.txt.part
+	@$(RUN) $(LOCK) --extra train --group oldest pyproject.toml >> requirements-oldest.txt.part
+	@mv requirements-oldest.txt.part requirements-oldest.txt
 	@head -n 1 requirements-publish.txt > requirements-publish.txt.part
 	@$(RUN) $(LOCK) --group publish >> requirements-publish.txt.part
 	@mv requirements-publish.txt.part requirements-publish.txt

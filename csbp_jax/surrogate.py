@@ -21,8 +21,10 @@ Widths and slopes are above 0; each function raises a ValueError for a number of
 from __future__ import annotations  # help() shows ArrayLike, not what it stands for
 
 import dataclasses
+import difflib
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +33,15 @@ from jax.typing import ArrayLike
 from csbp_jax import ranges
 
 __all__ = ["Surrogate", "arctan", "erf", "fast_sigmoid", "piecewise_exp", "rectangle", "sigmoid", "triangle"]
+
+
+if not TYPE_CHECKING:  # to which every name would exist
+
+    def __getattr__(name: str) -> Any:
+        """Name the function that is nearest to one that does not exist, such as that of another library."""
+        similar = difflib.get_close_matches(name, __all__, n=1)
+        hint = f"; did you mean {similar[0]}?" if similar else f"; it has {', '.join(__all__)}"
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["formula"])

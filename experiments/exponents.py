@@ -10,7 +10,8 @@ In the annealed runs z falls, step by step, to the fraction --anneal-to of its i
 follows its schedule; at fixed z it is held at its peak.
 Noise as large as the term's pushes is left out with chaos.term cbp, chaos.substeps above 1 and SAM, whose pushes are
 not the term's gradient.
-A FIELD is any of the config. Finished runs are read from ``exponents.json`` and not repeated.
+A FIELD is any of the config. Finished runs are read from ``exponents.json`` and not repeated: the same command goes on
+where it was stopped, and more --starts are added to those that are there.
 """
 
 import argparse
@@ -55,6 +56,9 @@ def measured(
     settings = {name: getattr(options, name) for name in ("map", "steps", "sequences", "exponents", "anneal_to")}
     settings |= {"config": to_json(config), "steps_per_epoch": steps_per_epoch}
     content = study.resume(parser, file, settings, {"conditions": {}, "data_marks": {}})
+    stored = {run["start"] for done in content["conditions"].values() for run in done}
+    if len(stored) > options.starts:
+        parser.error(f"{file}: has {len(stored)} starts; give --starts {len(stored)} or more, or another --out")
     mark = study.data_mark(config, options.data_dir)
     count = {"batch": 1, "epoch": steps_per_epoch, "stream": options.steps}[options.map]
     runs = {

@@ -94,6 +94,19 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+FULL = ("benchmarks", "docs", "examples", "experiments")
+"""Folders whose tests `make test` leaves to `make test-all`: studies with their numbers, benchmarks, pages."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks the tests of FULL before pytest chooses by marks."""
+    folder = pathlib.Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(folder) and item.path.relative_to(folder).parts[0] in FULL:
+            item.add_marker("full")
+
+
 @pytest.fixture
 def x64():
     """Runs the test in float64."""

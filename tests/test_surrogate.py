@@ -174,3 +174,11 @@ def test_jvp_of_the_gradient_is_its_central_difference_under_every_transform(x64
 def test_a_surrogate_is_shown_as_it_is_made():
     assert repr(surrogate.triangle()) == "triangle(1.0)" and repr(surrogate.fast_sigmoid(5.0)) == "fast_sigmoid(5.0)"
     assert "ArrayLike" in str(inspect.signature(neurons.lif)) and "0x" not in str(inspect.signature(neurons.lif))
+
+
+def test_the_name_of_another_library_leads_to_the_function():
+    module: Any = surrogate
+    with pytest.raises(AttributeError, match=r"has no attribute 'atan'; did you mean arctan\?"):
+        _ = module.atan
+    with pytest.raises(AttributeError, match="has no attribute 'boxcar'; it has Surrogate, arctan, erf, "):
+        _ = module.boxcar

@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import io
 import itertools
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
@@ -68,6 +69,8 @@ def fill(defaults: Options, argv: Sequence[str], prog: str) -> Options:
         # An option has too few values. The box says which, in a paragraph below its title and a rule.
         lines = [line.strip() for line in output.getvalue().splitlines()]
         message = " ".join(itertools.takewhile(lambda line: line.strip("-"), lines[2:]))
+        if unmatched := re.match(r"Error parsing (\S+): no type matching \{None\}\|\{(.*?)\} could be", message):
+            raise ConfigError(f"{unmatched[1]}: it takes {unmatched[2]}, or None") from None
         raise ConfigError(f"{message.rstrip('.') or 'invalid options'}; {prog} {HELP_ALL} lists all options") from None
     if unknown:
         raise ConfigError(_unknown(unknown, kind, prog))

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.dynamics.state import PyTree, Step, step_all, strongly_typed
+from csbp_jax.dynamics.state import PyTree, Step, inputs, step_all, strongly_typed
 
 
 def attractor_samples(
@@ -32,10 +32,11 @@ def attractor_samples(
 
     Raises:
       ValueError: no step is left after the transient.
+      TypeError: ``batches`` is a number.
     """
     # Compiled separately from the step: a composed function would be a new object, and so compiled, in every call.
     states, sample, values = strongly_typed(states), jax.jit(jax.vmap(readout)), []
-    for done, batch in enumerate(batches, start=1):
+    for done, batch in enumerate(inputs(batches), start=1):
         states = step_all(step, states, batch)
         if done > transient:
             values.append(sample(states))

@@ -15,6 +15,7 @@ from csbp_jax.dynamics.state import (
     PyTree,
     Statistics,
     Step,
+    check_runs,
     join,
     log,
     mask_of,
@@ -91,12 +92,13 @@ def finite_size_many(
 ) -> Statistics:
     """Compute :func:`finite_size` of K runs at once, on the same batches.
 
-    Each leaf of ``states`` has a leading axis of runs. The other arguments, and the errors raised, are those of
-    :func:`finite_size`.
+    Each leaf of ``states`` has a leading axis of runs, or a ValueError is raised. The other arguments and errors are
+    those of :func:`finite_size`.
 
     Returns:
       ``(exponents [K, M], stderr [K, M], history [chunks, K, M])``.
     """
+    check_runs("finite_size_many", states)
     mask = mask_of(states, dynamical_leaves)
 
     def start(state: PyTree) -> tuple[PyTree, jax.Array]:

@@ -13,6 +13,7 @@ from csbp_jax.dynamics.state import (
     PyTree,
     Statistics,
     Step,
+    check_runs,
     join,
     log,
     mask_of,
@@ -63,6 +64,7 @@ def lyapunov(
 
     Raises:
       ValueError: fewer than two chunks are left to count, or ``n`` is not from 1 to the dimension of the state.
+      TypeError: ``batches`` is a number.
 
     >>> measured = lyapunov(lambda x, _: 4 * x * (1 - x), jnp.float32(0.3), [None] * 500)
     >>> abs(float(measured.exponents[0]) - 0.693) < 0.05
@@ -87,12 +89,13 @@ def lyapunov_many(
 ) -> Statistics:
     """Compute :func:`lyapunov` of K runs at once, on the same batches.
 
-    Each leaf of ``states`` has a leading axis of runs. The other arguments, and the errors raised, are those of
-    :func:`lyapunov`.
+    Each leaf of ``states`` has a leading axis of runs, or a ValueError is raised. The other arguments and errors are
+    those of :func:`lyapunov`.
 
     Returns:
       ``(exponents [K, n], stderr [K, n], history [chunks, K, n])``.
     """
+    check_runs("lyapunov_many", states)
     mask, states = mask_of(states, dynamical_leaves), strongly_typed(states)
     vectors = jax.vmap(lambda state: ravel_pytree(select(state, mask))[0])(states)
     frames = jnp.broadcast_to(directions(vectors.shape[1], n, seed), (*vectors.shape, n))

@@ -99,16 +99,42 @@ def record(
 
     Raises:
       ValueError: ``every`` is not a positive whole number.
+      TypeError: ``batches`` has no inputs.
     """
     ranges.require("record", ranges.WHOLE_FROM_1, every=every)
     readings = []
-    for done, batch in enumerate(batches, start=1):
+    for done, batch in enumerate(inputs(batches), start=1):
         carry = advance(carry, batch)
         if done % every == 0:
             carry, reading = read(carry)
             if done - every >= warmup:
                 readings.append(reading)
     return readings
+
+
+def inputs(batches: Iterable[Any]) -> Iterable[Any]:
+    """Return the inputs of the steps.
+
+    Raises:
+      TypeError: they are a number, say that of the steps.
+    """
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"batches: is {batches!r}, but must have an input for each step, such as [None] * 5000")
+    return batches
+
+
+def check_runs(function: str, states: PyTree) -> None:
+    """Check that the leaves of the states of K runs have a leading axis ``[K]``.
+
+    Raises:
+      ValueError: they do not.
+    """
+    shapes: list[tuple[int, ...]] = [getattr(leaf, "shape", ()) for leaf in jax.tree.leaves(states)]
+    if not all(shapes) or len({shape[0] for shape in shapes}) > 1:
+        raise ValueError(
+            f"{function}: every leaf of states needs a leading axis of runs, of one size, but the shapes are "
+            f"{', '.join(map(str, shapes))}; stack the states of the runs, or measure one by lyapunov or finite_size"
+        )
 
 
 def log(x: jax.Array) -> jax.Array:

@@ -166,11 +166,12 @@ def _unfinished_run(run: Run) -> Section:
 
 def _comparison(compared: compare.Comparison, others: Sequence[Table] = ()) -> Section:
     """Return the section of a table of runs: differences first, then settings, other tables, and the figure."""
-    tables: list[Table] = [
-        (of.heading()[:1].upper() + of.heading()[1:], list(of.cells().columns), of.cells().to_numpy().tolist())
-        for of in compared.contrasts
-        if len(of.frame)
-    ]
+    tables: list[Table] = []
+    for of in compared.contrasts:
+        if len(of.frame):
+            heading = of.heading().replace(of.measure, measures.words(of.measure), 1)
+            heading = heading[:1].upper() + heading[1:]
+            tables.append((heading, list(of.cells().columns), of.cells().to_numpy().tolist()))
     table = compared.table
     title, columns, rows = compare.settings_table(table)
     tables += [(title[:1].upper() + title[1:], columns, rows), *others]

@@ -5,7 +5,7 @@ import functools
 import itertools
 import operator
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +48,7 @@ class Experiment:
     Raises:
       ValueError: arms have different numbers of tries, seeds test that also choose, or there are none; several draws
         have nothing to draw; or a field of a case is tuned, or an arm's.
+      TypeError: arms, or the fields of one, are not named; or seeds are a number.
     """
 
     base: str | Config | Training | System
@@ -63,6 +64,14 @@ class Experiment:
     choose: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.arms, Mapping):
+            raise TypeError(f'arms: is {self.arms!r}, but must have names and fields: {{"plain": {{"chaos.z0": 0}}}}')
+        for name, arm in self.arms.items():
+            if not isinstance(arm, Mapping | Arm):
+                raise TypeError(f'arms: {name} is {arm!r}, but must be fields, as {{"chaos.z0": 0}}, or an Arm')
+        for name, seeds in (("seeds", self.seeds), ("tuning_seeds", self.tuning_seeds)):
+            if not isinstance(seeds, Collection):
+                raise TypeError(f"{name}: is {seeds!r}, but must be several, as range({seeds!r}) or [{seeds!r}]")
         if not len(self.seeds) or set(self.seeds) & set(self.tuning_seeds):
             raise ValueError("seeds: give some, and others than tuning_seeds, whose runs choose")
         ranges.require("Experiment", ranges.WHOLE_FROM_1, tries=self.tries, draws=self.draws)

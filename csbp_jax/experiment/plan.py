@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,16 +67,21 @@ class Plan:
     cells: Sequence[Cell]
     chunk: int | None = None
 
-    def note(self) -> str:
-        """Return a line that counts the different settings of arms' tries, as of a strength that an arm has off.
+    def notes(self) -> Iterator[str]:
+        """Yield a line if arms have different numbers of different settings, and one for each two arms that are equal.
 
-        Empty if they have as many.
+        An arm has fewer settings than tries where, say, its strength is off in several.
         """
         counts = {cell.arm: len(set(cell.tries)) for cell in self.cells}
-        if len(set(counts.values())) < 2:
-            return ""
-        text = ", ".join(f"{arm} {count}" for arm, count in counts.items())
-        return f"note: different settings among the tries: {text}; a fair comparison gives each arm as many"
+        if len(set(counts.values())) > 1:
+            text = ", ".join(f"{arm} {count}" for arm, count in counts.items())
+            yield f"note: different settings among the tries: {text}; a fair comparison gives each arm as many"
+        tries_of_arms: dict[str, list[tuple[str, ...]]] = {}
+        for cell in self.cells:
+            tries_of_arms.setdefault(cell.arm, []).append(cell.tries)
+        for (first, tries), (second, others) in itertools.combinations(tries_of_arms.items(), 2):
+            if tries == others:
+                yield f"note: arms {first} and {second} have the same fields, and so the same runs"
 
     def units(self) -> list[Cell | tuple[Block, ...]]:
         """Return what shards are dealt: a chunk of runs that train at once, or a cell with its choice and its tests.

@@ -1,5 +1,6 @@
 """The training of a plan's runs: what a folder lacks, choices among tries, and the table of what is finished."""
 
+import collections
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,8 @@ from csbp_jax.runs.reading import COLUMNS, CURVES, SETTINGS, TABLE, table_digest
 from csbp_jax.runtime import files, preemption, seals
 from csbp_jax.training.health import failed_layers
 
-Show = Callable[[int, str], None]
+Show = Callable[[int, str, bool], None]
+"""Progress callback of :func:`csbp_jax.reporting.terminal.logged_progress`."""
 
 WEIGHTS = "weights"
 """Folder of the weights of runs, each in one of its own."""
@@ -50,6 +52,7 @@ class Work:
         self.store = Store(folder, lambda line: console.print(line, soft_wrap=True))
         # Of a shard: the work done by this process, in epochs; the runs that have ended; and all of its runs.
         self._done = self._ended = self._runs = 0
+        self._compiled: Any = None  # the group whose program is compiled: that of the last chunk
 
     def add(self, known: pandas.DataFrame) -> None:
         """Store the rows of a table as finished runs of the settings whose fields they have.
@@ -82,7 +85,7 @@ class Work:
         """
         for setting, group in self.plan.groups.items():
             self.store.check_how(setting, self.plan.system.how(group))
-        if note := self.plan.note():
+        for note in self.plan.notes():
             self.console.print(note, soft_wrap=True)
         units = self.plan.units()[shard[0] :: shard[1]]
         blocks = dict.fromkeys(block for unit in units for block in self._blocks(unit))
@@ -101,6 +104,8 @@ class Work:
                         self._train(chunk, show)
         self.store.refresh()
         if line := self._failed_layers():
+            self.console.print(line, soft_wrap=True)
+        for line in self._at_the_edge():
             self.console.print(line, soft_wrap=True)
         table, curves = self._tables()
         if any(self.store.missing(block).seeds for unit in self.plan.units() for block in self._blocks(unit)):
@@ -132,8 +137,12 @@ class Work:
         first, last = self._ended + 1, self._ended + count
         label = f"{f'runs {first} to' if count > 1 else 'run'} {last} of {self._runs}"
 
+        is_compiled, self._compiled = group == self._compiled, group
+
         def show_work(part: int) -> None:
-            show(done + part * count, label + (f", epoch {part} of {work}" if work > 1 else ""))
+            text = label + (f", epoch {part} of {work}" if work > 1 else "")
+            # Between two chunks lie tests, which may have been compiled; the first epoch compiles the rest.
+            show(done + part * count, text, part > (0 if is_compiled else 1))
 
         show_work(0)
         runs = [self._weights(block.key, seed) for block in blocks for seed in block.seeds] if self.weights else []
@@ -196,6 +205,35 @@ class Work:
                 count, runs = count + bool(failed), runs + 1
         text = f"note: {count} of {runs} runs have a layer that never or always fires over an epoch"
         return f"{text} ({', '.join(names)}); rates are in epochs.csv" if names else ""
+
+    def _at_the_edge(self) -> Iterator[str]:
+        """Yield a line for each field of which the smallest or the largest value that was tried has been chosen.
+
+        Of fields with numbers, at least three different ones; 0, which means off, is no edge.
+        """
+        edges: dict[tuple[str, str], list[str]] = {}
+        choices: collections.Counter[str] = collections.Counter()
+        for cell in self.plan.cells:
+            chosen = self.chosen(cell)
+            if chosen is None or len(cell.tries) == 1:
+                continue
+            choices[cell.arm] += 1
+            tries = [self.plan.system.describe(self.plan.settings[setting]) for setting in cell.tries]
+            for field, value in tries[chosen].items():
+                values: set[Any] = {of_try.get(field) for of_try in tries}
+                are_numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+                if not are_numbers or len(values) < 3 or value == 0:
+                    continue
+                for edge, of_values in (("smallest", min(values)), ("largest", max(values))):
+                    if value == of_values:
+                        edges.setdefault((field, edge), []).append(cell.arm)
+        for (field, edge), arms in edges.items():
+            beyond = "smaller" if edge == "smallest" else "larger"
+            counts = collections.Counter(arms)
+            texts = [
+                arm if choices[arm] == 1 else f"{arm} in {n} of {choices[arm]} choices" for arm, n in counts.items()
+            ]
+            yield f"note: {field}: the {edge} value that was tried is chosen for {', '.join(texts)}; try {beyond} ones"
 
     def _tables(self) -> tuple[RunTable, pandas.DataFrame]:
         """Return the finished runs, and their curves: a row for each epoch."""

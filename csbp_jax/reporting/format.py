@@ -10,6 +10,23 @@ def value_text(value: Any, separator: str = " / ") -> str:
     return separator.join(map(str, value)) if isinstance(value, tuple | list) else str(value) or "''"
 
 
+def short_texts(values: Iterable[Any]) -> list[str]:
+    """Format a field of several settings: numbers with four significant digits, or all where these would be equal.
+
+    >>> short_texts([0.008127437971495266, 3.0, (1.0, 0.25)]), short_texts([0.99791, 0.99792])
+    (['0.008127', '3.0', '1.0 0.25'], ['0.99791', '0.99792'])
+    """
+    whole = [value_text(value, " ") for value in values]
+    short = [value_text(_rounded(value), " ") for value in values]
+    return short if len(set(short)) == len(set(whole)) else whole
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
 def fields_text(fields: Mapping[str, Any]) -> str:
     """Format fields of a config as ``chaos.z0 3.0, optimizer.lr 0.05``."""
     return ", ".join(f"{name} {value_text(value)}" for name, value in fields.items())

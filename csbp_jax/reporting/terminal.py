@@ -64,11 +64,22 @@ def progress(console: Console, total: int, done: int) -> Iterator[Callable[[int,
 
 
 @contextlib.contextmanager
-def logged_progress(console: Console, total: int) -> Iterator[Callable[[int, str], None]]:
-    """Show a live progress bar as :func:`progress`, or lines without a terminal; yields ``show(done, text)``."""
+def logged_progress(console: Console, total: int) -> Iterator[Callable[[int, str, bool], None]]:
+    """Show a live progress bar as :func:`progress`, or lines without a terminal; yields ``show(done, text, is_usual)``.
+
+    ``is_usual``: whether the time since the call before tells how long the rest will take; not if it was spent
+    compiling.
+    """
     lines = _Lines(console)
     with progress(console, total, 0) as bar:
-        yield bar if is_live(console) else lambda done, text: lines.show("", text, done, total)
+
+        def show(done: int, text: str, is_usual: bool) -> None:
+            if is_live(console):
+                bar(done, text)  # rich measures from the end of the first step on
+            else:
+                lines.show("", text, done, total, is_usual)
+
+        yield show
 
 
 @contextlib.contextmanager
@@ -111,7 +122,7 @@ class _TimeColumn(TimeRemainingColumn):
 
 
 FIRST_SECONDS, LOG_SECONDS = 5.0, 30.0
-"""Seconds from the first line of progress in a log to the second, and between two others."""
+"""Seconds between the first lines of progress in a log, and the most; once the time left is known, they double."""
 
 
 class _Lines:
@@ -120,21 +131,35 @@ class _Lines:
     def __init__(self, console: Console):
         self._console = console
         self._stage: str | None = None
-        self._began = self._due = 0.0
-        self._first = self._done = 0
+        self._done = 0
+        self._before = 0.0  # the time of the last call
+        self._due, self._wait = 0.0, FIRST_SECONDS
+        self._seconds, self._measured = 0.0, 0  # a part of the stage, and how long it took
 
-    def show(self, stage: str, text: str, done: int, total: int) -> None:
-        """Print ``text`` with the share that is done and the time left, if it is due."""
-        now, wait, former, self._done = time.monotonic(), LOG_SECONDS, self._done, done
+    def show(self, stage: str, text: str, done: int, total: int, is_usual: bool = True) -> None:
+        """Print ``text`` with the share that is done and the time left, if it is due.
+
+        ``is_usual`` is as in :func:`logged_progress`.
+        """
+        now, before, former = time.monotonic(), self._before, self._done
+        self._before, self._done = now, done
         if stage != self._stage or done < former:
-            self._stage, self._began, self._first, wait = stage, now, done, FIRST_SECONDS
-        elif now < self._due and not former < done == total:
-            return
-        self._due = now + wait
+            self._stage, self._wait = stage, FIRST_SECONDS
+            self._seconds, self._measured = 0.0, 0
+        else:
+            if is_usual:
+                self._seconds += now - before
+                self._measured += done - former
+            ends = former < done == total
+            if now < self._due and not ends:
+                return
+        self._due = now + self._wait
+        if self._measured:
+            self._wait = min(2 * self._wait, LOG_SECONDS)
         if total and done:
             text += f", {done / total:.0%}"
-        if total > done > self._first:
-            seconds = (now - self._began) * (total - done) / (done - self._first)
+        if done < total and self._measured:
+            seconds = self._seconds * (total - done) / self._measured
             text += f", about {datetime.timedelta(seconds=round(seconds))} left"
         self._console.print(text, soft_wrap=True)
 
@@ -205,22 +230,22 @@ def print_result(
     checkpoints: str | os.PathLike[str],
     options: str | None,
 ) -> None:
-    """Print the measures per kind of weights, the training time, and the paths of the run's files.
+    """Print the training time, a table with a row per measure and a column per kind of weights, and the run's files.
 
     ``options``: of commands on the run, such as --trust; None if it has parts that commands do not have.
     """
     columns = [f"{split}_{name}" for name in measures.names(result["last"]) for split in ("validation", "test")]
+    labels = {"last": "last epoch", "chosen": "validation-chosen", "ema": "moving average"}
+    kinds = [kind for kind in labels if result.get(kind)]
     rows = [
-        [
-            label,
-            str(epoch["epoch"]),
-            *(measures.of(column).text(epoch[column]) for column in columns),
-            str(epoch["test_count"]),
-        ]
-        for label, key in (("last epoch", "last"), ("validation-chosen", "chosen"), ("moving average", "ema"))
-        if (epoch := result.get(key))
+        ["epoch", *(str(result[kind]["epoch"]) for kind in kinds)],
+        *(
+            [measures.words(column), *(measures.of(column).text(result[kind][column]) for kind in kinds)]
+            for column in columns
+        ),
+        ["test examples", *(str(result[kind]["test_count"]) for kind in kinds)],
     ]
-    headings = ["weights of", "epoch", *map(measures.words, columns), "examples"]
+    headings = ["weights of", *(labels[kind] for kind in kinds)]
     print_table(console, f"{run.name}: {result['seconds']:.0f} s of training", headings, rows)
     if result.get("stopped_early"):
         console.print(f"stopped early: no epoch after {result['chosen']['epoch']} was better in validation")
@@ -232,6 +257,9 @@ def print_result(
         *([] if options is None else [("next", f"{_program()} evaluate {shlex.quote(str(run))}{options}")]),
     ):
         console.print(f"{label:12} {path}", soft_wrap=True)
+    if options is not None and result.get("gradient_norms", {}).get("chaos"):
+        line = f"the same with --chaos.z0 0 trains without the term; then {_program()} compare RUN RUN"
+        console.print(f"{'control':12} {line}", soft_wrap=True)
 
 
 def _program() -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from csbp_jax import ranges
 from csbp_jax.reporting import measures, statistics
 from csbp_jax.reporting.statistics import Test
 from csbp_jax.runs.shown import Shown
@@ -160,7 +161,10 @@ def contrast(
     Raises:
       ValueError: an arm has two runs of the same case, draw and seed; an option is not possible; or an accuracy or
         another share is not from 0 to 1.
+      TypeError: the margin is a text.
     """
+    if margin is not None:
+        ranges.require("contrast", ranges.ABOVE_0, margin=margin)
     if over not in get_args(Over):
         raise ValueError(f"over: {over!r} is none of {', '.join(get_args(Over))}")
     needed = runs[runs["arm"].isin({arm for pair in pairs for arm in pair})]

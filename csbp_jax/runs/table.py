@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from csbp_jax.reporting import measures, plots, plots_runs
-from csbp_jax.reporting.format import fields_text, interval_text, value_text
+from csbp_jax.reporting.format import fields_text, interval_text, short_texts
 from csbp_jax.reporting.statistics import Interval, Test, mean_and_ends
 from csbp_jax.runs import reading
 from csbp_jax.runs.contrast import Contrast, Over, contrast
@@ -99,7 +99,8 @@ class RunTable(Shown):
           A row for each, with columns ``case``, ``arm``, ``draw``, ``try``, ``role`` and the fields; ``n``, the number
           of runs that did not diverge, and ``diverged``, that of others; and of each measure ``MEASURE_mean``, with
           ``_low`` and ``_high``, the ends of its 95 % interval over the runs, by Student's t
-          (:func:`csbp_jax.reporting.statistics.student_of_shares` of an accuracy).
+          (:func:`csbp_jax.reporting.statistics.student_of_shares` of an accuracy). The number of an epoch, such as
+          that of the best validation, has a mean alone.
         """
         keys = [*COLUMNS[:-1], *self.fields]
         rows = []
@@ -109,7 +110,10 @@ class RunTable(Shown):
             row |= {"n": len(runs) - diverged, "diverged": diverged}
             for measure in self._numbers():
                 ends = mean_and_ends(runs[measure].dropna(), measures.of(measure).share)
-                row |= {f"{measure}_{end}": value for end, value in zip(Interval._fields, ends, strict=True)}
+                of_measure = dict(zip(Interval._fields, ends, strict=True))
+                if measure.endswith("_epoch"):
+                    of_measure = {"mean": of_measure["mean"]}
+                row |= {f"{measure}_{end}": value for end, value in of_measure.items()}
             rows.append(row)
         return reading.with_fields(rows, self.fields)
 
@@ -190,14 +194,22 @@ class RunTable(Shown):
         self, pairs: Sequence[tuple[str, str]], *, measure: str | None = None, over: Over | None = None, **options: Any
     ) -> Contrast:
         """Compare the first arm of each pair with its second; options and errors are those of :meth:`contrast`."""
-        runs = self.where(role="test")._finite()
-        measure = measure or self.measures[0]
-        if measure not in self.measures:
-            raise ValueError(f"measure: {measure!r} is none of {', '.join(self.measures)}")
+        runs, measure = self.where(role="test")._finite(), self._measure(measure)
         if unknown := {arm for pair in pairs for arm in pair} - set(runs["arm"]):
             raise ValueError(f"arm: {sorted(unknown)[0]!r} has no run of role test; arms are {', '.join(self.arms)}")
         over = over or ("draw" if runs["draw"].nunique() > 1 else "seed")
         return contrast(runs, pairs, measure, over=over, **options)
+
+    def _measure(self, name: str | None) -> str:
+        """Return the name of a measure, by default of the first.
+
+        Raises:
+          ValueError: there is no such measure.
+        """
+        name = name or self.measures[0]
+        if name not in self.measures:
+            raise ValueError(f"measure: {name!r} is none of {', '.join(self.measures)}")
+        return name
 
     def plot(self, measure: str | None = None, *, file: str | pathlib.Path | None = None) -> "Figure":
         """Draw a measure of each run of role "test": a point a seed, pairs joined, with means and 95 % intervals.
@@ -207,9 +219,9 @@ class RunTable(Shown):
           file: where it is also written, with a suffix of Matplotlib's; ``.png`` also writes a PDF beside it.
 
         Raises:
-          ValueError: there is no run of role "test".
+          ValueError: there is no run of role "test", or no such measure.
         """
-        measure = measure or self.measures[0]
+        measure = self._measure(measure)
         runs, shown = self.where(role="test")._finite(), measures.of(measure)
         if not len(runs):
             raise ValueError("no run of role test to draw")
@@ -249,10 +261,17 @@ class RunTable(Shown):
           file: as of :meth:`plot`.
 
         Returns:
-          The figure, or None if the runs have not recorded it, or all diverged.
+          The figure, or None if the runs have recorded no curves, or all diverged.
+
+        Raises:
+          ValueError: the curves have no such measure.
         """
-        curves, measure = self.curves(), measure or f"validation_{self.primary}"
+        curves, given = self.curves(), measure
+        measure = given or f"validation_{self.primary}"
         if measure not in curves:
+            known = [str(name) for name in curves if name not in (*COLUMNS, *self.fields, "kind", "epoch", "step")]
+            if given and known:
+                raise ValueError(f"measure: {given!r} is none of {', '.join(known)}")
             return None
         runs, shown = self.frame, measures.of(measure)
         finite = runs[~runs["diverged"].astype(bool)] if "diverged" in runs else runs
@@ -314,12 +333,14 @@ class RunTable(Shown):
         columns = [name for name in COLUMNS[:-1] if name == "arm" or settings[name].nunique() > 1]
         cells = settings[columns].astype(str)
         if self.folder or "run" not in self.frame:  # arms of runs that were read have the names of their fields
-            cells[list(self.fields)] = settings[list(self.fields)].map(lambda value: value_text(value, " "))
+            for field in self.fields:
+                cells[field] = short_texts(list(settings[field]))
             of_fields = [fields_text(dict(row)) for _, row in settings[list(self.fields)].iterrows()]
             cells = cells.drop(columns="arm") if self.fields and list(settings["arm"]) == of_fields else cells
         cells["n"] = settings["n"].astype(str)
         for measure in self._numbers()[:2]:
-            ends = settings[[f"{measure}_{end}" for end in Interval._fields]].to_numpy(float)
+            # The number of an epoch has a mean alone.
+            ends = settings.reindex(columns=[f"{measure}_{end}" for end in Interval._fields]).to_numpy(float)
             texts = [interval_text(row, measures.of(measure).share) for row in ends]
             # A measure may also be missing because it is another task's.
             texts = [text or "diverged" * (n == 0) for text, n in zip(texts, settings["n"], strict=True)]

@@ -149,7 +149,7 @@ def test_frames_are_made_once_for_each_version(cheap, capsys, monkeypatch):
     np.testing.assert_array_equal(again, events["train"].take(indices, none)["x"])
     monkeypatch.setattr(digits_events, "VERSION", 1)
     digits_events.load(config, folder)
-    assert capsys.readouterr().err == "digits_events: making 1797 recordings, once\n"
+    assert capsys.readouterr().err == "digits_events: making 1797 recordings, once for 10 time steps, data.bins time\n"
     assert digits_events.fingerprint(config, folder) != before
 
 

@@ -457,7 +457,7 @@ def test_unreadable_recordings_are_reported_or_left_out(small, capsys, content, 
     before = sources.load(config("nmnist", T=2), small)
     file.write_bytes(content())
     with pytest.raises(
-        ConfigError, match=rf"{re.escape(str(file))}: {message}.* leave such records out: data.bad skip"
+        ConfigError, match=rf"{re.escape(str(file))}: {message}.* leave such records out: --data.bad skip"
     ):
         sources.load(config("nmnist"), small)
     after = sources.load(config("nmnist", bad="skip"), small)

@@ -360,7 +360,7 @@ NO_FILES: dict[str, Callable[[pathlib.Path], Any]] = {
 @pytest.mark.parametrize("left", NO_FILES)
 def test_what_is_not_a_file_of_a_supported_format_is_left_out_and_listed(left, root, tmp_path, capsys):
     NO_FILES[left](fill(root) / left)
-    with pytest.raises(ConfigError, match=r"\(or leave such records out: data.bad skip\)"):
+    with pytest.raises(ConfigError, match=r"\(or leave such records out: --data.bad skip\)"):
         load(root, tmp_path)
     splits = load(root, tmp_path, bad="skip")
     assert sum(map(len, splits.values())) == 3 * N
@@ -404,6 +404,26 @@ def test_files_that_cannot_be_read_are_refused_or_left_out(write, name, root, tm
 
 
 @pytest.mark.parametrize("write", [picture, features, events], ids=lambda write: write.__name__)
+@pytest.mark.parametrize("count", [1, 2, 10, 12])
+def test_all_files_that_cannot_be_used_are_named_at_once(count, write, root, tmp_path):
+    """Up to ten of them; also those of another format, which are found before any is opened."""
+    fill(root, write, n=12)
+    suffix = next((root / "b").iterdir()).suffix
+    bad = [root / "a2" / "notes.doc", *(root / "b" / f"{i}{suffix}" for i in range(count - 1))]
+    for path in bad:
+        path.write_bytes(b"x")
+    with pytest.raises(ConfigError) as error:
+        load(root, tmp_path)
+    text = str(error.value)
+    assert text.startswith(f"{bad[0]}: unsupported file format .doc; allowed are ")
+    assert text.endswith(" (or leave such records out: --data.bad skip)") and "fetch it again" not in text
+    assert [path.name for path in bad[1:] if f"b/{path.name}" in text] == [path.name for path in bad[1:10]]
+    others = {1: "", 2: "; nor can 1 other be used: ", 10: "; nor can 9 others be used: "}
+    assert others.get(count, "; nor can 11 others be used: ") in text
+    assert (f"b/8{suffix} and 2 more (or" in text) == (count == 12)
+
+
+@pytest.mark.parametrize("write", [picture, features, events], ids=lambda write: write.__name__)
 def test_no_readable_file(write, root, tmp_path):
     for path in fill(root, write, splits=("train", "test")).glob("test/*/*"):
         path.write_bytes(b"x")
@@ -433,4 +453,6 @@ def test_reading_all_finds_a_damaged_picture_before_training_does(root, tmp_path
     assert "folder: train 9, validation 3, test 3 records" in capsys.readouterr().out
     path.write_bytes(path.read_bytes()[:-30])
     assert main.main(line) == 0
-    assert f"{path}: cannot be decoded" in refused(*line, "--read-all")
+    problem = refused(*line, "--read-all")
+    assert f"{path}: cannot be decoded" in problem
+    assert problem.endswith("; replace it (or leave such records out: --data.bad skip)\n")

@@ -91,7 +91,8 @@ def faulty(recording):
 
 
 def test_recordings_left_out(tmp_path):
-    with pytest.raises(ConfigError, match=r"train/2: broken \(or leave such records out: data.bad skip\)"):
+    problem = r"test/3: broken; nor can 1 other be used: train/2 \(or leave such records out: --data.bad skip\)"
+    with pytest.raises(ConfigError, match=problem):
         cached(tmp_path / "c", faulty)
     assert not (tmp_path / "c").exists()
     content = cached(tmp_path / "c", faulty, skip=True)

@@ -1,4 +1,4 @@
-"""docs/lab.md: its example of rises, and what it says of the controls."""
+"""docs/lab.md: its examples of rises and of exponents, and what it says of the controls."""
 
 import re
 
@@ -22,6 +22,13 @@ def test_the_rises_of_the_page_are_those_of_its_python(tmp_path, monkeypatch, ca
     # Rounding grows as differences do, so the largest rises differ a little between machines.
     np.testing.assert_allclose(numbers(capsys.readouterr().out), numbers(printed), rtol=0.05, atol=0.1)
     assert len(numbers(printed)) == 12
+
+
+def test_the_exponents_of_the_page_are_those_of_its_python(capsys):
+    ((block, printed),) = re.findall(r"```python\n([^`]*dynamics.lyapunov\([^`]*)```\n\n```\n(.*?)```", PAGE, re.DOTALL)
+    exec(compile(block, "docs/lab.md", "exec"), {})
+    assert numbers(capsys.readouterr().out) == pytest.approx(numbers(printed), abs=0.02)
+    assert len(numbers(printed)) == 4
 
 
 def test_the_controls_exclude_chaos_of_the_term_alone():

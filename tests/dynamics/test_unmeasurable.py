@@ -1,8 +1,10 @@
 """What cannot be measured is refused in words that name it."""
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from csbp_jax import dynamics
@@ -23,6 +25,18 @@ CASES = [
     (lambda: exponents(warmup=10), "no chunk is left to count, and a standard error needs two"),
     (lambda: exponents(warmup=9), "1 chunk is left to count, and a standard error needs two"),
     (lambda: dynamics.attractor_samples(logistic, jnp.ones(2), BATCHES, lambda x: x, 10), "after the transient"),
+    (
+        lambda: dynamics.lyapunov_many(logistic, jnp.float32(0.1), BATCHES),
+        r"lyapunov_many: .* axis of runs.*\(\); stack",
+    ),
+    (
+        lambda: dynamics.lyapunov_many(lambda state, _: state, (jnp.zeros(3), jnp.zeros((2, 5))), BATCHES),
+        r"lyapunov_many: every leaf of states needs a leading axis of runs, of one size, .* \(3,\), \(2, 5\); stack",
+    ),
+    (
+        lambda: dynamics.finite_size_many(logistic, jnp.ones(()), BATCHES, np.array([1e-3])),
+        r"finite_size_many: .* axis of runs",
+    ),
 ]
 
 
@@ -30,6 +44,17 @@ CASES = [
 def test_it_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_number_of_steps_is_not_taken_for_their_inputs():
+    batches: Any = 5000
+    calls = (
+        lambda: dynamics.lyapunov(logistic, jnp.ones(1), batches),
+        lambda: dynamics.attractor_samples(logistic, jnp.ones(1), batches, lambda x: x, 10),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match=r"batches: is 5000, but must have an input for each step, such as \[None"):
+            call()
 
 
 @pytest.mark.parametrize(

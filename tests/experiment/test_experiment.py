@@ -110,6 +110,27 @@ def test_a_layer_of_a_system_that_fires_at_all_times_is_named(tmp_path):
     assert "runs have a layer that never or always fires over an epoch (fc)" in lines.getvalue().replace("\n", " ")
 
 
+def test_a_choice_at_the_edge_of_what_was_tried_is_named(tmp_path):
+    """The score is best at a height of 3; of two values, or with 0, which is off, nothing can be said."""
+    arms = {"a": {}, "b": {"kind": "B"}, "fixed": {"height": 9.0}}
+
+    numbers = itertools.count()
+
+    def notes(heights, **changes):
+        lines = io.StringIO()
+        experiment = tuned(Hill(noise=0), arms=arms, tuned={"height": heights}, draws=1, **changes)
+        experiment.run(tmp_path / f"e{next(numbers)}", console=Console(file=lines, width=200))
+        return [line for line in lines.getvalue().splitlines() if line.startswith("note: height")]
+
+    line = "note: height: the {} value that was tried is chosen for {}; try {} ones"
+    assert notes([0.5, 1.0, 2.0], cases={"": {}}) == [line.format("largest", "a, b", "larger")]
+    assert notes([4, 5, 6], cases={"": {}}) == [line.format("smallest", "a, b", "smaller")]
+    of_cases = "a in 2 of 2 choices, b in 2 of 2 choices"
+    assert notes([1.0, 2.0, 0.25]) == [line.format("largest", of_cases, "larger")]
+    for heights in ([1.0, 3.0, 5.0], [1.0, 2.0], [0, -4.0, -2.0]):
+        assert notes(heights) == []
+
+
 def test_changes_win_over_tuned_values_and_adapt_sees_all(tmp_path):
     def adapt(fields, splits):
         return {"kind": fields["kind"], "height": fields["height"] * fields["unit"]}
@@ -150,6 +171,27 @@ def test_a_grid_is_tried_in_all_combinations(tmp_path):
 def test_unfair_comparisons_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         tuned(**changes).plan()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": ["a"]}, r"arms: is \['a'\], but must have names and fields: \{\"plain\": \{\"chaos.z0\": 0\}\}$"),
+        ({"arms": {"a": 3}}, r"arms: a is 3, but must be fields, as .*, or an Arm$"),
+        ({"seeds": 3}, r"^seeds: is 3, but must be several, as range\(3\) or \[3\]$"),
+        ({"tuning_seeds": 3}, r"^tuning_seeds: is 3, but must be several"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(changes, message):
+    with pytest.raises(TypeError, match=message):
+        tuned(**changes)
+
+
+def test_two_equal_arms_are_named():
+    """Their runs are the same, and every difference 0; also where a field is given that the base has."""
+    arms: dict[str, Any] = {"CSBP": {}, "plain": {"chaos.z0": 0}, "given": {"chaos.z0": 10}}
+    notes = list(Experiment("digits", arms, seeds=(0,)).plan().notes())
+    assert notes == ["note: arms CSBP and given have the same fields, and so the same runs"]
 
 
 def test_an_arms_own_draw_is_independent_of_the_shared_one():
@@ -251,6 +293,25 @@ def test_progress_counts_all_runs_also_those_that_were_finished_before(tmp_path)
         experiment.run(tmp_path / "e", chunk=2, console=Console(file=lines))
     named = dict.fromkeys(line.partition(",")[0] for line in lines.getvalue().splitlines() if line.startswith("run"))
     assert list(named) == ["runs 1 to 2 of 2", "runs 3 to 4 of 5", "run 5 of 5"]
+
+
+def test_the_time_left_is_told_from_runs_that_compiled_nothing(tmp_path, monkeypatch):
+    """Two programs, of which the first run takes 1000 seconds and each of the four others 100."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    class Slow(Hill):
+        def train(self, group, fields, seeds):
+            is_new = group not in {trained[0] for trained in self.trained}
+            now[0] += 1000 if is_new else 100
+            return super().train(group, fields, seeds)
+
+    lines = io.StringIO()
+    arms = {kind: {"kind": kind, "height": 1.0} for kind in "AB"}
+    Experiment(Slow(), arms, seeds=range(5)).run(tmp_path / "e", chunk=1, console=Console(file=lines))
+    left = [line.partition("0%")[2] for line in lines.getvalue().splitlines() if line.startswith("run")]
+    minutes = [f", about 0:{seconds // 60:02}:{seconds % 60:02} left" for seconds in range(800, 0, -100)]
+    assert left == ["", "", *minutes, ""]
 
 
 @pytest.mark.parametrize("count", [2, 3, 20])

@@ -351,6 +351,28 @@ def test_noises_are_as_large_as_gradients_and_left_out_for_substeps(substeps, no
     assert list(content["conditions"]) == ["as given", *noises]
 
 
+def test_starts_can_be_added_to_a_study_but_not_taken_away(tmp_path, monkeypatch, capsys):
+    """With fewer, conditions had different numbers of starts: a traceback, after a figure with a false caption."""
+    monkeypatch.setattr(exponents_study.training_map, "conditions", lambda config: {"as given": config})
+    monkeypatch.setattr(exponents_study.measure, "measure", lambda *_: small_map.CALM | {"apart": {}})
+    file = tmp_path / "exponents.json"
+
+    def measured(starts):
+        options = argparse.Namespace(
+            **{"data_dir": str(tmp_path), "map": "batch", "starts": starts, "steps": 3, "sequences": None},
+            **{"exponents": 2, "anneal_to": 0.1, "dataset": "d"},
+        )
+        content = exponents_study.measured(small_map.DENSE, options, file, argparse.ArgumentParser(), "")
+        return {len(runs) for runs in content["conditions"].values()}
+
+    assert measured(2) == {2} and measured(3) == {3}
+    stored = file.read_bytes()
+    with pytest.raises(SystemExit, match="2"):
+        measured(2)
+    assert f"{file}: has 3 starts; give --starts 3 or more, or another --out" in capsys.readouterr().err
+    assert file.read_bytes() == stored
+
+
 def test_every_tenth_step_of_a_course_is_stored():
     steps = np.arange(301)
     courses = {"deltas": [1e-8, 1e-2], "logits": np.stack([1e-8 * np.exp(0.1 * steps), np.ones(301)], axis=1).tolist()}

@@ -41,6 +41,23 @@ def test_a_title_is_not_broken_at_the_width_of_its_table(capsys):
     assert capsys.readouterr().out.startswith("confusion: a row for each true class\n")
 
 
+@pytest.mark.parametrize("measured, row", [
+    ({"r2": (0.0897, -0.0123), "mae": (0.856, 0.759)}, "│ test R2 │ -0.0123 │ -0.0123 │ -0.0123 │"),
+    ({"accuracy": (0.9944, 0.9972)}, "│ test accuracy │ 99.72% │ 99.72% │ 99.72% │"),
+])  # fmt: skip
+def test_the_result_fits_80_columns(measured, row, tmp_path, capsys):
+    """Of all kinds of weights, and of a regression, whose two measures were cut to "-0.0…"."""
+    epoch: dict[str, float] = {"epoch": 30, "test_count": 1000}
+    for name, (validation, test) in measured.items():
+        epoch |= {f"validation_{name}": validation, f"test_{name}": test}
+    result = {"seconds": 9.0, **dict.fromkeys(("last", "chosen", "ema"), epoch)}
+    terminal.print_result(terminal.Console(width=80), tmp_path / "run", result, tmp_path, None)
+    table = [line for line in capsys.readouterr().out.splitlines() if line[:1] in tuple("┏┃┡│└")]
+    assert all(len(line) <= 80 and "…" not in line for line in table)
+    assert row in [" ".join(line.split()) for line in table]
+    assert sum("30" in line for line in table) == 1  # the row of epochs, which is not cut
+
+
 def test_the_line_of_an_epoch_stays_above_the_bar(capsys):
     console = terminal.Console(width=80, force_terminal=True)
     with terminal.progress(console, 1170, 0) as show:
@@ -102,7 +119,8 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_log_has_a_line_when_a_stage_begins_after_5_seconds_then_every_30_and_when_it_ends(clock, capsys):
+def test_a_log_has_a_line_when_a_stage_begins_then_ever_later_and_when_it_ends(clock, capsys):
+    """After 5 seconds, 5, 10 and 20 more, then every 30."""
     with terminal.stages(terminal.Console(width=80)) as show:
         for second in range(101):
             clock[0] = float(second)
@@ -114,9 +132,11 @@ def test_a_log_has_a_line_when_a_stage_begins_after_5_seconds_then_every_30_and_
     assert capsys.readouterr().out.splitlines() == [
         "read train, 1%",
         "read train, 2%, about 0:08:10 left",
-        "read train, 8%, about 0:07:40 left",
-        "read train, 14%, about 0:07:10 left",
-        "read train, 20%, about 0:06:40 left",
+        "read train, 3%, about 0:08:05 left",
+        "read train, 5%, about 0:07:55 left",
+        "read train, 9%, about 0:07:35 left",
+        "read train, 15%, about 0:07:05 left",
+        "read train, 21%, about 0:06:35 left",
         "sort and write train",
         "read train, 0%",
         "read train, 100%",
@@ -124,14 +144,22 @@ def test_a_log_has_a_line_when_a_stage_begins_after_5_seconds_then_every_30_and_
     ]
 
 
-def test_a_sweep_in_a_log_has_lines_with_the_time_left(clock, capsys):
-    with terminal.logged_progress(terminal.Console(width=80), 60) as show:
-        for done in range(1, 41):
-            clock[0] = 10.0 * done
-            show(done, f"members 0 to 0, epoch {done} of 60")
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "members 0 to 0, epoch 1 of 60, 2%" and len(lines) == 14
-    assert lines[3] == "members 0 to 0, epoch 8 of 60, 13%, about 0:08:40 left"
+def test_the_time_left_of_a_sweep_leaves_compilation_out(clock, capsys):
+    """40 epochs of a second each, of which the first and the 21st compile for 30 more."""
+    with terminal.logged_progress(terminal.Console(width=80), 40) as show:
+        show(0, "compiling", False)
+        for epoch in range(1, 41):
+            compiles = epoch in (1, 21)
+            clock[0] += 31.0 if compiles else 1.0
+            show(epoch, f"epoch {epoch}", not compiles)
+    assert capsys.readouterr().out.splitlines() == [
+        "compiling",
+        "epoch 1, 2%",
+        "epoch 6, 15%, about 0:00:34 left",
+        "epoch 11, 28%, about 0:00:29 left",
+        "epoch 21, 52%, about 0:00:19 left",
+        "epoch 40, 100%",
+    ]
 
 
 def frames(text):

@@ -66,6 +66,19 @@ def test_the_answer_comes_first_in_a_sentence():
     assert "about 39 pairs would decide 1 point" in repr(THREE.contrast("CSBP", "plain"))
 
 
+@pytest.mark.parametrize("margin, end", [
+    (None, "a difference of 1 point would probably have shown; whether it is equal needs a margin"),
+    (0.2, "a difference of 0.2 points would probably have shown"),
+])  # fmt: skip
+def test_enough_pairs_are_not_called_too_few(margin, end):
+    """That "about 4 pairs would decide 1 point" read as if more than the 12 pairs were needed."""
+    noise = [0.3, -0.3, 0.1, -0.1, 0.2, -0.2, 0.3, -0.3, 0.2, -0.2, 0.1, -0.1]  # points
+    arms = {"a": [0.9 + (0.12 + points) / 100 for points in noise], "b": [0.9] * len(noise)}
+    rows = [row(arm, seed, value) for arm, values in arms.items() for seed, value in enumerate(values)]
+    text = repr(table(rows).contrast("a", "b", margin=margin))
+    assert text.endswith(f"not decided, 12 seeds, {end}")
+
+
 @pytest.mark.parametrize("draws", [2, 4])
 def test_of_draws_it_says_how_many_would_decide_once_three_show_a_spread(draws):
     accuracies = zip(CSBP[:draws], PLAIN, strict=False)
@@ -186,11 +199,12 @@ def test_tests_of_bits_and_of_ranks():
         ({"others": "noise"}, "'noise' has no run of role test; arms are CSBP, plain, drift"),
         ({"measure": "loss"}, "'loss' is none of last_test_accuracy"),
         ({"test": "z"}, "'z' is none of t"),
-        ({"margin": -1.0}, "a margin is positive"),
+        ({"margin": -1.0}, "contrast: margin is -1.0, but must be above 0"),
+        ({"margin": "1"}, "contrast: margin is '1', a text, but must be a number, above 0"),
     ],
 )
 def test_impossible_contrasts(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         THREE.contrast("CSBP", **options)
 
 
@@ -212,6 +226,23 @@ def test_settings_have_a_row_each_with_intervals_that_leave_out_what_diverged():
     assert tuple(settings.loc["CSBP", ends]) == pytest.approx(student_of_shares(CSBP[1:]))
     assert tuple(settings.loc["plain", ends]) == pytest.approx(student_of_shares(PLAIN))
     assert list(settings["n"]) == [3, 4, 4] and list(settings["diverged"]) == [1, 0, 0]
+
+
+def test_the_number_of_an_epoch_has_no_interval():
+    """Epochs from -26.3 to 37.3 stood beside the accuracies."""
+    rows = [row("a", seed, 0.9, chosen_epoch=epoch) for seed, epoch in enumerate((2, 30))]
+    of_epochs = dataclasses.replace(table(rows), measures=("chosen_epoch", ACCURACY))
+    columns = [name for name in of_epochs.settings() if "epoch" in name]
+    assert columns == ["chosen_epoch_mean"] and of_epochs.settings()["chosen_epoch_mean"].tolist() == [16]
+    assert of_epochs.cells()["chosen epoch"].tolist() == ["16"]
+
+
+def test_fields_are_shown_with_four_digits_where_these_tell_them_apart():
+    rows = [row(arm, 0, 0.9, **{"chaos.z0": z0}) for arm, z0 in (("a", 0.008127437971495266), ("b", 3.0))]
+    assert table(rows).cells()["chaos.z0"].tolist() == ["0.008127", "3.0"]
+    assert table(rows).settings()["chaos.z0"].tolist() == [0.008127437971495266, 3.0]
+    rows = [row(arm, 0, 0.9, **{"chaos.z0": z0}) for arm, z0 in (("a", 0.99791), ("b", 0.99792))]
+    assert table(rows).cells()["chaos.z0"].tolist() == ["0.99791", "0.99792"]
 
 
 def test_the_best_try_is_that_of_the_best_mean_validation_without_divergence():
@@ -284,6 +315,11 @@ def test_the_figure_has_a_point_a_seed_joins_pairs_and_has_the_intervals_of_the_
     assert figure._repr_png_()[:4] == b"\x89PNG"  # type: ignore[attr-defined]
 
 
+def test_a_figure_of_an_unknown_measure_is_refused():
+    with pytest.raises(ValueError, match=f"measure: 'acc' is none of {ACCURACY}, last_validation_accuracy"):
+        THREE.plot("acc")
+
+
 def test_there_is_no_figure_of_tries_alone():
     with pytest.raises(ValueError, match="no run of role test"):
         dataclasses.replace(THREE, frame=THREE.frame.assign(role="tune")).plot()
@@ -305,6 +341,8 @@ def test_curves_are_means_over_seeds_with_intervals(tmp_path):
     drawn = {line.get_label(): line.get_ydata()[-1] for line in axes.lines}
     assert drawn == pytest.approx({"CSBP": 100 * np.mean(CSBP[1:]), "plain": 100 * np.mean(PLAIN)})
     assert dataclasses.replace(runs, frame=THREE.frame.assign(diverged=True)).plot_curves() is None
+    with pytest.raises(ValueError, match=r"measure: 'nope' is none of .*validation_accuracy"):
+        runs.plot_curves("nope")
     only = runs.where(arm="CSBP").curves()
     assert set(only["arm"]) == {"CSBP"} and len(only) == 2 * len(CSBP)
     # Folders of weights, which begin at the experiment's, have no curves of their own.

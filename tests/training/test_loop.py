@@ -66,13 +66,14 @@ def test_a_run_leaves_its_config_metrics_checkpoints_and_figures(finished):
     }
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["2", "4"]
     assert run_json.read_result(folder) == result
-    for word in ("epoch 2/2", "ex/s", "next  ", "last epoch", "validation-chosen", str(folder)):
+    words = "epoch 2/2", "ex/s", "next  ", "control  ", "last epoch", "validation-chosen", str(folder)
+    for word in words:
         assert word in text
 
 
 def test_no_command_is_proposed_for_a_run_whose_parts_no_command_has(tmp_path):
     _, text = run(replaced(SMALL, "epochs", 1), tmp_path, name="own", own=Own(term=lambda config: chaos.term))
-    assert "last epoch" in text and "next  " not in text
+    assert "last epoch" in text and "next  " not in text and "control  " not in text
 
 
 def test_what_is_no_config_and_the_commands_name_of_an_argument_are_refused(tmp_path, monkeypatch):

@@ -42,7 +42,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "own_experiment.py"
 PAGE = (ROOT / "docs" / "own.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-LINES = "\n\n".join(BLOCKS[:-1])
+*FILE, FROM_PYTHON, LINEN = BLOCKS
+LINES = "\n\n".join(FILE)
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +302,7 @@ def page(tmp_path_factory):
     folder, names = tmp_path_factory.mktemp("page"), {"__name__": "page"}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        exec(compile(LINES + "\n" + BLOCKS[-1], "docs/own.md", "exec"), names)
+        exec(compile(LINES + "\n" + FROM_PYTHON, "docs/own.md", "exec"), names)
     return folder, names
 
 
@@ -324,6 +325,31 @@ def test_the_neuron_of_the_page_is_the_lif_that_it_names(tmp_path, x64):
 
     assert own.neuron
     chex.assert_trees_all_close(with_gradient(own.neuron(config)), with_gradient(lif), rtol=1e-12)
+
+
+def test_the_learned_neuron_of_the_page_learns_a_decay_for_each_channel(tmp_path):
+    config, own = load(tmp_path, f"{LINES}\n\ndef neuron(config):\n    return Learned()\n")
+    loop.train(config, own=own, name="learned", root=tmp_path, console=QUIET())
+    params = restore.restore(tmp_path / "learned", trust=True).variables["params"]
+    decays = [leaf for path, leaf in jax.tree.leaves_with_path(params) if "decay" in jax.tree_util.keystr(path)]
+    assert [decay.shape for decay in decays] == [(16,), (16,)]
+    assert all(len(np.unique(decay)) > 8 and 0.3 < decay.min() < 0.5 < decay.max() < 0.7 for decay in decays)
+
+
+def test_the_three_lines_in_a_linen_model_add_the_term_of_its_membrane():
+    names: dict[str, Any] = {}
+    exec(compile(LINEN, "docs/own.md", "exec"), names)
+    x, params, loss, y = names["x"], names["params"], names["loss"], jnp.arange(8)
+
+    def term(params):
+        dense = params["Dense_0"]
+        _, membrane = neurons.lif(x @ dense["kernel"] + dense["bias"][None, None], decay=0.5)
+        return 0.1 * chaos.term(membrane, reduce="neuron")
+
+    faded = jax.value_and_grad(loss)(params, x, y, step=10**6)
+    added = jax.tree.map(jnp.add, faded, jax.value_and_grad(term)(params))
+    chex.assert_trees_all_close((names["value"], names["gradient"]), added, rtol=1e-5, atol=1e-7)
+    assert names["value"] > faded[0] + 0.5
 
 
 @pytest.mark.full

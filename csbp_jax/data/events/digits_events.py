@@ -46,7 +46,7 @@ def load(config: Config, folder: pathlib.Path) -> Mapping[str, DataSource]:
         lambda skipped: {"all": members},
         lambda member: sources.bin_events(recording(int(member.id)), data, T, shape),
         skip=False,
-        show=_show,
+        show=functools.partial(_show, f"{T} time steps, data.bins {data.bins}"),
     )
     splits = {
         name: frame_cache.CachedFrames(target / "all.npy", np.array(rows), labels[rows], classes=10)
@@ -68,6 +68,6 @@ def _recordings(first: int) -> list[Events]:
     return camera.record(chunk, np.arange(first, first + len(chunk)))
 
 
-def _show(stage: str, done: int, total: int) -> None:
+def _show(frames: str, stage: str, done: int, total: int) -> None:
     if done == 0:
-        print(f"digits_events: making {total} recordings, once", file=sys.stderr, flush=True)
+        print(f"digits_events: making {total} recordings, once for {frames}", file=sys.stderr, flush=True)

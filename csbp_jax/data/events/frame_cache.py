@@ -20,7 +20,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.data.download.fetch import Show
 from csbp_jax.data.download.locks import locked, scratch_directory
 from csbp_jax.data.events.readers import IntArray
-from csbp_jax.data.events.recordings import Recording, Splits, collect_errors
+from csbp_jax.data.events.recordings import Recording, Splits, collect_errors, refuse
 from csbp_jax.data.source import Array, Batch, DataSource, Record
 from csbp_jax.runtime import files
 
@@ -73,7 +73,7 @@ def cache_dir(folder: pathlib.Path, readable: str, parameters: dict[str, Any]) -
 def load_or_build(
     target: pathlib.Path,
     parameters: dict[str, Any],
-    recordings: Callable[[dict[str, str] | None], Splits],
+    recordings: Callable[[dict[str, str]], Splits],
     count: Count,
     *,
     skip: bool,
@@ -84,9 +84,9 @@ def load_or_build(
     Args:
       target: the directory, from ``cache_dir``.
       parameters: everything that the frames depend on.
-      recordings: lists the recordings of each split; collects unusable ones in its argument unless that is None.
+      recordings: lists the recordings of each split; collects unusable ones in its argument.
       count: computes a recording's frames.
-      skip: leave out recordings that cannot be read; otherwise the first is an error.
+      skip: leave out recordings that cannot be read; otherwise they are an error, once all have been tried.
       show: called with (stage, done, total).
 
     Raises:
@@ -96,25 +96,27 @@ def load_or_build(
         with locked(target.with_name(f"{target.name}.lock")):
             if not target.exists():
                 with scratch_directory(target.with_name(f"{target.name}.partial")) as partial:
-                    skipped: dict[str, str] | None = {} if skip else None
+                    skipped: dict[str, str] = {}
                     splits = {
                         split: _write_split(partial / f"{split}.npy", members, count, skipped, show)
                         for split, members in recordings(skipped).items()
                     }
-                    content = {"parameters": parameters, "skipped": skipped or {}, "parts": splits}
+                    if not skip:
+                        refuse(skipped)
+                    content = {"parameters": parameters, "skipped": skipped, "parts": splits}
                     (partial / "frames.json").write_text(json.dumps(content))
                     partial.rename(target)
     content = _read(target, parameters)
     if (reasons := list(content["skipped"].values())) and not skip:
         raise ConfigError(
             f"{reasons[0]} (one of {len(reasons)} left out of {target}; repair them and remove that folder, or leave "
-            "them out: data.bad skip)"
+            "them out: --data.bad skip)"
         )
     return content
 
 
 def _write_split(
-    path: pathlib.Path, members: list[Recording], count: Count, skipped: dict[str, str] | None, show: Show
+    path: pathlib.Path, members: list[Recording], count: Count, skipped: dict[str, str], show: Show
 ) -> dict[str, Any]:
     """Write the array of one split, in the smallest type that holds its counts; return its entry of frames.json."""
     for name in ("uint8", "uint16", "uint32"):
@@ -131,7 +133,7 @@ def _write_array(
     dtype: np.dtype[Any],
     members: list[Recording],
     count: Count,
-    skipped: dict[str, str] | None,
+    skipped: dict[str, str],
     show: Show,
 ) -> dict[str, Any]:
     """Write frames in order and not through a memory map, on which a full disk would crash instead of raising.

@@ -7,7 +7,7 @@ import contextlib
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -122,8 +122,34 @@ def collect_errors(record: str, skipped: dict[str, str] | None) -> Iterator[None
         too_large = f"{record}: needs more memory than this machine has; remove it, or make it smaller"
         message = too_large if isinstance(error, MemoryError) else str(error)
         if skipped is None:
-            raise ConfigError(f"{message} (or leave such records out: data.bad skip)") from None
+            raise ConfigError(f"{message} {LEAVE_OUT}") from None
         skipped[record] = message
+
+
+LEAVE_OUT = "(or leave such records out: --data.bad skip)"
+"""Advice beside that of mending a record."""
+
+_NAMED = 10
+
+
+def refuse(problems: Mapping[str, str]) -> None:
+    """Refuse records that cannot be used, if there are any, in one line that names up to ten of them.
+
+    Args:
+      problems: what :func:`collect_errors` has collected.
+
+    Raises:
+      ConfigError: there are some; the first is given with its problem.
+    """
+    if not problems:
+        return
+    first, *others = sorted(problems, key=natural_key)
+    also = ""
+    if others:
+        names = ", ".join(others[: _NAMED - 1]).replace("\n", "\\n")
+        more = f" and {len(others) - _NAMED + 1} more" if len(others) >= _NAMED else ""
+        also = f"; nor can {len(others)} other{'s' * (len(others) > 1)} be used: {names}{more}"
+    raise ConfigError(f"{problems[first]}{also} {LEAVE_OUT}")
 
 
 def index(name: str, folder: pathlib.Path, skipped: dict[str, str] | None = None) -> Splits:

@@ -36,6 +36,8 @@ Decoder = Callable[[bytes], Pixels]
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 """Formats of images that are read, by Pillow's names: those that it decodes in its own process."""
+REPLACE = "replace it"
+"""What an error says to do with a damaged picture of the user's own."""
 MAX_PIXELS = 89_478_485
 """Most pixels of an image, 256 MiB of RGB: the number above which Pillow warns."""
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # such images are refused below
@@ -78,16 +80,17 @@ def picture_shape(path: pathlib.Path) -> tuple[int, int, int]:
       ConfigError: not a picture, damaged, or too large.
     """
     files.check(path)
-    with _decoded(str(path)), open_image(path) as image:
+    with _decoded(str(path), REPLACE), open_image(path) as image:
         return image.height, image.width, 1 if image.mode in ("1", "L", "LA") else 3
 
 
 @contextlib.contextmanager
-def _decoded(record: str) -> Iterator[None]:
+def _decoded(record: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        remedy = "save it smaller, with 8 bits a channel" if isinstance(error, Unfit) else "fetch it again"
+        if isinstance(error, Unfit):
+            remedy = "save it smaller, with 8 bits a channel"
         raise ConfigError(f"{record}: cannot be decoded ({error}); {remedy}") from None
 
 
@@ -123,13 +126,14 @@ def by_pillow(data: bytes) -> Pixels:
 FASTEST: Decoder = by_simplejpeg if simplejpeg else by_pillow
 
 
-def decode(data: bytes, record: str, decoder: Decoder = FASTEST) -> Pixels:
+def decode(data: bytes, record: str, decoder: Decoder = FASTEST, remedy: str = "fetch it again") -> Pixels:
     """Decode an image file to pixels ``[H, W, 3]``.
 
     Args:
       data: a complete file.
       record: name for error messages.
       decoder: for JPEG; files that it rejects, and those of other formats, go to Pillow, which repairs small faults.
+      remedy: what an error says to do with a damaged file.
 
     Raises:
       ConfigError: truncated, empty, too large, or not an image; names the record.
@@ -137,5 +141,5 @@ def decode(data: bytes, record: str, decoder: Decoder = FASTEST) -> Pixels:
     if data[:2] == b"\xff\xd8":
         with contextlib.suppress(ValueError):
             return decoder(data)
-    with _decoded(record):
+    with _decoded(record, remedy):
         return by_pillow(data)

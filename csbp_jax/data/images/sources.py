@@ -75,7 +75,7 @@ def _report_skipped(directory: pathlib.Path, bad: str) -> None:
     if skipped and bad == "fail":
         raise ConfigError(
             f"{skipped[0]['reason']} (one of {len(skipped)} images skipped in {directory}; repair them, remove that "
-            "directory and prepare it again, or accept that: data.bad skip)"
+            "directory and prepare it again, or accept that: --data.bad skip)"
         )
     if skipped:
         images = "1 image" if len(skipped) == 1 else f"{len(skipped)} images"
@@ -173,6 +173,7 @@ class JpegSource(DataSource):
       classes: number of classes.
       view: window and size.
       steps: augmentations that ``take`` applies afterwards, in order.
+      remedy: what an error says to do with a damaged image.
     """
 
     def __init__(
@@ -183,8 +184,10 @@ class JpegSource(DataSource):
         classes: int,
         view: View,
         steps: Sequence[Step] = (),
+        remedy: str = "fetch it again",
     ):
         self.jpegs, self.rows, self.y, self.classes, self.view, self.steps = jpegs, rows, y, classes, view, steps
+        self.remedy = remedy
         self.window_uniforms = augment.RESIZED_CROP_UNIFORMS if view.random else 0
         self.num_uniforms = self.window_uniforms + sum(n for n, _ in steps)
         self.channels = 1 if view.grey else 3
@@ -207,7 +210,7 @@ class JpegSource(DataSource):
     def _shown(self, jpeg: dict[str, Any], uniforms: Uniforms = _NONE) -> Images:
         """Decode an image and resize its window, which is random if there are uniforms to draw it by."""
         name, view = os.fsdecode(jpeg["file_name"]), self.view
-        image = decode(jpeg["image"], name)
+        image = decode(jpeg["image"], name, remedy=self.remedy)
         if view.grey:
             to_grey(image, name)
         height, width = image.shape[:2]

@@ -23,7 +23,7 @@ import numpy as np
 
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.events import readers
-from csbp_jax.data.events.recordings import Recording, Splits, collect_errors, natural_key
+from csbp_jax.data.events.recordings import Recording, Splits, collect_errors, natural_key, refuse
 from csbp_jax.data.source import DataSource
 from csbp_jax.data.splits import divided
 from csbp_jax.data.user import folder_events, folder_files, folder_labels
@@ -35,7 +35,7 @@ _CONTENT_TYPES = {
     **dict.fromkeys(PICTURES, "pictures"),
     **dict.fromkeys((".npy", ".npz"), "frames"),
 }
-_LOADERS: dict[str, Callable[[Config, pathlib.Path, Splits, int], Mapping[str, DataSource]]] = {
+_LOADERS: dict[str, Callable[[Config, pathlib.Path, Splits, int, dict[str, str]], Mapping[str, DataSource]]] = {
     "pictures": folder_files.load_pictures,
     "frames": folder_files.load_frames,
     "events": folder_events.load_events,
@@ -49,14 +49,13 @@ def load(config: Config, folder: pathlib.Path) -> Mapping[str, DataSource]:
     """Load the splits of ``config.data.dir``.
 
     Raises:
-      ConfigError: missing class folders, unused files, files of several types or sizes, or one that cannot be read
-        (``data.bad`` "skip" leaves those out and prints how many).
+      ConfigError: missing class folders, files of several types or sizes, or files that cannot be used, all of which
+        are named (``data.bad`` "skip" leaves those out and prints which).
     """
-    skipped: dict[str, str] = {}
-    splits, classes = list_files(config, skipped)
-    folder_files.print_skipped(skipped)
-    loader = _LOADERS[content_type(folder_files.paths_of(splits), config.data.bad)]
-    return loader(config, folder, splits, len(classes))
+    problems: dict[str, str] = {}
+    splits, classes = list_files(config, problems)
+    loader = _LOADERS[content_type(folder_files.paths_of(splits))]
+    return loader(config, folder, splits, len(classes), problems)
 
 
 def fingerprint(config: Config, folder: pathlib.Path) -> str:
@@ -74,16 +73,24 @@ def class_names(config: Config, folder: pathlib.Path) -> list[str]:
     return list_files(config)[1]
 
 
-def list_files(config: Config, skipped: dict[str, str] | None = None) -> tuple[Splits, list[str]]:
+def list_files(config: Config, problems: dict[str, str] | None = None) -> tuple[Splits, list[str]]:
     """List the files of each split and the names of the classes.
 
-    With ``data.bad`` "skip", pipes, broken links and files of other formats are collected in ``skipped`` as {file:
-    reason} and left out before the files are divided.
+    Pipes, broken links and files of other formats are left out before the files are divided, and collected in
+    ``problems`` as {file: reason} for the caller to refuse or print.
 
     Raises:
-      ConfigError: the folder does not exist, lacks a folder for each class, or holds a file that cannot be used.
+      ConfigError: the folder does not exist, or lacks a folder for each class; or, without ``problems`` and with
+        ``data.bad`` "fail", it holds a file that cannot be used.
     """
-    skipped = None if config.data.bad == "fail" else {} if skipped is None else skipped
+    found: dict[str, str] = {} if problems is None else problems
+    listed = _list_files(config, found)
+    if problems is None and config.data.bad == "fail":
+        refuse(found)
+    return listed
+
+
+def _list_files(config: Config, skipped: dict[str, str]) -> tuple[Splits, list[str]]:
     root = pathlib.Path(config.data.dir)
     if not config.data.dir:
         raise ConfigError(
@@ -102,7 +109,7 @@ def list_files(config: Config, skipped: dict[str, str] | None = None) -> tuple[S
         )
     names = {split: set(_subfolders(path, skipped)) for split, path in folders.items()}
     classes = sorted(set().union(*names.values()), key=natural_key)
-    if "all" in folders and len(classes) == 1 and len(_subfolders(root / classes[0], None)) > 1:
+    if "all" in folders and len(classes) == 1 and len(_subfolders(root / classes[0], {})) > 1:
         raise ConfigError(f"{root}: holds the folder {classes[0]} alone; did you mean {root / classes[0]}?")
     if len(classes) < 2:
         count = f"{len(classes) or 'no'} class folder{'' if classes else 's'}"
@@ -136,7 +143,7 @@ def _tables(folders: dict[str, pathlib.Path]) -> dict[str, pathlib.Path]:
     return {} if missing else tables
 
 
-def _split_folders(root: pathlib.Path, skipped: dict[str, str] | None) -> dict[str, pathlib.Path]:
+def _split_folders(root: pathlib.Path, skipped: dict[str, str]) -> dict[str, pathlib.Path]:
     """Find the folder of each split; ``{"all": root}`` if root holds a table or no train folder, and so all files."""
     subfolders = {} if (root / folder_labels.NAME).is_file() else _subfolders(root, skipped)
     split_of = {name: _SPLIT_NAMES[name.lower()] for name in sorted(subfolders) if name.lower() in _SPLIT_NAMES}
@@ -155,7 +162,7 @@ def _split_folders(root: pathlib.Path, skipped: dict[str, str] | None) -> dict[s
     return folders
 
 
-def _subfolders(folder: pathlib.Path, skipped: dict[str, str] | None) -> dict[str, pathlib.Path]:
+def _subfolders(folder: pathlib.Path, skipped: dict[str, str]) -> dict[str, pathlib.Path]:
     """List subfolders by name; plain files beside them are ignored."""
     folders = {path.name: path for path in _visible(folder) if path.is_dir()}
     for path in _visible(folder):
@@ -170,7 +177,7 @@ def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _files(
-    root: pathlib.Path, folder: pathlib.Path, classes: Sequence[str], skipped: dict[str, str] | None
+    root: pathlib.Path, folder: pathlib.Path, classes: Sequence[str], skipped: dict[str, str]
 ) -> list[Recording]:
     """List the files of one split in natural order, independent of the file system's, without hidden ones."""
     files = []
@@ -191,7 +198,7 @@ def _files(
                 _check_suffix(path)
                 files.append(Recording(record, path, label))
     if not files:
-        raise ConfigError(f"{folder}: none of its files can be used; the last: {list((skipped or {}).values())[-1]}")
+        raise ConfigError(f"{folder}: none of its files can be used; the last: {list(skipped.values())[-1]}")
     return files
 
 
@@ -218,22 +225,20 @@ def content_type_of_file(path: pathlib.Path) -> str:
     return "events" if readers.holds_events(path) else _CONTENT_TYPES[suffix]
 
 
-def content_type(paths: Sequence[pathlib.Path], bad: str) -> str:
+def content_type(paths: Sequence[pathlib.Path]) -> str:
     """Determine the content that all files share: pictures, frames or events.
 
-    Args:
-      paths: the files.
-      bad: "skip" ignores files that cannot be read, which are left out later.
+    Files that cannot be read are ignored: they are refused or left out when all are read.
 
     Raises:
-      ConfigError: they hold several types of content, or one has an unsupported format.
+      ConfigError: they hold several types of content, or none can be read.
     """
     first: dict[str, pathlib.Path] = {}
-    skipped: dict[str, str] | None = {} if bad == "skip" else None
+    skipped: dict[str, str] = {}
     for path in paths:
         with collect_errors(str(path), skipped):
             first.setdefault(content_type_of_file(path), path)
-    if skipped and not first:
+    if not first:
         raise ConfigError(
             f"data.dir: none of {len(paths)} files can be used; the first: {next(iter(skipped.values()))}"
         )

@@ -1,5 +1,6 @@
 """Class folders of pictures and of arrays, as sources; see :mod:`csbp_jax.data.user.folder`."""
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -13,24 +14,52 @@ from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.array_files import ArrayFile, Header, open_arrays
 from csbp_jax.data.buckets import check_lengths
 from csbp_jax.data.events.readers import SAVE
-from csbp_jax.data.events.recordings import Recording, Splits, collect_errors
+from csbp_jax.data.events.recordings import LEAVE_OUT, Recording, Splits, collect_errors, refuse
 from csbp_jax.data.images import augment, sources
-from csbp_jax.data.images.decode import decode, picture_shape
+from csbp_jax.data.images.decode import REPLACE, decode, picture_shape
 from csbp_jax.data.source import Array, DataSource, Record
 from csbp_jax.runtime import files
 
 _GREY = np.array([128, 128, 128])
 
 
-def load_pictures(config: Config, folder: pathlib.Path, splits: Splits, classes: int) -> dict[str, sources.JpegSource]:
-    """Load pictures, decoded on access: in full, or cropped as ImageNet's if ``augment`` has resized_crop.
+def load_pictures(
+    config: Config, folder: pathlib.Path, splits: Splits, classes: int, problems: dict[str, str]
+) -> dict[str, sources.JpegSource]:
+    """Load pictures, decoded on access, as :func:`picture_sources`.
 
-    They have one channel if all files are grey, or the network takes one, and else three.
+    Args:
+      config, splits, classes: as of :func:`picture_sources`.
+      folder: without effect.
+      problems: files that were found to be unusable before.
+
+    Raises:
+      ConfigError: files cannot be used, unless ``data.bad`` is "skip", which decodes each file to leave them out.
     """
     del folder
     data = config.data
-    splits = _usable(splits, data.bad, lambda path: decode(files.read_bytes(path, files.LARGE), str(path)))
-    paths = paths_of(splits)
+
+    def check(path: pathlib.Path) -> None:
+        if data.bad == "skip":
+            decode(files.read_bytes(path, files.LARGE), str(path))
+        elif not (data.size and config.model.input_shape):  # else nothing of the file is needed yet
+            picture_shape(path)
+
+    return picture_sources(config, _usable(splits, data.bad, problems, check), classes, f"{REPLACE} {LEAVE_OUT}")
+
+
+def picture_sources(config: Config, splits: Splits, classes: int, remedy: str) -> dict[str, sources.JpegSource]:
+    """Return sources of pictures, decoded on access: in full, or cropped as ImageNet's with resized_crop.
+
+    They have one channel if all files are grey, or the network takes one, and else three.
+
+    Args:
+      config: ``data.size``, by default that of all files, and ``data.augment``.
+      splits: files that can be read.
+      classes: number of classes.
+      remedy: what an error says to do with a picture that turns out to be damaged.
+    """
+    data, paths = config.data, paths_of(splits)
     height, width = data.size or _common_shape(paths, lambda path: picture_shape(path)[:2])
     known = config.model.input_shape[2:]  # of a run that is trained or predicts
     grey = known == (1,) if known else all(picture_shape(path)[2] == 1 for path in paths)
@@ -45,6 +74,7 @@ def load_pictures(config: Config, folder: pathlib.Path, splits: Splits, classes:
             classes,
             dataclasses.replace(view, random=random and split == "train"),
             sources.host_steps(config, view.size, lambda: _GREY, but="resized_crop") if split == "train" else (),
+            remedy,
         )
         for split, records in splits.items()
     }
@@ -61,10 +91,12 @@ class _EncodedFiles:
         return [{"image": files.read_bytes(path, files.LARGE), "file_name": os.fsencode(path)} for path in paths]
 
 
-def load_frames(config: Config, folder: pathlib.Path, splits: Splits, classes: int) -> dict[str, "ArrayFileSource"]:
+def load_frames(
+    config: Config, folder: pathlib.Path, splits: Splits, classes: int, problems: dict[str, str]
+) -> dict[str, "ArrayFileSource"]:
     """Load arrays unchanged, one per file; those without a time axis are repeated for T steps.
 
-    Arrays may differ in their time steps, up to the model's T.
+    Arrays may differ in their time steps, up to the model's T. The arguments are those of :func:`load_pictures`.
 
     Raises:
       ConfigError: an option is not for frames, a file cannot be read, they differ in shape but for time, or have other
@@ -77,9 +109,13 @@ def load_frames(config: Config, folder: pathlib.Path, splits: Splits, classes: i
             f"data.size: {data.size} is not possible for frames with data.resize events, which is for recordings; "
             "allowed are nearest, bilinear, antialias"
         )
-    splits = _usable(splits, data.bad, read_array)
+    shapes: dict[pathlib.Path, tuple[int, ...]] = {}
+
+    def check(path: pathlib.Path) -> None:
+        shapes[path] = read_array(path).shape
+
+    splits = _usable(splits, data.bad, problems, check)
     paths, expected = paths_of(splits), config.model.time_steps
-    shapes = dict(shapes_of(paths, data.bad))
     _common_shape(paths, lambda path: shapes[path][1:])
     lengths = np.array([shapes[path][0] for path in paths])
     several = np.ptp(lengths) > 0
@@ -116,11 +152,10 @@ class ArrayFileSource(DataSource):
         return {"x": read_array(self.paths[i]), "y": self.y[i]}
 
 
-def shapes_of(paths: Iterable[pathlib.Path], bad: str) -> Iterator[tuple[pathlib.Path, tuple[int, ...]]]:
-    """Yield each file and its array's shape; with ``bad`` "skip" not those of files that cannot be read."""
-    skipped: dict[str, str] | None = {} if bad == "skip" else None
+def shapes_of(paths: Iterable[pathlib.Path]) -> Iterator[tuple[pathlib.Path, tuple[int, ...]]]:
+    """Yield each file that can be read, and its array's shape."""
     for path in paths:
-        with collect_errors(str(path), skipped):
+        with contextlib.suppress(ConfigError):
             yield path, read_array(path).shape
 
 
@@ -216,20 +251,23 @@ def _common_shape(paths: Sequence[pathlib.Path], measure: Callable[[pathlib.Path
     return shape
 
 
-def _usable(splits: Splits, bad: str, read: Callable[[pathlib.Path], object]) -> Splits:
-    """Drop files that ``read`` refuses, if ``bad`` is "skip"."""
-    if bad == "fail":
-        return splits
-    skipped: dict[str, str] = {}
+def _usable(splits: Splits, bad: str, problems: dict[str, str], check: Callable[[pathlib.Path], None]) -> Splits:
+    """Return the files that ``check`` does not refuse.
+
+    The others, with those in ``problems``, are printed if ``bad`` is "skip"; else they are an error.
+    """
+    problems = dict(problems)
     usable: Splits = {split: [] for split in splits}
     for split, records in splits.items():
         for record in records:
-            with collect_errors(record.id, skipped):
-                read(record.path)
+            with collect_errors(record.id, problems):
+                check(record.path)
                 usable[split].append(record)
-        if not usable[split]:
-            raise ConfigError(f"{split}: none of {len(records)} files can be used; the last: {skipped[record.id]}")
-    print_skipped(skipped)
+        if not usable[split] and bad == "skip":
+            raise ConfigError(f"{split}: none of {len(records)} files can be used; the last: {problems[record.id]}")
+    if bad == "fail":
+        refuse(problems)
+    print_skipped(problems)
     return usable
 
 

@@ -28,7 +28,7 @@ def read(
     root: pathlib.Path,
     config: Config,
     check_format: Callable[[pathlib.Path], object],
-    skipped: dict[str, str] | None,
+    skipped: dict[str, str],
 ) -> tuple[dict[str, list[Recording]], list[str]]:
     """Read the table of each split, and return its records, and the names of the classes, labels or values.
 
@@ -37,7 +37,7 @@ def read(
       root: folder from which the names of records start.
       config: what targets are.
       check_format: raises a ConfigError for a file of another format.
-      skipped: collects files that cannot be used, unless it is None.
+      skipped: collects files that cannot be used.
 
     Raises:
       ConfigError: a table has no column of files or of targets, or others than another split; a file is not there, or

@@ -21,7 +21,7 @@ from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import digits
 from csbp_jax.data.events import camera, readers, recordings, sources
 from csbp_jax.data.images import augment, reduced
-from csbp_jax.data.images.decode import decode, picture_shape, to_grey
+from csbp_jax.data.images.decode import REPLACE, decode, picture_shape, to_grey
 from csbp_jax.data.images.sources import resizer
 from csbp_jax.data.series.readers import DATA_SETS as SERIES
 from csbp_jax.data.source import Array
@@ -55,12 +55,12 @@ def reader(
     name = config.data.name
     if name == "folder":
         trained_on = _training_files(config, classes)
-        content = folder.content_type(trained_on, config.data.bad) if trained_on else _first_content_type(paths)
+        content = folder.content_type(trained_on) if trained_on else _first_content_type(paths)
 
         @functools.cache
         def several() -> bool:
             if content == "frames":
-                return len({shape for _, shape in folder_files.shapes_of(trained_on, config.data.bad)}) > 1
+                return len({shape for _, shape in folder_files.shapes_of(trained_on)}) > 1
             return content == "events" and config.data.bins == "own"
 
         readers_by_type: dict[str, Read] = {
@@ -106,9 +106,9 @@ def _read_folder_picture(config: Config, path: pathlib.Path) -> Array:
     if data.size is None and "resized_crop" not in data.augment:
         _check_shape(path, picture_shape(path)[:2], size)
     height, width = size
-    as_trained = dataclasses.replace(config, data=dataclasses.replace(data, size=(height, width), bad="fail"))
+    as_trained = dataclasses.replace(config, data=dataclasses.replace(data, size=(height, width)))
     splits = {"files": [recordings.Recording(str(path), path, 0)]}
-    return folder_files.load_pictures(as_trained, path.parent, splits, config.model.classes)["files"][0]["x"]
+    return folder_files.picture_sources(as_trained, splits, config.model.classes, REPLACE)["files"][0]["x"]
 
 
 def _check_shape(
@@ -132,7 +132,7 @@ def _read_picture(config: Config, path: pathlib.Path) -> Array:
     encoded = files.read_bytes(path, files.LARGE)
     if config.data.shorter_side:  # the run was trained and evaluated on pictures that went through this
         encoded = reduced.reduce(encoded, config.data.shorter_side, str(path))
-    picture = decode(encoded, str(path))
+    picture = decode(encoded, str(path), remedy=REPLACE)
     if channels == 1:
         picture = to_grey(picture, str(path))
     if config.data.name == "digits":
@@ -162,7 +162,7 @@ def _read_brightness(path: pathlib.Path, shape: tuple[int, int, int]) -> Array:
 
 
 def _frame_reader(config: Config, trained_on: Sequence[pathlib.Path], several: Callable[[], bool]) -> Read:
-    first = functools.cache(lambda: next(folder_files.shapes_of(trained_on, config.data.bad), None))
+    first = functools.cache(lambda: next(folder_files.shapes_of(trained_on), None))
 
     def read(path: pathlib.Path) -> Array:
         shape = folder_files.stated_shape(path)
@@ -190,7 +190,7 @@ def _event_reader(config: Config, trained_on: Sequence[pathlib.Path]) -> Read:
                 f"{data.dir}: is gone, or has other classes; the camera's size can only be read from its recordings"
             )
         frames = 0 if data.resize == "events" else config.model.time_steps
-        return folder_events.sensor_of(trained_on, data.bad, frames)
+        return folder_events.sensor_of({str(file): file for file in trained_on}, {}, frames)
 
     def read(path: pathlib.Path) -> Array:
         height, width = data.size if data.size and data.resize == "events" else sensor()
