@@ -97,5 +97,5 @@ def test_the_page_names_options_that_are_and_are_off():
     page = (pathlib.Path(__file__).parents[2] / "docs" / "training.md").read_text()
     section = page.partition("## Regularisation, averaging")[2].partition("\n## ")[0]
     named = re.findall(r"^\| .*`--([a-z.-]+) ", section, re.MULTILINE)
-    assert len(named) == 9
+    assert len(named) == 8
     assert all(not flatten(Config())[name.replace("-", "_")] for name in named)
