@@ -141,6 +141,7 @@ def test_mpgd_has_the_series_of_its_paper_and_both_of_its_parts(x64, gamma):
     np.testing.assert_allclose(pushes, 3 * (v - 0.4 * w * np.asarray(params["a"])), rtol=1e-9)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_mpgds_orbits_stay_apart_and_keep_their_density_in_low_precision(dtype):
     """The share of the right branch, where v is large, is 1 - 2**-(1 - gamma)."""
@@ -165,6 +166,7 @@ def test_forces_are_finite_and_keep_the_type_of_low_precision(name):
         assert pushes["a"].dtype == dtype and np.isfinite(np.asarray(pushes["a"], float)).all()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("name", "power"), [("mpgd", 0.6), ("gaussian", 0.5), ("logistic", 0.5)])
 def test_sums_of_mpgds_series_grow_faster_than_those_of_noise(name, power):
     """Its known answer: n**gamma, of the quartiles of sums of n values, whose mean is 0."""

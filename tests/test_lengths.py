@@ -159,7 +159,10 @@ def of_first_steps(leaf):
     return leaf[:T] if leaf.shape[:1] == (PADDED,) else leaf
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.full) if n == "attention" else n for n in TRAININGS])
+FAST = ("batch, tet", "bntt, cuba, labels", "none, alif, labels of steps, sub-steps")
+
+
+@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.full) for n in TRAININGS])
 def test_training_and_evaluation_are_those_without_padding(x64, name):
     long, short = recipe(name, PADDED), recipe(name, T)
     state = to_default_precision(jax.jit(learner.init, static_argnums=0)(long, jax.random.key(0)))
@@ -341,6 +344,7 @@ def test_measures_of_batches_add_up_to_those_of_all_examples(x64):
         assert next(iter(actual)) == measures.PRIMARY[config.loss.task]
 
 
+@pytest.mark.full
 def test_synaptic_operations_in_padding_are_not_counted():
     run, rng = recipe("batch, tet", PADDED), np.random.default_rng(10)
     state = learner.init(run, jax.random.key(0))

@@ -70,6 +70,7 @@ def prepare_and_train(tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in WRITERS]
 )

@@ -127,6 +127,7 @@ def test_finished_runs_stay_and_a_larger_grid_goes_on(sweep, trained, tmp_path):
     assert code == 2 and "NAME: run 's' has another config; differing are epochs (2 there, 3 here)" in text
 
 
+@pytest.mark.full
 def test_the_last_shard_writes_the_tables_of_one_process(sweep, trained, tmp_path):
     words = ("--grid", "chaos.z0=0,3,9 seed=0:8", "--chunk", "8")
     sweep(*words, name="one")

@@ -315,6 +315,7 @@ def training(z0):
     return step, state, batch
 
 
+@pytest.mark.full
 def test_local_exponents_of_plain_training_equal_those_of_nearby_runs(x64):
     step, state, batch = training(z0=0.0)
     options: dict[str, Any] = {"warmup": 40, "dynamical_leaves": learner.dynamical_leaves(state)}

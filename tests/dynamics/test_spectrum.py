@@ -68,6 +68,7 @@ def descend(setting, params, _):
     return jax.tree.map(lambda p, g, c: p - setting.lr * (g + c), params, gradient, pushed)
 
 
+@pytest.mark.full
 def test_whole_spectrum_of_a_spiking_net(x64):
     """The sum of all nine exponents is the mean growth of volume, which is positive: the map folds."""
     step, steps = functools.partial(descend, net.Setting(z0=30.0)), 60

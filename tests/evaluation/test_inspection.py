@@ -118,6 +118,7 @@ def test_a_single_layer(run, no_figures, tmp_path, capsys):
     assert "conv2" in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_a_neuron_without_trace_has_all_but_membranes(run, tmp_path):
     restored = restore.restore(run)._replace(folder=tmp_path)
     cell: Any = models.neuron(restored.config.model.neuron)

@@ -88,6 +88,7 @@ def test_following_a_run_that_is_resumed(run, monkeypatch):
     assert not following.is_alive()
 
 
+@pytest.mark.full
 def test_a_training_writes_its_events(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = "train digits --epochs 2 --batch-size 512 --model.features 2 2 --model.time-steps 2 --runs . --name live"

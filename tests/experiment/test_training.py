@@ -79,7 +79,9 @@ def assert_equal(frame, curves, rows, result):
     assert frame["last_epoch"] == len(rows) and not frame["diverged"]
 
 
-@pytest.mark.parametrize("config", [DENSE, CONV], ids=["scanned", "step by step"])
+@pytest.mark.parametrize(
+    "config", [pytest.param(DENSE, id="scanned"), pytest.param(CONV, id="step by step", marks=pytest.mark.full)]
+)
 def test_a_member_is_the_run_alone_with_its_own_values(tmp_path, config, monkeypatch):
     """One member has another value of every traced field, in the same compilation as the others."""
     assert members.scans(config) == (config is DENSE)
@@ -99,6 +101,7 @@ def test_a_member_is_the_run_alone_with_its_own_values(tmp_path, config, monkeyp
     pandas.testing.assert_frame_equal(again, table.frame, check_exact=True)
 
 
+@pytest.mark.full
 def test_the_weights_of_a_row_are_those_that_were_tested(tmp_path):
     """Also where the experiment is read again, by a program that runs elsewhere; each is a network that loads."""
     arms = {"base": {}, "strong": {"chaos.z0": 30.0}}
@@ -158,6 +161,7 @@ def few(splits, seed, count=16, wrong=0.0):
     return rows, np.where(changed, (y[rows] + 1) % 10, y[rows])
 
 
+@pytest.mark.full
 def test_seeds_that_draw_different_numbers_of_records_do_not_train_at_once(tmp_path):
     """They would all have the steps of the first."""
     experiment = Experiment(DENSE, {"": {}}, seeds=(0, 1), draw=lambda splits, seed: few(splits, seed, 16 * (1 + seed)))
@@ -196,6 +200,7 @@ def test_an_arm_adapts_to_all_fields_and_the_data_of_its_try():
     assert [dict(fields) for fields in plan.settings.values()] == [{"model.time_steps": 3, "chaos.z0": 2.0}]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("config", [DENSE, CONV], ids=["scanned", "step by step"])
 def test_each_seed_has_the_data_that_it_draws(tmp_path, config):
     config = replaced(config, "batch_size", 32)
@@ -220,6 +225,7 @@ def arrays(config, data_dir):
     return {"train": (x, y), "test": (x, y)}
 
 
+@pytest.mark.full
 def test_own_data_and_controls_leave_members_together_whatever_the_surrogate_is(tmp_path):
     """A member is the run alone, with a force of its own strength, and its own width of the surrogate."""
 
@@ -288,6 +294,7 @@ def test_changed_data_or_devices_are_refused(tmp_path):
         experiment(1, devices=2).run(tmp_path / "e", console=console())
 
 
+@pytest.mark.full
 def test_a_member_whose_loss_stays_above_its_limit_has_diverged_as_the_run_alone(tmp_path):
     base, rate = DENSE.replace(epochs=4, loss_limit=1.5), {"optimizer.lr": 30.0}
     frame = Experiment(base, {"calm": {}, "fast": rate}, seeds=(0,)).run(tmp_path / "e", console=console()).frame

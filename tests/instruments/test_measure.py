@@ -44,6 +44,7 @@ def with_rate(run, lr):
     )
 
 
+@pytest.mark.full
 def test_a_run_that_does_not_move_is_neutral_in_all_instruments(run, batches):
     assert not np.array_equal(batches[0]["x"], batches[1]["x"])
     measured = measure.measure(with_rate(run, 0.0), batches, PLAN)

@@ -75,6 +75,7 @@ def test_sizes_are_the_root_mean_squares_of_the_record(x64, recorded, splits):
     assert run.evaluate(end, splits["validation"])["count"] == len(splits["validation"])
 
 
+@pytest.mark.full
 def test_the_python_of_the_page_forces_a_run_by_recorded_sizes(tmp_path, monkeypatch, capsys):
     page = (pathlib.Path(__file__).parents[2] / "docs" / "lab.md").read_text()
     monkeypatch.setattr(configs, "load", lambda name: replaced(DENSE, "epochs", 1))

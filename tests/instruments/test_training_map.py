@@ -128,6 +128,7 @@ def test_z_is_held_only_in_a_fixed_start(run):
     assert float(run.start(0, False).hparams["beta"]) == 0.5
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("schedule", "warmup_epochs"), [("cosine", 0), ("step", 1), ("constant", 1)])
 def test_the_learning_rate_is_held_at_its_peak_in_a_fixed_start(probe, at_a_constant_rate, schedule, warmup_epochs):
     """A rate that falls to 0 would bring any map to rest."""
@@ -142,6 +143,7 @@ def test_the_learning_rate_is_held_at_its_peak_in_a_fixed_start(probe, at_a_cons
 
 
 # Without a warm-up the rate only falls; with one, it rises and falls.
+@pytest.mark.full
 @pytest.mark.parametrize("warmup_epochs", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_adams_flip_ratio_at_a_held_rate_is_that_of_a_constant_one(config, probe, warmup_epochs):
     def ratios(schedule, warmup_epochs):

@@ -212,6 +212,7 @@ def test_a_recipe_may_fall_by_the_epoch_if_its_steps_are_given_or_it_does_not_fa
     assert learner.make(*parts, replaced(by_epoch, "chaos.beta", 1.0))
 
 
+@pytest.mark.full
 def test_no_two_draws_of_steps_and_microbatches_have_the_same_key(monkeypatch):
     """Those of dropout begin at the same keys as the forces, but then have the path of their layer folded in."""
 

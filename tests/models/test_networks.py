@@ -57,6 +57,7 @@ def make(model, tap):
     return learner.make(network, tx, losses.rate_cross_entropy, config, 1)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in FAST else pytest.mark.slow) for c in TANGENT])
 def test_tangent_map_of_a_training_step_equals_central_differences(x64, case):
     model, tap = TANGENT[case]
@@ -88,6 +89,7 @@ def small(name, **options):
     return dataclasses.replace(cases.ORIGINALS[name], width=1 / 64, **options)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "name", ["cnn6", "resnet19_tebn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cnn7", "vgg9"))]
 )
@@ -119,6 +121,7 @@ def test_dropout_is_drawn_from_the_key_and_in_training_only():
 DROPPED = {"sew_7b": "block2_conv2", "sew_resnet18": "stage4_block2_conv2", "resnet19_tet": "stage3_block2_conv2"}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", [n if n == "sew_7b" else pytest.param(n, marks=pytest.mark.slow) for n in DROPPED])
 def test_a_dropped_block_passes_on_its_shortcut(name, monkeypatch):
     """Dropped in nearly every example, the last block equals one whose last norm outputs 0."""

@@ -20,6 +20,7 @@ FORWARD, TRAINING, CLOSE = 1e-9, 1e-6, 1e-10
 CASES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in cases.CASES]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", CASES)
 def test_five_steps_equal_the_reference(name, reference):
     differences = ours.largest_differences(ours.run(cases.CASES[name]), reference(f"parity_{name}"))
@@ -55,6 +56,7 @@ def outputs(name):
     return jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), picture)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name in DEEPEST else ()) for name in cases.ORIGINALS]
 )

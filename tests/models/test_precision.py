@@ -99,6 +99,7 @@ def test_spikes_are_bfloat16_and_all_that_is_handed_out_or_kept_is_float32(famil
     assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {FLOAT32}
 
 
+@pytest.mark.full
 @EVERY_FAMILY
 def test_a_training_step_leaves_a_state_of_the_same_dtypes(family):
     config, _ = FAMILIES[family]
@@ -224,6 +225,7 @@ def with_the_same_spikes(family):
     raise AssertionError("the spikes of both precisions differ for all of 50 seeds")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "family", ["recurrent", *(pytest.param(name, marks=pytest.mark.slow) for name in ("small_conv", "sew_7b"))]
 )

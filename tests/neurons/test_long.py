@@ -52,6 +52,7 @@ def test_outputs_and_gradients_equal_those_without_chunks(x64, length):
     assert all(abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(expected))
 
 
+@pytest.mark.full
 def test_a_thousand_steps_need_at_most_twice_the_temporaries_of_64():
     def temporaries(T, length):
         step = jax.jit(jax.grad(lambda w, x: loss(w, x, length)[0]))

@@ -72,6 +72,7 @@ def test_each_step_is_that_of_the_reference(x64, reference, name):
     np.testing.assert_allclose(squared_rate, rows[:, 2], rtol=0, atol=1e-12)
 
 
+@pytest.mark.full
 @NAMES
 def test_free_run_keeps_to_the_reference_inside_its_lyapunov_horizon(x64, reference, name):
     time_steps, z0, beta, lr = RUNS[name]
@@ -197,6 +198,7 @@ def test_period_detection_tells_a_cycle_from_noise():
     assert one_neuron.settled(np.ones(9)) == 0 and one_neuron.stretches(one_neuron.irregular(cycle)) == []
 
 
+@pytest.mark.full
 def test_the_program_writes_figure_data_and_page_of_short_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(one_neuron, "trajectory", functools.partial(trajectory, steps=60))
     monkeypatch.setattr(one_neuron, "bifurcation", functools.partial(bifurcation, transient=5, keep=2))

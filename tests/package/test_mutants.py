@@ -38,6 +38,7 @@ def texts_of(tree):
     )
 
 
+@pytest.mark.full
 def test_mutants_are_distinct_and_compile_and_change_one_statement_but_no_text(drawn, tmp_path):
     assert len({(mutant.file, mutant.key()) for _, mutant in drawn}) == 200
     assert {room for room, _ in drawn} == set(mutants.ROOMS)
@@ -66,6 +67,7 @@ def test_the_mutants_of_a_record_are_drawn_again_under_another_seed(drawn):
     assert {mutant.key() for _, mutant in drawn} != keys
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("mutated", "code"),
     [("", 0), ("u = h * jnp.asarray(scale, wide)", 1), ("times = jnp.asarray(step) * jnp.asarray(every)", 0)],

@@ -23,6 +23,7 @@ except ConfigError as error:
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "content, message",
     [

@@ -69,6 +69,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value, dtype):
         csbp_jax.load(folder)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "network",
     [
@@ -99,6 +100,7 @@ def test_restoring_changes_no_file(trained):
     assert before == sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*"))
 
 
+@pytest.mark.full
 def test_python_of_the_docs(trained, tmp_path, monkeypatch):
     text = (ROOT / "docs" / "using.md").read_text()
     block, stream, nnx_module, nnx_training, from_nir, _hub, notebook = re.findall(

@@ -266,7 +266,10 @@ LOOPS = {
 }
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 42), pytest.param(signal.SIGINT, 130, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGTERM, 42), pytest.param(signal.SIGINT, 130, marks=pytest.mark.full)]
+)
 @pytest.mark.parametrize("loop", ["study", *(pytest.param(n, marks=pytest.mark.full) for n in LOOPS if n != "study")])
 def test_a_signal_whose_exception_is_lost_stops_a_loop(loop, number, code, trained, tmp_path):
     with on_signals():

@@ -394,6 +394,7 @@ def kept_and_gradient(model, taps):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)), gradients
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("learn", ["none", pytest.param("channel", marks=pytest.mark.slow)])
 def test_remat_keeps_less_for_the_reverse_pass_and_gives_the_same_gradient(learn, x64):
     """Not the compiled program's own temporaries: XLA on CPU computes nothing twice, and so undoes it there."""

@@ -114,6 +114,7 @@ def quiet_run(config, root, **options):
     return text.getvalue().splitlines(), read_rows(root / "r" / "metrics.jsonl")
 
 
+@pytest.mark.full
 def test_a_run_whose_loss_explodes_ends_also_where_it_was_stopped_between(tmp_path, monkeypatch):
     monkeypatch.setattr(health, "HIGH_STEPS_STOP", 3)
     wild = replaced(SMALL, "optimizer.lr", 1e20)

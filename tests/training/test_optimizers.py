@@ -41,6 +41,7 @@ def run(config, root, name="r", stop=None):
         return train(config, root=root, name=name, console=console, stop=stop)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", [n if n == "muon" else pytest.param(n, marks=pytest.mark.full) for n in OPTIMIZERS])
 def test_it_trains_resumes_to_the_bit_loads_what_was_tested_and_varies_its_rate_in_a_sweep(name, tmp_path):
     config = dataclasses.replace(SMALL, optimizer=OPTIMIZERS[name])

@@ -230,6 +230,7 @@ def scaled_loss(strength):
     return csbp_jax.Own(loss=traced if strength == "traced" else lambda config: times(config.chaos.z0[0]))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("strength", ["traced", "read"])
 def test_each_member_gets_its_own_value_as_the_run_alone_does(strength, tmp_path):
     config = configs.load("digits").replace(
@@ -421,6 +422,7 @@ def model(config, neuron):
 """
 
 
+@pytest.mark.full
 def test_the_convolutional_network_of_the_page_trains_on_a_data_set_of_the_package(tmp_path):
     narrow, count = re.subn(r"conv\((32|64), name=", "conv(4, name=", LINES)
     assert count == 2

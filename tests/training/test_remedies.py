@@ -37,6 +37,7 @@ def damage(checkpoint):
     file.write_bytes(content)
 
 
+@pytest.mark.full
 def test_a_finished_run_with_a_damaged_newest_checkpoint_goes_on_from_the_one_before(finished, copy, refused):
     damage(copy / "checkpoints" / "4")
     error = refused("evaluate", copy, code=4)

@@ -90,7 +90,7 @@ TIMES = (2, 5, 11)
 
 # Of TensorStore's threads, whose save has failed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("times", [5, *(pytest.param(n, marks=pytest.mark.full) for n in TIMES if n != 5)])
 @pytest.mark.parametrize("how", GONE)
 def test_a_run_whose_directory_has_gone_ends_at_the_next_save(how, times, tmp_path):
     folder = tmp_path / "r"

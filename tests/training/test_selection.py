@@ -89,6 +89,7 @@ def test_averages_start_from_loaded_weights(monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, state.ema, learner.weights_of(other))
 
 
+@pytest.mark.full
 def test_an_experiment_tabulates_averages(finished, tmp_path):
     """As the run alone has them."""
     config = replaced(replaced(ALL_ON, "patience", 0), "epochs", 1)

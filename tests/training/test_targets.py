@@ -105,6 +105,7 @@ def runs(tmp_path_factory):
     return run
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_is_told_by_the_measure_of_its_task(kind, runs):
     folder, _, result, text = runs(kind)
@@ -118,6 +119,7 @@ def test_a_run_is_told_by_the_measure_of_its_task(kind, runs):
     assert ("accuracy" in text + json.dumps([result, rows])) == (name == "accuracy")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluation_gives_the_measures_of_the_run(kind, runs):
     folder, own, result, _ = runs(kind)
@@ -190,6 +192,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(kind, runs, tmp_path):
     assert resumed["last"] == result["last"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", KINDS)
 def test_predictions_are_those_of_evaluation(kind, runs, tmp_path):
     """Of files, in the order of their names, whatever their lengths are, one time step too."""
@@ -230,6 +233,7 @@ def test_reports_and_model_cards_speak_of_the_measure(kind, runs, tmp_path):
     assert ("accuracy" in (page + card).lower()) == (PRIMARY[kind] == "accuracy")
 
 
+@pytest.mark.full
 def test_norms_with_parameters_of_time_steps_train_where_all_sequences_are_shorter(tmp_path):
     x = [sequence[: T - 2] for sequence in records()]
     own = csbp_jax.Own(data=lambda config, folder: {"train": (x, np.arange(72) % 2), "test": (x, np.arange(72) % 2)})
@@ -263,6 +267,7 @@ def test_an_experiment_on_values_has_contrasts_in_r2(tmp_path):
     assert RunTable.read(tmp_path / "e").primary == "r2"
 
 
+@pytest.mark.full
 def test_members_train_on_sequences_of_several_lengths_as_runs_alone(runs, tmp_path):
     _, own, result, _ = runs("steps")
     config = dataclasses.replace(BASE, loss=LOSSES["steps"])
@@ -276,6 +281,7 @@ def test_members_train_on_sequences_of_several_lengths_as_runs_alone(runs, tmp_p
         drawn.run(tmp_path / "drawn", console=Console(file=io.StringIO()))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["value", "steps"])
 def test_what_measures_classes_of_equally_long_examples_refuses_others_in_a_line(kind, runs):
     folder, own, _, _ = runs(kind)

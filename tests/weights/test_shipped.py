@@ -30,6 +30,7 @@ def stated_numbers(name):
     return json.loads(shipped.folder(name).joinpath("accuracy.json").read_text())
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["digits", pytest.param("digits_events", marks=pytest.mark.slow)])
 def test_the_committed_accuracy_is_that_of_the_committed_weights(name, tmp_path, capsys):
     stated = stated_numbers(name)

@@ -117,6 +117,7 @@ def test_sides_of_squares_fall_as_in_the_paper():
     assert square.sides(3, 28, 4).max() == 4
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "neuron",
     [Neuron(), Neuron(scale_input=True), Neuron(name="clif"), Neuron(learn="channel"), Neuron(name="sliding_psn")],

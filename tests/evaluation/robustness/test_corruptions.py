@@ -81,6 +81,7 @@ def test_an_occlusion_is_a_grey_square_that_reaches_all_pixels():
     assert (x > 0).any(0).all()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", EVENTS)
 def test_recordings_stay_counts(name):
     assert np.array_equal(corrupted(name, 0, RECORDING)[0], RECORDING)

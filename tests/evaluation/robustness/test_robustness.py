@@ -102,6 +102,7 @@ def test_outcomes_do_not_depend_on_batches_or_on_the_other_perturbations(run, re
         assert np.array_equal(outcomes(again, name), outcomes(result[0], name))
 
 
+@pytest.mark.full
 def test_outcomes_of_a_random_encoding_do_not_depend_on_batches():
     """Each spike more turns the answer over, so that outcomes are equal only where all spikes are."""
 
@@ -230,6 +231,7 @@ def test_what_does_not_fit_the_data_is_skipped_with_a_reason():
     assert all(battery.obstacle(name, rated, pixels, False) is None for name in ("lost_spikes", "weight_bits"))
 
 
+@pytest.mark.full
 def test_events_are_measured_and_attacks_on_pictures_left_out():
     model = Model(name="dense", input_shape=(3, 4, 2), classes=3, time_steps=5, features=(6,))
     config = dataclasses.replace(configs.load("digits_events"), model=model, eval_batch_size=16)
