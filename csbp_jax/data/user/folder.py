@@ -84,7 +84,12 @@ def list_files(config: Config, problems: dict[str, str] | None = None) -> tuple[
         ``data.bad`` "fail", it holds a file that cannot be used.
     """
     found: dict[str, str] = {} if problems is None else problems
-    listed = _list_files(config, found)
+    try:
+        listed = _list_files(config, found)
+    except ConfigError:
+        if config.data.bad == "fail":
+            refuse(found)  # without them, too little may have been left
+        raise
     if problems is None and config.data.bad == "fail":
         refuse(found)
     return listed
