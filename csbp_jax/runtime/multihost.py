@@ -36,22 +36,18 @@ def connected(how: str | None, stop: Stop) -> Iterator[Stop]:
     """Connect the processes of a run, yield the Stop that they share, and disconnect at the end.
 
     Args:
-      how: ``off``: this is the only process. ``auto``: JAX finds the others (TPU pods, Slurm, Open MPI ...).
-        ``HOST:PORT,n,i``: this is process i of n, and process 0 listens at HOST:PORT, at that address only.
-        None: ``auto`` where JAX finds others, else ``off``.
+      how: ``off``: this is the only process, and nobody is asked for others. ``auto``: JAX finds the others (TPU pods,
+        Slurm, Open MPI ...). ``HOST:PORT,n,i``: this is process i of n, and process 0 listens at HOST:PORT, at that
+        address only. None: ``auto`` where JAX finds others, else ``off``.
       stop: this process's Stop. JAX takes over SIGTERM and passes it to the other processes.
 
     Raises:
-      ConfigError: ``how`` is none of these, or ``off`` where there are others; the processes could not connect, or they
-        (or their TPU slices) have different numbers of devices.
+      ConfigError: ``how`` is none of these; the processes could not connect, or they (or their TPU slices) have
+        different numbers of devices.
       Lost: another process ended before this one.
     """
-    if how in ("off", None):
-        count = private.found_processes()
-        if count > 1 and how == "off":
-            # They would write the same files; and on a TPU slice each waits for the others' devices.
-            raise ConfigError(f"--distributed: off is not possible, this is one of {count} processes; leave it out")
-        how = "off" if count == 1 else "auto"
+    if how is None:
+        how = "off" if private.found_processes() == 1 else "auto"
     if how == "off":
         yield stop
         return

@@ -3,6 +3,8 @@
 tests/runtime/test_private.py says what to do when one has moved.
 """
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,11 +29,43 @@ def counts_of_program(device: "jax.Device", program: Any) -> dict[str, float]:
 
 
 def found_processes() -> int:
-    """Return how many processes JAX finds that it would connect (TPU pods, Slurm, Open MPI ...); 1 if none."""
+    """Return how many processes JAX finds that it would connect (TPU pods, Slurm, Open MPI ...); 1 if none.
+
+    A TPU VM is asked for its neighbours over the network. Where nobody answers, the number is taken to be 1, and a line
+    on the error stream says so.
+    """
+    try:
+        environment = _environment()
+        if environment is None:
+            return 1
+        if environment.name == "gketpu" and _is_alone_in_its_slice():
+            return 1
+        return int(environment.get_process_count())
+    except Exception as error:  # of a library for the network, of Kubernetes' or of JAX's own
+        cause = str(error).strip().partition("\n")[0][:200]
+        print(
+            f"csbp_jax: one process, as it is not known whether there are others ({type(error).__name__}: {cause}); if "
+            "there are, name them: --distributed HOST:PORT,n,i",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _environment() -> Any:
+    """Return JAX's class for what has started this process; None if it finds nothing.
+
+    Slurm and others have variables in each process; a TPU VM asks a server for its metadata.
+    """
     from jax._src.clusters import ClusterEnv
 
-    for environment in ClusterEnv._cluster_types:
-        # Slurm and others have variables in each process; a TPU VM is asked for its neighbours over the network.
-        if not environment.opt_in_only_method and environment.is_env_present():
-            return environment.get_process_count()
-    return 1
+    possible = (kind for kind in ClusterEnv._cluster_types if not kind.opt_in_only_method)
+    return next((kind for kind in possible if kind.is_env_present()), None)
+
+
+def _is_alone_in_its_slice() -> bool:
+    """Return whether the variables of a TPU VM in a container name one worker, of a single slice.
+
+    Without a variable for the number of slices, JAX would ask the server, which a container may not reach.
+    """
+    names = os.environ.get("TPU_PROCESS_ADDRESSES", os.environ.get("TPU_WORKER_HOSTNAMES"))
+    return names is not None and len(names.split(",")) == 1 and "MEGASCALE_NUM_SLICES" not in os.environ

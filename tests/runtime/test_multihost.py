@@ -52,8 +52,13 @@ def test_others_that_jax_finds_are_connected_by_default_and_not_ignored(monkeypa
     monkeypatch.setattr(private, "found_processes", lambda: 4)
     with multihost.connected(None, Stop()):
         assert calls == ["auto"]
-    with pytest.raises(ConfigError, match="off is not possible, this is one of 4"), multihost.connected("off", Stop()):
-        pass
+
+
+def test_off_asks_nobody_for_other_processes(monkeypatch, calls):
+    """To ask a metadata server that does not answer takes up to a minute."""
+    monkeypatch.setattr(private, "found_processes", lambda: pytest.fail("asked"))
+    with multihost.connected("off", Stop()):
+        assert calls == []
 
 
 def test_processes_with_different_numbers_of_devices_are_refused_and_disconnect(monkeypatch, calls):

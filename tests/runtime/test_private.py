@@ -6,11 +6,16 @@ Where one has moved with a new version, look it up in that version's source: whe
 ``--distributed auto``, a late ``deterministic`` is not refused, and operations are not counted on GPUs.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import pytest
+from jax._src.clusters import cloud_tpu_cluster
 
+from csbp_jax.cli import main
 from csbp_jax.runtime import private
+from tests.support import processes
 
 
 def test_whether_jax_has_started_is_known():
@@ -31,3 +36,41 @@ def test_processes_of_a_scheduler_are_found(monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     assert private.found_processes() == 2
+
+
+@pytest.fixture
+def tpu_without_server(monkeypatch):
+    """This process as one on a TPU VM whose metadata server does not answer."""
+    monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", True)
+    monkeypatch.setenv("GCE_METADATA_IP", f"127.0.0.1:{processes.free_port()}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name in ("TPU_SKIP_MDS_QUERY", "TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES", "MEGASCALE_NUM_SLICES"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_server_that_does_not_answer_leaves_one_process_and_a_line(tpu_without_server, capsys):
+    assert private.found_processes() == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "csbp_jax: one process, as it is not known whether there are others (ConnectionError: " in line
+    assert line.endswith("if there are, name them: --distributed HOST:PORT,n,i")
+
+
+def test_a_tpu_whose_variables_name_one_worker_asks_no_server(tpu_without_server, monkeypatch, capsys):
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
+    assert private.found_processes() == 1 and capsys.readouterr().err == ""
+    for slices in (1, 2):
+        monkeypatch.setenv("MEGASCALE_NUM_SLICES", str(slices))
+        assert private.found_processes() == slices
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "worker0,worker1")
+    assert private.found_processes() == 4
+
+
+def test_training_starts_on_a_tpu_without_a_server(tpu_without_server, monkeypatch, tmp_path, capsys):
+    """Until it looks for the device: these words need none."""
+    line = ["train", "digits", "--runs", str(tmp_path), "--require", "tpu"]
+    for how, said in ({}, "one process, as it is not known"), ({"--distributed": "off"}, ""):
+        assert main.main([*line, *itertools.chain(*how.items())]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert "--require: tpu, but JAX computes on cpu" in lines[-1]
+        assert len(lines) == 1 + bool(said) and said in lines[0]
