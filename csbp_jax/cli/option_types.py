@@ -86,8 +86,8 @@ Chunk = Annotated[
     int | None,
     arg(
         metavar="N",
-        help="runs that train at once, at most as many as share a compilation; by default 32 per device; on a CPU 24 "
-        "of a network without convolutions, else one per device",
+        help="runs that train at once, at most as many as share a compilation; by default 32 per device, or as many as "
+        "fit its memory; on a CPU 24 of a network without convolutions, else one per device",
     ),
     integers(1, 10**9),
 ]

@@ -12,6 +12,7 @@ import numpy as np
 
 from csbp_jax import configs, ranges
 from csbp_jax.config import Config
+from csbp_jax.experiment import memory
 from csbp_jax.experiment.fields import Fields, key
 from csbp_jax.experiment.plan import Adapt, Arm, Cell, Plan, Tuned, settings_of
 from csbp_jax.experiment.system import Adapted, Draw, System, Training
@@ -85,6 +86,7 @@ class Experiment:
 
         FOLDER/config.json      the base, versions
         FOLDER/blocks/*.json    results, each of some seeds of one setting that trained together
+        FOLDER/chunks.json      how many runs train at once, where a GPU's or TPU's memory was asked
         FOLDER/runs.csv         the table, once all runs are finished; epochs.csv: their curves
         FOLDER/settings.json    the fields of every try of every arm, and the digests of both tables
         FOLDER/weights/*/       with ``weights``: the network of each run, which commands take as they take a run
@@ -96,8 +98,8 @@ class Experiment:
           folder: of the experiment.
           shard: ``(i, n)``, the i-th of n tasks, from 0, which may share the folder at any times. The last one to end
             writes the table.
-          chunk: members that train at once; by default 32 per device, on a CPU 24 of a dense network or one per device,
-            and 1024 of a system of one's own.
+          chunk: members that train at once. By default 32 per device, halved until they fit 80 % of its memory; on a
+            CPU 24 of a dense network or one per device; and 1024 of a system of one's own.
           fresh: rename an old folder and start from scratch.
           weights: also save the weights of the last epoch of each run, for :meth:`csbp_jax.RunTable.weights`; of a
             config alone. Runs that are finished without have none.
@@ -110,7 +112,8 @@ class Experiment:
         Raises:
           ValueError: there is no such shard.
           ConfigError: a field or value is not possible, or the folder holds an experiment on another base, other data
-            or own code, or another process runs this shard; or ``known`` has no seeds or no measures.
+            or own code, or another process runs this shard; or ``known`` has no seeds or no measures; or memory is used
+            up.
         """
         if not 0 <= shard[0] < shard[1]:
             raise ValueError(f"shard: {shard} is not possible; of n tasks, i is from 0 to n - 1")
@@ -127,6 +130,11 @@ class Experiment:
             files.check_links(folder, str(of_shard.relative_to(folder)))
             of_shard.mkdir(parents=True, exist_ok=True)
             (folder / run_json.BLOCKS).mkdir(exist_ok=True)
+            limit = memory.limit()
+            if chunk is None and limit is not None:
+                seeds = len({seed for cell in plan.cells for seed in (*cell.seeds, *cell.tuning_seeds)})
+                for line in system.fit(plan.largest, seeds, limit, folder / memory.FILE):
+                    console.print(line, soft_wrap=True)
         with run_dir.locked(of_shard):
             work = Work(plan, self.choose, folder, console, weights)
             if known is not None:

@@ -1,5 +1,6 @@
 """The training of a plan's runs: what a folder lacks, choices among tries, and the table of what is finished."""
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, lacks_memory
 from csbp_jax.experiment.plan import Cell, Plan
 from csbp_jax.experiment.store import Block, Store, name_of
 from csbp_jax.reporting import terminal
@@ -78,7 +79,7 @@ class Work:
         """Train the runs of a shard that have no result yet, return the finished ones, and write them if all are.
 
         Raises:
-          ConfigError: finished runs had other data or devices.
+          ConfigError: finished runs had other data or devices; or memory is used up.
         """
         for setting, group in self.plan.groups.items():
             self.store.check_how(setting, self.plan.system.how(group))
@@ -137,14 +138,15 @@ class Work:
 
         show_work(0)
         runs = [self._weights(block.key, seed) for block in blocks for seed in block.seeds] if self.weights else []
-        trained = system.train(
-            group,
-            # So that all chunks of a group have one size, and share a compilation; of copies no weights are saved.
-            fields=[*fields, *[fields[-1]] * copies],
-            seeds=[*seeds, *[seeds[-1]] * copies],
-            show=show_work,
-            folders=[self.folder / name for name in runs],
-        )
+        with _memory_errors():
+            trained = system.train(
+                group,
+                # So that all chunks of a group have one size, and share a compilation; of copies no weights are saved.
+                fields=[*fields, *[fields[-1]] * copies],
+                seeds=[*seeds, *[seeds[-1]] * copies],
+                show=show_work,
+                folders=[self.folder / name for name in runs],
+            )
         measures = {name: np.asarray(v)[:count] for name, v in trained.items()}
         self._done, self._ended = done + count * work, last
         start = 0
@@ -237,6 +239,25 @@ class Work:
         tables = {name: table_digest(self.folder / name) for name in written}
         with files.replacing(self.folder / SETTINGS, shared=True) as temporary:
             temporary.write_text(json.dumps(seals.seal({"cells": cells, "tables": tables})))
+
+
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turn an error that says that memory is used up into one line that names the option.
+
+    Raises:
+      ConfigError: "out of memory (cause); ...".
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ConfigError) or not lacks_memory(error):
+            raise
+        cause = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        raise ConfigError(
+            f"out of memory ({cause}); train fewer runs at once, by a smaller --chunk (chunk=), or give a smaller "
+            "batch_size or eval_batch_size, or see docs/scale.md#memory"
+        ) from error
 
 
 def _epochs(measures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
