@@ -36,8 +36,11 @@ SHARDS_NO_CONVOLUTIONS = jax.__version_info__ < (0, 8)
 
 
 def member_mesh(data_parallel: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Return a mesh of devices, by default of all, (member, data): ``data_parallel`` of them share each batch."""
-    devices = jax.devices() if devices is None else devices
+    """Return a mesh of devices, by default of all of this process, ``(member, data)``.
+
+    ``data_parallel`` of them share each batch.
+    """
+    devices = jax.local_devices() if devices is None else devices
     shape = (len(devices) // data_parallel, data_parallel)
     return jax.make_mesh(shape, ("member", "data"), axis_types=(AxisType.Auto,) * 2, devices=devices)
 

@@ -114,6 +114,20 @@ def write(file: pathlib.Path, fits: Mapping[str, Fit]) -> None:
     seals.write_json(file, {name: fit._asdict() for name, fit in fits.items()})
 
 
+def merge(file: pathlib.Path, others: Sequence[pathlib.Path]) -> None:
+    """Store the choices of other files beside those of a file, which win.
+
+    Raises:
+      ConfigError: a file is damaged.
+    """
+    before = read(file)
+    fits = dict(before)
+    for other in others:
+        fits = read(other) | fits
+    if fits != before:
+        write(file, fits)
+
+
 def _are_fits(content: dict[str, Any]) -> bool:
     return all(map(_is_fit, content.values()))
 

@@ -141,8 +141,11 @@ class Training:
           settings: all canonical fields of the experiment.
           seed: one of it.
         """
-        if self.data_parallel < 1 or jax.device_count() % self.data_parallel:
-            raise ConfigError(f"--data-parallel: {self.data_parallel} does not divide the {jax.device_count()} devices")
+        if self.data_parallel < 1 or jax.local_device_count() % self.data_parallel:
+            raise ConfigError(
+                f"--data-parallel: {self.data_parallel} does not divide the {jax.local_device_count()} devices"
+            )
+        mesh = sharding.data_mesh(jax.local_devices()[:1])
         groups: dict[Group, list[Config]] = {}
         for fields in settings:
             groups.setdefault(self.group(fields), []).append(self._config(fields))
@@ -151,7 +154,7 @@ class Training:
             drawn = dict(splits) | {"train": self._records(splits, seed, group)}
             config = resolve(configs[0], drawn, self.data_parallel)
             steps = data.steps_per_epoch(drawn["train"], config.batch_size, config.data.buckets)
-            compile_run(config, drawn["train"], steps, self.own, sharding.data_parallel(1)).trace()
+            compile_run(config, drawn["train"], steps, self.own, mesh).trace()
             self._varying[group] = of_fields.varying(configs, self.own)
             self._digests[group] = fingerprint_digest(fingerprint)
             self._first[group] = dataclasses.replace(configs[0], seed=seed)
@@ -162,14 +165,14 @@ class Training:
         As few as need no more chunks for ``largest``, the most that there are: others would only be copies. Without a
         ``chunk``, as many as fit the devices' memory (:meth:`fit`), where that was asked for.
         """
-        axis = jax.device_count() // self.data_parallel
+        axis = jax.local_device_count() // self.data_parallel
         chunk = chunk or self._fitting.get(group) or self._default_chunk(group)
         chunks = -(-largest // chunk)
         return -(-largest // (chunks * axis)) * axis
 
     def _default_chunk(self, group: Group) -> int:
         """Return how many members train at once where nothing is known of the devices' memory."""
-        axis = jax.device_count() // self.data_parallel
+        axis = jax.local_device_count() // self.data_parallel
         if jax.default_backend() != "cpu":
             return CHUNK * axis
         return max(CHUNK_OF_CPU, axis) if scans(group.config, self.own) else axis
@@ -210,7 +213,7 @@ class Training:
         return memory.fit(
             start,
             default=self._default_chunk(group),
-            least=jax.device_count() // self.data_parallel,
+            least=jax.local_device_count() // self.data_parallel,
             size=lambda chunk: self.size(group, chunk, largest),
             needed=lambda count: memory.needed(members, config, count, seeds),
             limit=limit,
@@ -234,10 +237,10 @@ class Training:
         how = {
             "data": self._digests[group],
             "devices a batch": self.data_parallel,
-            "device": jax.devices()[0].device_kind,
+            "device": jax.local_devices()[0].device_kind,
         }
         # Convolutions have other forms on a single one.
-        return how | ({"one device": jax.device_count() == 1} if jax.default_backend() == "cpu" else {})
+        return how | ({"one device": jax.local_device_count() == 1} if jax.default_backend() == "cpu" else {})
 
     def train(
         self,
@@ -377,7 +380,7 @@ class Adapted:
 
     def how(self, group: Hashable) -> dict[str, Any]:
         """Return what stored runs depend on."""
-        return {"device": jax.devices()[0].device_kind}
+        return {"device": jax.local_devices()[0].device_kind}
 
     def train(
         self,

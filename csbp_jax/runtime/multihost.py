@@ -7,6 +7,7 @@ of one process are passed to all, so that none waits for another that has left.
 import collections
 import contextlib
 import json
+import os
 import re
 import signal
 import sys
@@ -71,6 +72,43 @@ def connected(how: str | None, stop: Stop) -> Iterator[Stop]:
         raise
     else:
         jax.distributed.shutdown()
+
+
+def launched() -> tuple[int, int]:
+    """Return the index of this process and the number of processes that its launcher has started; (0, 1) without one.
+
+    For work that processes share without exchanging anything: JAX does not connect them. Launchers are those whose
+    processes JAX would connect (a TPU slice, Slurm, Kubernetes ...), and MPI's by Open MPI's variables.
+
+    If JAX has not started, this process then takes the GPUs that it would take if it were connected: the one that has
+    its index on its host, or those of ``JAX_LOCAL_DEVICE_IDS``.
+
+    Raises:
+      ConfigError: the launcher does not say which process this is.
+    """
+    if "OMPI_COMM_WORLD_RANK" in os.environ:  # JAX looks for a variable that Open MPI 5 no longer has
+        names = ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK")
+        count, index, on_host = (_number(name) for name in names)
+    else:
+        count = private.found_processes("give each its share: --shard INDEX/COUNT (shard=)")
+        index, on_host = private.found_index() if count > 1 else (0, None)
+    if count > 1 and on_host is not None and private.backend_of_jax() is None:
+        devices = os.environ.get("JAX_LOCAL_DEVICE_IDS") or str(on_host)
+        jax.config.update("jax_cuda_visible_devices", devices)
+        jax.config.update("jax_rocm_visible_devices", devices)
+    return index, count
+
+
+def _number(name: str) -> int:
+    """Return the whole number that a variable of the environment has.
+
+    Raises:
+      ConfigError: it has none.
+    """
+    value = os.environ.get(name, "")
+    if not re.fullmatch("[0-9]{1,9}", value):
+        raise ConfigError(f"{name}: {value!r} is no number; start by mpirun, or unset the variables of Open MPI")
+    return int(value)
 
 
 def is_host0() -> bool:

@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from csbp_jax.config import ConfigError, one_line
+
 if TYPE_CHECKING:
     import jax
 
@@ -28,11 +30,11 @@ def counts_of_program(device: "jax.Device", program: Any) -> dict[str, float]:
     return hlo_module_cost_analysis(device.client, program.as_hlo_module())
 
 
-def found_processes() -> int:
+def found_processes(remedy: str = "name them: --distributed HOST:PORT,n,i") -> int:
     """Return how many processes JAX finds that it would connect (TPU pods, Slurm, Open MPI ...); 1 if none.
 
     A TPU VM is asked for its neighbours over the network. Where nobody answers, the number is taken to be 1, and a line
-    on the error stream says so.
+    on the error stream says so, and what to do (``remedy``) if there are others.
     """
     try:
         environment = _environment()
@@ -42,13 +44,35 @@ def found_processes() -> int:
             return 1
         return int(environment.get_process_count())
     except Exception as error:  # of a library for the network, of Kubernetes' or of JAX's own
-        cause = str(error).strip().partition("\n")[0][:200]
         print(
-            f"csbp_jax: one process, as it is not known whether there are others ({type(error).__name__}: {cause}); if "
-            "there are, name them: --distributed HOST:PORT,n,i",
+            f"csbp_jax: one process, as it is not known whether there are others ({_cause(error)}); if there are, "
+            f"{remedy}",
             file=sys.stderr,
         )
         return 1
+
+
+def found_index() -> tuple[int, int | None]:
+    """Return the index of this process among those of :func:`found_processes`, and that on its host, if it has one.
+
+    Raises:
+      ConfigError: JAX finds processes, but not which one this is.
+    """
+    try:
+        environment = _environment()
+        if environment is None:
+            return 0, None
+        on_host = environment.get_local_process_id()
+        return int(environment.get_process_id()), None if on_host is None else int(on_host)
+    except Exception as error:  # as above
+        raise ConfigError(
+            f"--shard: this is one of several processes, but it is not known which ({_cause(error)}); give each its "
+            "share: --shard INDEX/COUNT (shard=)"
+        ) from error
+
+
+def _cause(error: Exception) -> str:
+    return f"{type(error).__name__}: {one_line(error)[:200]}"
 
 
 def _environment() -> Any:

@@ -61,6 +61,37 @@ def test_off_asks_nobody_for_other_processes(monkeypatch, calls):
         assert calls == []
 
 
+@pytest.fixture
+def visible(monkeypatch):
+    """The GPUs that JAX is told to use, before it starts."""
+    told: dict[str, str] = {}
+    monkeypatch.setattr(private, "backend_of_jax", lambda: None)
+    monkeypatch.setattr(jax.config, "update", told.__setitem__)
+    return told
+
+
+SLURM = {"JOB_ID": "7", "STEP_NODELIST": "node[1-2]", "NTASKS": "4", "PROCID": "3", "LOCALID": "1"}
+OPEN_MPI = {"RANK": "2", "SIZE": "3", "LOCAL_RANK": "0"}
+
+
+def test_the_launcher_says_which_process_this_is_and_jax_is_not_connected(monkeypatch, calls, visible):
+    assert multihost.launched() == (0, 1) and not visible
+    for name, value in SLURM.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert multihost.launched() == (3, 4) and visible["jax_cuda_visible_devices"] == "1"
+    monkeypatch.setenv("JAX_LOCAL_DEVICE_IDS", "0,1")
+    multihost.launched()
+    assert visible["jax_cuda_visible_devices"] == "0,1"
+    monkeypatch.delenv("JAX_LOCAL_DEVICE_IDS")
+    for name, value in OPEN_MPI.items():  # also by mpirun within a job of Slurm
+        monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
+    assert multihost.launched() == (2, 3) and visible["jax_cuda_visible_devices"] == "0"
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "many")
+    with pytest.raises(ConfigError, match="OMPI_COMM_WORLD_SIZE: 'many' is no number"):
+        multihost.launched()
+    assert calls == []
+
+
 def test_processes_with_different_numbers_of_devices_are_refused_and_disconnect(monkeypatch, calls):
     devices = [types.SimpleNamespace(process_index=process) for process in (0, 0, 1, 1, 2)]
     monkeypatch.setattr(jax, "devices", lambda: devices)

@@ -14,6 +14,7 @@ import pytest
 from jax._src.clusters import cloud_tpu_cluster
 
 from csbp_jax.cli import main
+from csbp_jax.config import ConfigError
 from csbp_jax.runtime import private
 from tests.support import processes
 
@@ -31,11 +32,11 @@ def test_the_operations_of_a_program_are_counted(size):
 
 
 def test_processes_of_a_scheduler_are_found(monkeypatch):
-    assert private.found_processes() == 1
+    assert private.found_processes() == 1 and private.found_index() == (0, None)
     variables = {"JOB_ID": "7", "STEP_NODELIST": "node1,node2", "NTASKS": "2", "PROCID": "1", "LOCALID": "0"}
     for name, value in variables.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    assert private.found_processes() == 2
+    assert private.found_processes() == 2 and private.found_index() == (1, 0)
 
 
 @pytest.fixture
@@ -64,6 +65,11 @@ def test_a_tpu_whose_variables_name_one_worker_asks_no_server(tpu_without_server
         assert private.found_processes() == slices
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "worker0,worker1")
     assert private.found_processes() == 4
+    monkeypatch.setenv("MEGASCALE_SLICE_ID", "1")
+    with pytest.raises(ConfigError, match=r"--shard: this is one of several processes, but it is not known which"):
+        private.found_index()
+    monkeypatch.setenv("TPU_WORKER_ID", "1")
+    assert private.found_index() == (3, None)
 
 
 def test_training_starts_on_a_tpu_without_a_server(tpu_without_server, monkeypatch, tmp_path, capsys):
