@@ -143,7 +143,9 @@ class Experiment:
             limit = memory.limit()
             if chunk is None and limit is not None:
                 seeds = len({seed for cell in plan.cells for seed in (*cell.seeds, *cell.tuning_seeds)})
-                for line in system.fit(plan.largest, seeds, limit, folder / memory.FILE):
+                with memory.used_up_in_one_line():
+                    lines = system.fit(plan.largest, seeds, limit, folder / memory.FILE)
+                for line in lines:
                     console.print(line, soft_wrap=True)
         with run_dir.locked(of_shard):
             work = Work(plan, self.choose, folder, console, weights)

@@ -1,8 +1,9 @@
 """How many members fit the memory of a device: by XLA's counts of the compiled programs, before anything trains."""
 
+import contextlib
 import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
 from csbp_jax import data, learner
-from csbp_jax.config import Config, lacks_memory
+from csbp_jax.config import Config, ConfigError, lacks_memory
 from csbp_jax.experiment.members import Members
 from csbp_jax.runtime import seals
 from csbp_jax.training import run_json
@@ -138,6 +139,25 @@ def _is_fit(fit: Any) -> bool:
         return False
     of_any = {name: 1 if name == "needed" and value is None else value for name, value in fit.items()}
     return run_json.fits(of_any, numbers) and min(of_any.values()) > 0
+
+
+@contextlib.contextmanager
+def used_up_in_one_line() -> Iterator[None]:
+    """Turn an error that says that memory is used up into one line that names the option.
+
+    Raises:
+      ConfigError: "out of memory (cause); ...".
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ConfigError) or not lacks_memory(error):
+            raise
+        cause = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        raise ConfigError(
+            f"out of memory ({cause}); train fewer runs at once, by a smaller --chunk (chunk=), or give a smaller "
+            "batch_size or eval_batch_size, or see docs/scale.md#memory"
+        ) from error
 
 
 def needed(members: Members, config: Config, count: int, seeds: int) -> int | None:

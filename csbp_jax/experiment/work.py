@@ -1,6 +1,5 @@
 """The training of a plan's runs: what a folder lacks, choices among tries, and the table of what is finished."""
 
-import contextlib
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas
 
-from csbp_jax.config import ConfigError, lacks_memory
+from csbp_jax.config import ConfigError
+from csbp_jax.experiment import memory
 from csbp_jax.experiment.plan import Cell, Plan
 from csbp_jax.experiment.store import Block, Store, name_of
 from csbp_jax.reporting import terminal
@@ -156,7 +156,7 @@ class Work:
 
         show_work(0)
         runs = [self._weights(block.key, seed) for block in blocks for seed in block.seeds] if self.weights else []
-        with _memory_errors():
+        with memory.used_up_in_one_line():
             trained = system.train(
                 group,
                 # So that all chunks of a group have one size, and share a compilation; of copies no weights are saved.
@@ -257,25 +257,6 @@ class Work:
         tables = {name: table_digest(self.folder / name) for name in written}
         with files.replacing(self.folder / SETTINGS, shared=True) as temporary:
             temporary.write_text(json.dumps(seals.seal({"cells": cells, "tables": tables})))
-
-
-@contextlib.contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Turn an error that says that memory is used up into one line that names the option.
-
-    Raises:
-      ConfigError: "out of memory (cause); ...".
-    """
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, ConfigError) or not lacks_memory(error):
-            raise
-        cause = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-        raise ConfigError(
-            f"out of memory ({cause}); train fewer runs at once, by a smaller --chunk (chunk=), or give a smaller "
-            "batch_size or eval_batch_size, or see docs/scale.md#memory"
-        ) from error
 
 
 def _epochs(measures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

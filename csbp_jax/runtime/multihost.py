@@ -86,6 +86,7 @@ def launched() -> tuple[int, int]:
     Raises:
       ConfigError: the launcher does not say which process this is.
     """
+    on_host: int | None
     if "OMPI_COMM_WORLD_RANK" in os.environ:  # JAX looks for a variable that Open MPI 5 no longer has
         names = ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK")
         count, index, on_host = (_number(name) for name in names)
