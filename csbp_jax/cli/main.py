@@ -18,7 +18,7 @@ from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.parsing import HELP
 from csbp_jax.cli.parsing import usage as arguments
 from csbp_jax.cli.run_commands import call
-from csbp_jax.config import FULL, CheckpointError, ConfigError, Diverged, Lost, escaped, suggestion
+from csbp_jax.config import FULL, CheckpointError, ConfigError, Diverged, Lost, escaped, lacks_memory, suggestion
 from csbp_jax.runtime import compilation_cache
 from csbp_jax.runtime.preemption import Stopped, on_signals
 from csbp_jax.training.plugin_file import error_line
@@ -125,7 +125,7 @@ def _lack(error: Exception) -> str | None:
             f"cuDNN cannot start ({cause}); another process may hold the GPU's memory, see docs/scale.md#memory, or "
             "cuDNN may be older than the one that JAX needs"
         )
-    if isinstance(error, MemoryError | OverflowError) or re.search("RESOURCE_EXHAUSTED|(?i:out of memory)", str(error)):
+    if isinstance(error, OverflowError) or lacks_memory(error):
         return (
             f"out of memory ({cause}); give a smaller batch_size or eval_batch_size, for a sweep a smaller --chunk, or "
             "see docs/scale.md#memory"

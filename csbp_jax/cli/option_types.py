@@ -56,6 +56,7 @@ Name = Annotated[str | None, arg(metavar="NAME"), _nonempty]
 RequiredName = Annotated[str, arg(metavar="NAME"), _nonempty]
 Path = Annotated[str, arg(metavar="PATH"), expand_path]
 OptionalPath = Annotated[str | None, arg(metavar="PATH"), expand_path]
+Folders = Annotated[tuple[str, ...], arg(metavar="[PATH ...]"), expand_path]
 OptionalRun = Annotated[str | None, arg(metavar="PATH"), run_or_address]
 PathOrAddress = Annotated[str | None, arg(metavar="PATH"), _path_or_address]
 Number = Annotated[int, arg(metavar="N"), integers(0, 10**9)]
@@ -86,8 +87,8 @@ Chunk = Annotated[
     int | None,
     arg(
         metavar="N",
-        help="runs that train at once, at most as many as share a compilation; by default 32 per device; on a CPU 24 "
-        "of a network without convolutions, else one per device",
+        help="runs that train at once, at most as many as share a compilation; by default 32 per device, or as many as "
+        "fit its memory; on a CPU 24 of a network without convolutions, else one per device",
     ),
     integers(1, 10**9),
 ]

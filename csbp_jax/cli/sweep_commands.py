@@ -23,6 +23,7 @@ from csbp_jax.training import run_dir, run_json
 from csbp_jax.training.plugins import plugin_run_name
 
 if TYPE_CHECKING:
+    from csbp_jax.evaluation.compare import Comparison
     from csbp_jax.experiment import Experiment, Training
     from csbp_jax.runs import RunTable
 
@@ -48,8 +49,10 @@ class Sweep(OnData):
     name: option.Name = None
     """name of the sweep; by default the data set and a hash of its config and grid"""
     shard: Annotated[str | None, arg(metavar="INDEX/COUNT")] = None
-    """train one of COUNT shares of the runs, for several machines; INDEX from 0; afterwards, the same command without
-    it shows the tables"""
+    """train one of COUNT shares of the runs, for several machines; INDEX from 0; by default the number of this process
+    among those that Slurm, MPI or a TPU slice has started. The last to end shows the tables"""
+    merge: option.Folders = ()
+    """folders of the same sweep whose finished runs are taken over, from machines that had disks of their own"""
     fresh: option.Flag = False
     """rename an old sweep of this name and start from scratch"""
     sweeps: option.Path = "sweeps"
@@ -76,11 +79,24 @@ def sweep(argv: Sequence[str]) -> None:
     experiment = of_grid(base, grid)
     pairs = controls(base, experiment, control) if control else None
     folder = pathlib.Path(options.sweeps) / name
-    table = experiment.run(folder, shard=shard or (0, 1), chunk=options.chunk, fresh=options.fresh)
-    if shard is None:
+    table = experiment.run(folder, shard=shard, chunk=options.chunk, fresh=options.fresh, merge=options.merge)
+    if _is_complete(experiment, table):
         from csbp_jax.evaluation import compare
 
         compared = compare.comparison(table, pairs or compare.controls(table), options.margin)
+        _show(compared, folder)
+
+
+def _is_complete(experiment: "Experiment", table: "RunTable") -> bool:
+    """Return whether a table has all runs of an experiment without tuning, and not those of some shards alone."""
+    return len(table.frame) == len(experiment.cases) * len(experiment.arms) * len(experiment.seeds)
+
+
+def _show(compared: "Comparison", folder: pathlib.Path) -> None:
+    """Show a comparison and write it, one process at a time: the last shards may end together."""
+    from csbp_jax.evaluation import compare
+
+    with run_dir.locked(folder, wait=True):
         compare.show(compared, folder)
 
 
@@ -238,10 +254,12 @@ def best(argv: Sequence[str]) -> None:
     name = f"best-seeds-{first}-{first + options.seeds - 1}{'-with-control' * (len(arms) > 1)}"
     files.check_links(folder, name)
     base = Training(config, own, options.data_dir, options.data_parallel)
-    fresh = Experiment(base, arms, seeds=range(first, first + options.seeds)).run(folder / name, chunk=options.chunk)
-    # The best and its control, if it has one.
-    compared = compare.comparison(fresh, list(itertools.pairwise(arms)), options.margin)
-    compare.show(compared, folder / name)
+    experiment = Experiment(base, arms, seeds=range(first, first + options.seeds))
+    fresh = experiment.run(folder / name, chunk=options.chunk)
+    if _is_complete(experiment, fresh):
+        # The best and its control, if it has one.
+        compared = compare.comparison(fresh, list(itertools.pairwise(arms)), options.margin)
+        _show(compared, folder / name)
 
 
 def _best_and_control(folder: pathlib.Path, config: Config, table: "RunTable") -> dict[str, dict[str, Any]]:

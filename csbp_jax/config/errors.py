@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import errno
 import os
+import re
 import unicodedata
 from collections.abc import Collection, Iterator
 
@@ -65,6 +66,11 @@ def escaped(text: str) -> str:
 def one_line(error: BaseException) -> str:
     """Return the message of an error as one line, or its type's name if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory is used up, that of a device or of the host."""
+    return isinstance(error, MemoryError) or bool(re.search("RESOURCE_EXHAUSTED|(?i:out of memory)", str(error)))
 
 
 def nearest(word: str, names: Collection[str], cutoff: float = 0.6) -> list[str]:

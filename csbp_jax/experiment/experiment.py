@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csbp_jax import configs, ranges
-from csbp_jax.config import Config
+from csbp_jax.config import Config, ConfigError
+from csbp_jax.experiment import memory
 from csbp_jax.experiment.fields import Fields, key
 from csbp_jax.experiment.plan import Adapt, Arm, Cell, Plan, Tuned, settings_of
 from csbp_jax.experiment.system import Adapted, Draw, System, Training
@@ -19,7 +20,7 @@ from csbp_jax.experiment.work import Work
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import RunTable
-from csbp_jax.runtime import files
+from csbp_jax.runtime import files, multihost
 from csbp_jax.training import run_dir, run_json
 
 if TYPE_CHECKING:
@@ -83,17 +84,19 @@ class Experiment:
         self,
         folder: str | pathlib.Path,
         *,
-        shard: tuple[int, int] = (0, 1),
+        shard: tuple[int, int] | None = None,
         chunk: int | None = None,
         fresh: bool = False,
         weights: bool = False,
         known: "pandas.DataFrame | None" = None,
+        merge: Sequence[str | pathlib.Path] = (),
         console: Console | None = None,
     ) -> RunTable:
         """Train what has no result yet, and return all runs as a table.
 
         FOLDER/config.json      the base, versions
         FOLDER/blocks/*.json    results, each of some seeds of one setting that trained together
+        FOLDER/chunks.json      how many runs train at once, where a GPU's or TPU's memory was asked
         FOLDER/runs.csv         the table, once all runs are finished; epochs.csv: their curves
         FOLDER/settings.json    the fields of every try of every arm, and the digests of both tables
         FOLDER/weights/*/       with ``weights``: the network of each run, which commands take as they take a run
@@ -104,9 +107,10 @@ class Experiment:
         Args:
           folder: of the experiment.
           shard: ``(i, n)``, the i-th of n tasks, from 0, which may share the folder at any times. The last one to end
-            writes the table.
-          chunk: members that train at once; by default 32 per device, on a CPU 24 of a dense network or one per device,
-            and 1024 of a system of one's own.
+            writes the table. By default the index and the number of the processes that a launcher has started (Slurm,
+            MPI, a TPU slice), which exchange nothing, or ``(0, 1)`` without one.
+          chunk: members that train at once. By default 32 per device, halved until they fit 80 % of its memory; on a
+            CPU 24 of a dense network or one per device; and 1024 of a system of one's own.
           fresh: rename an old folder and start from scratch.
           weights: also save the weights of the last epoch of each run, for :meth:`csbp_jax.RunTable.weights`; of a
             config alone. Runs that are finished without have none.
@@ -114,20 +118,28 @@ class Experiment:
             digits with ``float_precision="round_trip"``). A row is that of a run if its columns of fields, and its
             seed, are equal; it is taken over, without curves, and not trained. A field without a column counts as
             equal, and nothing says whether data and devices were the same.
+          merge: folders of the same experiment whose finished runs are taken over, such as those of shards that had
+            disks of their own. Weights stay there; the names of their folders fit into FOLDER/weights.
           console: where progress is shown; the terminal by default.
 
         Raises:
           ValueError: there is no such shard.
           ConfigError: a field or value is not possible, or the folder holds an experiment on another base, other data
-            or own code, or another process runs this shard; or ``known`` has no seeds or no measures.
+            or own code, or another process runs this shard; or ``known`` has no seeds or no measures; or a folder of
+            ``merge`` is none of this experiment; or memory is used up; or a launcher does not say which process this
+            is, or has started several with ``fresh``.
         """
+        console = terminal.make_console() if console is None else console
+        shard = self._launched_shard(fresh, console) if shard is None else shard
         if not 0 <= shard[0] < shard[1]:
             raise ValueError(f"shard: {shard} is not possible; of n tasks, i is from 0 to n - 1")
         folder = pathlib.Path(folder)
-        console = terminal.make_console() if console is None else console
+        sources = [pathlib.Path(source) for source in merge]
         plan = self.plan(chunk)
         system = plan.system
         system.prepare(list(plan.settings.values()), int(self.seeds[0]))
+        for source in sources:
+            _check_same(source, system)
         opened = run_dir.open_run(
             folder.parent, system.content(), folder.name, fresh, console, own=system.own, wait=True
         )
@@ -136,11 +148,41 @@ class Experiment:
             files.check_links(folder, str(of_shard.relative_to(folder)))
             of_shard.mkdir(parents=True, exist_ok=True)
             (folder / run_json.BLOCKS).mkdir(exist_ok=True)
+            memory.merge(folder / memory.FILE, [source / memory.FILE for source in sources])
+            limit = memory.limit()
+            if chunk is None and limit is not None:
+                seeds = len({seed for cell in plan.cells for seed in (*cell.seeds, *cell.tuning_seeds)})
+                with memory.used_up_in_one_line():
+                    lines = system.fit(plan.largest, seeds, limit, folder / memory.FILE)
+                for line in lines:
+                    console.print(line, soft_wrap=True)
         with run_dir.locked(of_shard):
             work = Work(plan, self.choose, folder, console, weights)
             if known is not None:
                 work.add(known)
+            for source in sources:
+                work.merge(source)
             return work.run(shard)
+
+    def _launched_shard(self, fresh: bool, console: Console) -> tuple[int, int]:
+        """Return the share of the runs of this process among those that a launcher has started, and say it.
+
+        Raises:
+          ConfigError: as :func:`csbp_jax.runtime.multihost.launched`; or each of several would start from scratch.
+        """
+        index, count = multihost.launched()
+        if count > 1 and fresh:
+            raise ConfigError(
+                f"--fresh: each of the {count} processes would set aside what the others have begun; delete or rename "
+                "the folder before, and leave it out"
+            )
+        if count > 1:
+            console.print(
+                f"shard {index} of {count}: the share of this process among the {count} that were started; --shard 0/1 "
+                "(shard=(0, 1)) trains all runs",
+                soft_wrap=True,
+            )
+        return index, count
 
     def plan(self, chunk: int | None = None) -> Plan:
         """Return what is trained; raises as :meth:`run` does for what no field or value allows."""
@@ -203,3 +245,21 @@ class Experiment:
         if isinstance(self.base, Training):
             return dataclasses.replace(self.base, draw=self.draw or self.base.draw)
         return Adapted(self.base)
+
+
+def _check_same(folder: pathlib.Path, system: Training | Adapted) -> None:
+    """Check that a folder whose runs are to be merged has an experiment on the same base and own code.
+
+    Raises:
+      ConfigError: it has another, or none.
+    """
+    if not (folder / "config.json").exists() or not (folder / run_json.BLOCKS).exists():
+        raise ConfigError(f"--merge: {folder}: there is no sweep or experiment; name its folder, such as sweeps/NAME")
+    stored = run_json.read_config(folder, run_json.REPAIR)
+    differing = run_json.config_differences(stored["config"], system.content())
+    differing += run_json.differences(stored.get("own", {}) | {"file": ""}, system.own.metadata() | {"file": ""}, "own")
+    if differing:
+        raise ConfigError(
+            f"--merge: {folder}: has another config or other code of your own; differing are {'; '.join(differing)}; "
+            "merge folders of the same command alone"
+        )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
@@ -36,8 +36,11 @@ SHARDS_NO_CONVOLUTIONS = jax.__version_info__ < (0, 8)
 
 
 def member_mesh(data_parallel: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Return a mesh of devices, by default of all, (member, data): ``data_parallel`` of them share each batch."""
-    devices = jax.devices() if devices is None else devices
+    """Return a mesh of devices, by default of all of this process, ``(member, data)``.
+
+    ``data_parallel`` of them share each batch.
+    """
+    devices = jax.local_devices() if devices is None else devices
     shape = (len(devices) // data_parallel, data_parallel)
     return jax.make_mesh(shape, ("member", "data"), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
@@ -94,7 +97,8 @@ class Members:
         # A decay or smoothing of 0 would leave its stage out of the program, which all members share.
         self.config = config = build.with_others(config, {field: build.TRACED_BESIDE[field] for field in self.varying})
         self.steps_per_epoch = data.steps_per_epoch(splits["train"], config.batch_size, config.data.buckets)
-        self.ends = data.Buckets.of(splits["train"], config.batch_size, config.data.buckets).ends.tolist()
+        self.buckets = data.Buckets.of(splits["train"], config.batch_size, config.data.buckets)
+        self.ends = self.buckets.ends.tolist()
         self.original = splits["train"].source if isinstance(splits["train"], data.Drawn) else splits["train"]
         run = compile_run(config, self.original, self.steps_per_epoch, own, platform=self.platform)
 
@@ -200,7 +204,13 @@ class Members:
 
     def place(self, array: np.ndarray, spec: P) -> jax.Array:
         """Place an array on the devices, split over the axes of the mesh that a spec names."""
-        return jax.device_put(array, NamedSharding(self.mesh, spec) if self.sharded else self.mesh.devices.flat[0])
+        return jax.device_put(array, self.sharding(spec))
+
+    def sharding(self, spec: P) -> jax.sharding.Sharding:
+        """Return the sharding of an array that :meth:`place` places."""
+        if self.sharded:
+            return NamedSharding(self.mesh, spec)
+        return SingleDeviceSharding(self.mesh.devices.flat[0])
 
     def shard_batch(self, batch: Mapping[str, np.ndarray], axis: int) -> Batch:
         """Place a batch on the devices, with ``axis`` split over those that share it."""

@@ -118,6 +118,11 @@ class Plan:
     def sizes(self) -> dict[Any, int]:
         """How many members of each group train at once: as many in all of its chunks, so that one compilation serves
         them."""
+        return {group: self.system.size(group, self.chunk, most) for group, most in self.largest.items()}
+
+    @functools.cached_property
+    def largest(self) -> dict[Any, int]:
+        """The most members of each group that could train at once."""
         tests, largest = dict.fromkeys(self.groups.values(), 0), dict.fromkeys(self.groups.values(), 0)
         for cell in self.cells:
             of_tries = [self.groups[setting] for setting in cell.tries]
@@ -126,7 +131,7 @@ class Plan:
                     tests[group] += len(cell.seeds)
                 tuning = of_tries.count(group) * len(cell.tuning_seeds) if len(of_tries) > 1 else 0
                 largest[group] = max(largest[group], tuning, tests[group], len(cell.seeds))
-        return {group: self.system.size(group, self.chunk, most) for group, most in largest.items()}
+        return largest
 
 
 def settings_of(tuned: Tuned | None, tries: int, generator: np.random.Generator) -> list[dict[str, Any]]:

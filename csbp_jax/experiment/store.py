@@ -58,8 +58,32 @@ class Store:
         """Read the blocks that other processes have written since."""
         for file in sorted(self.folder.glob("*.json")):
             if file.name not in self._read:
-                remedy = "delete it, and the command that began the experiment trains its runs again"
-                self._add(file, run_json.read_json(file, _is_block, remedy, files.LARGE))
+                self._add(file, _read_block(file))
+
+    def take(self, folder: pathlib.Path) -> int:
+        """Write the runs of another folder that this one lacks, and return their number.
+
+        Raises:
+          ConfigError: a block there is damaged, or was trained on other data or devices than runs of its setting here.
+        """
+        count = 0
+        for file in sorted((folder / run_json.BLOCKS).glob("*.json")):
+            content = _read_block(file)
+            setting, how = key(content["fields"]), content["how"]
+            before = self._how.get(setting, {})
+            if differing := [name for name, value in how.items() if before.get(name, value) != value]:
+                name = differing[0]
+                raise ConfigError(
+                    f"{file}: {name}: {how[name]} there, {before[name]} in other finished runs of this setting; merge "
+                    "runs of the same data and devices alone"
+                )
+            missing = self.missing(Block(setting, tuple(content["seeds"])))
+            if missing.seeds:
+                rows = [content["seeds"].index(seed) for seed in missing.seeds]
+                measures = {name: [values[row] for row in rows] for name, values in content["measures"].items()}
+                self._write(missing, content | {"seeds": list(missing.seeds), "measures": measures})
+                count += len(missing.seeds)
+        return count
 
     def missing(self, block: Block) -> Block:
         """Return the block without the seeds that are finished."""
@@ -98,10 +122,12 @@ class Store:
 
     def write(self, block: Block, fields: Fields, measures: Mapping[str, Any], how: Mapping[str, Any]) -> None:
         """Write a finished block; while the disk is full, two blocks wait for space."""
-        name = f"{name_of(block.key, block.seeds[0])}.json"
         columns = {measure: _with_none(np.asarray(values).tolist()) for measure, values in measures.items()}
         content = {"fields": dict(fields), "seeds": list(block.seeds), "measures": columns, "how": dict(how)}
-        file, content = self.folder / name, json.loads(json.dumps(content))
+        self._write(block, json.loads(json.dumps(content)))
+
+    def _write(self, block: Block, content: dict[str, Any]) -> None:
+        file = self.folder / f"{name_of(block.key, block.seeds[0])}.json"
         self._add(file, content)
         self._waiting[file] = content
         with files.full_disk_ignored() if len(self._waiting) <= _MOST_WAITING else contextlib.nullcontext():
@@ -125,6 +151,11 @@ class Store:
         # Of known runs nothing says how they were trained.
         self._how[setting] = content["how"] | self._how.get(setting, {})
         self._read.add(file.name)
+
+
+def _read_block(file: pathlib.Path) -> dict[str, Any]:
+    remedy = "delete it, and the command that began the experiment trains its runs again"
+    return run_json.read_json(file, _is_block, remedy, files.LARGE)
 
 
 def _with_none(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Systems that an experiment trains: the training of a config, or one of the user's own."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from csbp_jax import data
 from csbp_jax.config import Config, ConfigError, flatten, to_json
 from csbp_jax.experiment import fields as of_fields
+from csbp_jax.experiment import memory
 from csbp_jax.experiment.fields import Fields
 from csbp_jax.experiment.members import Members, member_mesh, scans, train
 from csbp_jax.learner import measures
@@ -85,6 +87,8 @@ class Training:
     _made: dict[str, tuple[Hashable, Any]] = dataclasses.field(default_factory=dict, init=False, repr=False)
     _varying: dict[Group, frozenset[str]] = dataclasses.field(default_factory=dict, init=False, repr=False)
     _digests: dict[Group, str] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _first: dict[Group, Config] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _fitting: dict[Group, int] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     @property
     def choose(self) -> str:
@@ -137,8 +141,11 @@ class Training:
           settings: all canonical fields of the experiment.
           seed: one of it.
         """
-        if self.data_parallel < 1 or jax.device_count() % self.data_parallel:
-            raise ConfigError(f"--data-parallel: {self.data_parallel} does not divide the {jax.device_count()} devices")
+        if self.data_parallel < 1 or jax.local_device_count() % self.data_parallel:
+            raise ConfigError(
+                f"--data-parallel: {self.data_parallel} does not divide the {jax.local_device_count()} devices"
+            )
+        mesh = sharding.data_mesh(jax.local_devices()[:1])
         groups: dict[Group, list[Config]] = {}
         for fields in settings:
             groups.setdefault(self.group(fields), []).append(self._config(fields))
@@ -147,32 +154,93 @@ class Training:
             drawn = dict(splits) | {"train": self._records(splits, seed, group)}
             config = resolve(configs[0], drawn, self.data_parallel)
             steps = data.steps_per_epoch(drawn["train"], config.batch_size, config.data.buckets)
-            compile_run(config, drawn["train"], steps, self.own, sharding.data_parallel(1)).trace()
+            compile_run(config, drawn["train"], steps, self.own, mesh).trace()
             self._varying[group] = of_fields.varying(configs, self.own)
             self._digests[group] = fingerprint_digest(fingerprint)
+            self._first[group] = dataclasses.replace(configs[0], seed=seed)
 
     def size(self, group: Group, chunk: int | None, largest: int) -> int:
         """Return how many members of a group train at once: a multiple of the devices that hold different ones.
 
-        As few as need no more chunks for ``largest``, the most that there are: others would only be copies.
+        As few as need no more chunks for ``largest``, the most that there are: others would only be copies. Without a
+        ``chunk``, as many as fit the devices' memory (:meth:`fit`), where that was asked for.
         """
-        axis = jax.device_count() // self.data_parallel
-        if jax.default_backend() != "cpu":
-            default = CHUNK * axis
-        else:
-            default = max(CHUNK_OF_CPU, axis) if scans(group.config, self.own) else axis
-        chunks = -(-largest // (chunk or default))
+        axis = jax.local_device_count() // self.data_parallel
+        chunk = chunk or self._fitting.get(group) or self._default_chunk(group)
+        chunks = -(-largest // chunk)
         return -(-largest // (chunks * axis)) * axis
+
+    def _default_chunk(self, group: Group) -> int:
+        """Return how many members train at once where nothing is known of the devices' memory."""
+        axis = jax.local_device_count() // self.data_parallel
+        if jax.default_backend() != "cpu":
+            return CHUNK * axis
+        return max(CHUNK_OF_CPU, axis) if scans(group.config, self.own) else axis
+
+    def fit(self, largest: Mapping[Group, int], seeds: int, limit: int, file: pathlib.Path) -> list[str]:
+        """Choose for each group as many members as fit the memory of the devices; return lines that say which.
+
+        Results depend on how many train at once, so that a choice is made once, and stored: other processes, and later
+        calls, read it. Groups must be prepared.
+
+        Args:
+          largest: of each group, the most members that there are.
+          seeds: the most different seeds of members that train at once.
+          limit: the bytes that members may take on each device.
+          file: where choices are stored.
+
+        Raises:
+          ConfigError: the file is damaged.
+        """
+        stored = memory.read(file)
+        fits: dict[str, memory.Fit] = {}
+        for group, most in largest.items():
+            name = self._name(group)
+            before = stored.get(name)
+            if before is not None and self.size(group, before.chunk, most) <= before.members:
+                fits[name] = before
+            else:  # the first time; or arms or seeds were added where fewer than a chunk were checked
+                start = before.chunk if before else self._default_chunk(group)
+                fits[name] = self._fit_group(group, most, seeds, limit, start)
+            self._fitting[group] = fits[name].chunk
+        if any(stored.get(name) != fit for name, fit in fits.items()):
+            memory.write(file, stored | fits)
+        return list(dict.fromkeys(line for fit in fits.values() if (line := fit.line())))
+
+    def _fit_group(self, group: Group, largest: int, seeds: int, limit: int, start: int) -> memory.Fit:
+        """Choose how many members of a group train at once, from a chunk to start with downwards."""
+        members, config = self._first_members(group)
+        return memory.fit(
+            start,
+            default=self._default_chunk(group),
+            least=jax.local_device_count() // self.data_parallel,
+            size=lambda chunk: self.size(group, chunk, largest),
+            needed=lambda count: memory.needed(members, config, count, seeds),
+            limit=limit,
+        )
+
+    def _first_members(self, group: Group) -> tuple[Members, Config]:
+        """Return the compiled functions of a prepared group, and the resolved config of one of its members."""
+        first = self._first[group]
+        splits, _ = self._load(first)
+        drawn = dict(splits) | {"train": self._records(splits, first.seed, group)}
+        config = resolve(first, drawn, self.data_parallel)
+        return self._compiled(group, config, drawn), config
+
+    def _name(self, group: Group) -> str:
+        """Return a name of a group that is the same in all processes."""
+        content = to_json(group.config), dict(group.options)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def how(self, group: Group) -> dict[str, Any]:
         """Return what runs that are stored depend on beside their fields and the versions of packages."""
         how = {
             "data": self._digests[group],
             "devices a batch": self.data_parallel,
-            "device": jax.devices()[0].device_kind,
+            "device": jax.local_devices()[0].device_kind,
         }
         # Convolutions have other forms on a single one.
-        return how | ({"one device": jax.device_count() == 1} if jax.default_backend() == "cpu" else {})
+        return how | ({"one device": jax.local_device_count() == 1} if jax.default_backend() == "cpu" else {})
 
     def train(
         self,
@@ -195,17 +263,13 @@ class Training:
         records = {seed: self._records(splits, seed, group) for seed in dict.fromkeys(seeds)}
         drawn = dict(splits) | {"train": records[seeds[0]]}
         resolved = [resolve(config, drawn, self.data_parallel) for config in configs]
-        varying = self._varying[group]
         counts = {len(of_seed) for of_seed in records.values()}
         if len(counts) > 1:
             raise ConfigError(
                 f"draw: gives {' and '.join(map(str, sorted(counts)))} records for seeds that train at once; give all "
                 "as many, as they have the same steps"
             )
-        mesh = member_mesh(self.data_parallel)
-        # Seeds that train apart may draw other numbers of records, and then have other steps.
-        key = (group, *counts)
-        members = self._last("members", key, lambda: Members(resolved[0], drawn, mesh, self.own, varying))
+        members = self._compiled(group, resolved[0], drawn)
 
         def save(weights: Any, epochs: NDArray[Any]) -> None:
             for number, folder in enumerate(folders):
@@ -223,6 +287,12 @@ class Training:
 
     def _config(self, fields: Fields) -> Config:
         return of_fields.at(self.config, {n: v for n, v in fields.items() if not n.startswith(DRAW)})
+
+    def _compiled(self, group: Group, config: Config, splits: Splits) -> Members:
+        """Return the compiled functions of a group, made from the resolved config and the data of a member."""
+        # Seeds that train apart may draw other numbers of records, and then have other steps.
+        key, mesh, varying = (group, len(splits["train"])), member_mesh(self.data_parallel), self._varying[group]
+        return self._last("members", key, lambda: Members(config, splits, mesh, self.own, varying))
 
     def _records(self, splits: Splits, seed: int, group: Group) -> data.DataSource:
         if self.draw is None:
@@ -304,9 +374,13 @@ class Adapted:
         """Return how many members train at once."""
         return -(-largest // -(-largest // (chunk or CHUNK_OF_SYSTEM)))
 
+    def fit(self, largest: Mapping[Any, int], seeds: int, limit: int, file: pathlib.Path) -> list[str]:
+        """Leave the number of members as it is, for the system alone knows their memory."""
+        return []
+
     def how(self, group: Hashable) -> dict[str, Any]:
         """Return what stored runs depend on."""
-        return {"device": jax.devices()[0].device_kind}
+        return {"device": jax.local_devices()[0].device_kind}
 
     def train(
         self,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas
 
 from csbp_jax.config import ConfigError
+from csbp_jax.experiment import memory
 from csbp_jax.experiment.plan import Cell, Plan
 from csbp_jax.experiment.store import Block, Store, name_of
 from csbp_jax.reporting import terminal
@@ -77,19 +78,33 @@ class Work:
             count += len(rows)
         self.console.print(f"{count} of {len(known)} known runs are of these settings, and are not trained again")
 
+    def merge(self, folder: pathlib.Path) -> None:
+        """Take over the finished runs of another folder of the same experiment.
+
+        Raises:
+          ConfigError: a result there is damaged, or had other data or devices.
+        """
+        count = self.store.take(folder)
+        self.console.print(f"{count} finished runs are merged from {folder}", soft_wrap=True)
+
     def run(self, shard: tuple[int, int]) -> RunTable:
         """Train the runs of a shard that have no result yet, return the finished ones, and write them if all are.
 
         Raises:
-          ConfigError: finished runs had other data or devices.
+          ConfigError: finished runs had other data, or devices where some of their setting are missing; or memory is
+            used up.
         """
-        for setting, group in self.plan.groups.items():
-            self.store.check_how(setting, self.plan.system.how(group))
         for note in self.plan.notes():
             self.console.print(note, soft_wrap=True)
         units = self.plan.units()[shard[0] :: shard[1]]
         blocks = dict.fromkeys(block for unit in units for block in self._blocks(unit))
         missing = list(map(self.store.missing, blocks))
+        incomplete = {block.key for block in missing if block.seeds}
+        for setting, group in self.plan.groups.items():
+            how = self.plan.system.how(group)
+            # Where nothing is left to train, any machine with the data shows the results.
+            of_data = {name: value for name, value in how.items() if name == "data"}
+            self.store.check_how(setting, how if setting in incomplete else of_data)
         self._runs, left = (sum(len(block.seeds) for block in of) for of in (blocks, missing))
         self._ended = self._runs - left
         total = sum(self.plan.system.work(self.plan.settings[block.key]) * len(block.seeds) for block in missing)
@@ -109,7 +124,11 @@ class Work:
             self.console.print(line, soft_wrap=True)
         table, curves = self._tables()
         if any(self.store.missing(block).seeds for unit in self.plan.units() for block in self._blocks(unit)):
-            self.console.print(f"shard {shard[0]} of {shard[1]} is finished, and others are not yet")
+            self.console.print(
+                f"shard {shard[0]} of {shard[1]} is finished, and others are not yet; where they have disks of their "
+                "own, --merge FOLDER (merge=) takes over their runs",
+                soft_wrap=True,
+            )
         else:
             self._write(table.frame, curves)
         return table
@@ -146,14 +165,15 @@ class Work:
 
         show_work(0)
         runs = [self._weights(block.key, seed) for block in blocks for seed in block.seeds] if self.weights else []
-        trained = system.train(
-            group,
-            # So that all chunks of a group have one size, and share a compilation; of copies no weights are saved.
-            fields=[*fields, *[fields[-1]] * copies],
-            seeds=[*seeds, *[seeds[-1]] * copies],
-            show=show_work,
-            folders=[self.folder / name for name in runs],
-        )
+        with memory.used_up_in_one_line():
+            trained = system.train(
+                group,
+                # So that all chunks of a group have one size, and share a compilation; of copies no weights are saved.
+                fields=[*fields, *[fields[-1]] * copies],
+                seeds=[*seeds, *[seeds[-1]] * copies],
+                show=show_work,
+                folders=[self.folder / name for name in runs],
+            )
         measures = {name: np.asarray(v)[:count] for name, v in trained.items()}
         self._done, self._ended = done + count * work, last
         start = 0

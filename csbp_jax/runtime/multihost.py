@@ -7,6 +7,7 @@ of one process are passed to all, so that none waits for another that has left.
 import collections
 import contextlib
 import json
+import os
 import re
 import signal
 import sys
@@ -36,22 +37,18 @@ def connected(how: str | None, stop: Stop) -> Iterator[Stop]:
     """Connect the processes of a run, yield the Stop that they share, and disconnect at the end.
 
     Args:
-      how: ``off``: this is the only process. ``auto``: JAX finds the others (TPU pods, Slurm, Open MPI ...).
-        ``HOST:PORT,n,i``: this is process i of n, and process 0 listens at HOST:PORT, at that address only.
-        None: ``auto`` where JAX finds others, else ``off``.
+      how: ``off``: this is the only process, and nobody is asked for others. ``auto``: JAX finds the others (TPU pods,
+        Slurm, Open MPI ...). ``HOST:PORT,n,i``: this is process i of n, and process 0 listens at HOST:PORT, at that
+        address only. None: ``auto`` where JAX finds others, else ``off``.
       stop: this process's Stop. JAX takes over SIGTERM and passes it to the other processes.
 
     Raises:
-      ConfigError: ``how`` is none of these, or ``off`` where there are others; the processes could not connect, or they
-        (or their TPU slices) have different numbers of devices.
+      ConfigError: ``how`` is none of these; the processes could not connect, or they (or their TPU slices) have
+        different numbers of devices.
       Lost: another process ended before this one.
     """
-    if how in ("off", None):
-        count = private.found_processes()
-        if count > 1 and how == "off":
-            # They would write the same files; and on a TPU slice each waits for the others' devices.
-            raise ConfigError(f"--distributed: off is not possible, this is one of {count} processes; leave it out")
-        how = "off" if count == 1 else "auto"
+    if how is None:
+        how = "off" if private.found_processes() == 1 else "auto"
     if how == "off":
         yield stop
         return
@@ -75,6 +72,44 @@ def connected(how: str | None, stop: Stop) -> Iterator[Stop]:
         raise
     else:
         jax.distributed.shutdown()
+
+
+def launched() -> tuple[int, int]:
+    """Return the index of this process and the number of processes that its launcher has started; (0, 1) without one.
+
+    For work that processes share without exchanging anything: JAX does not connect them. Launchers are those whose
+    processes JAX would connect (a TPU slice, Slurm, Kubernetes ...), and MPI's by Open MPI's variables.
+
+    If JAX has not started, this process then takes the GPUs that it would take if it were connected: the one that has
+    its index on its host, or those of ``JAX_LOCAL_DEVICE_IDS``.
+
+    Raises:
+      ConfigError: the launcher does not say which process this is.
+    """
+    on_host: int | None
+    if "OMPI_COMM_WORLD_RANK" in os.environ:  # JAX looks for a variable that Open MPI 5 no longer has
+        names = ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK")
+        count, index, on_host = (_number(name) for name in names)
+    else:
+        count = private.found_processes("give each its share: --shard INDEX/COUNT (shard=)")
+        index, on_host = private.found_index() if count > 1 else (0, None)
+    if count > 1 and on_host is not None and private.backend_of_jax() is None:
+        devices = os.environ.get("JAX_LOCAL_DEVICE_IDS") or str(on_host)
+        jax.config.update("jax_cuda_visible_devices", devices)
+        jax.config.update("jax_rocm_visible_devices", devices)
+    return index, count
+
+
+def _number(name: str) -> int:
+    """Return the whole number that a variable of the environment has.
+
+    Raises:
+      ConfigError: it has none.
+    """
+    value = os.environ.get(name, "")
+    if not re.fullmatch("[0-9]{1,9}", value):
+        raise ConfigError(f"{name}: {value!r} is no number; start by mpirun, or unset the variables of Open MPI")
+    return int(value)
 
 
 def is_host0() -> bool:

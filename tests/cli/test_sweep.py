@@ -1,6 +1,8 @@
 """The commands sweep and best: their words, what they train, show and write, and how they go on."""
 
 import re
+import signal
+import time
 
 import numpy as np
 import pandas
@@ -12,6 +14,7 @@ from csbp_jax.experiment import system
 from csbp_jax.runs import RunTable
 from csbp_jax.runs.run import tested_columns as columns_of
 from csbp_jax.runtime import seals
+from tests.support import processes
 
 DIGITS = configs.load("digits")
 LINE = ["--model.name", "dense", "--model.features", "6", "--model.time-steps", "2", "--chaos.taps", "fc1.membrane"]
@@ -175,3 +178,82 @@ def test_a_best_that_cannot_be_is_refused(sweep, trained, tmp_path):
     (first, *_) = cells = seals.parse(file.read_bytes())["cells"]
     seals.write_json(file, {"cells": [*cells, first | {"case": "other"}]})
     assert "two: has several data sets; sweep each by itself" in sweep(name="two", kind="best")[1]
+
+
+def started(folder, **variables):
+    """A process of one device that trains a sweep; with variables of a launcher, its share."""
+    line = ["-m", "csbp_jax", "sweep", "digits", *LINE, *SHARED, "--sweeps", str(folder), "--name", "s"]
+    (process,) = processes.start_lines([line], devices=1, **variables)
+    return process
+
+
+def by_slurm(index):
+    """The variables of one of two tasks."""
+    variables = {"JOB_ID": 7, "STEP_NODELIST": "node1", "NTASKS": 2, "PROCID": index, "LOCALID": index}
+    return {f"SLURM_{name}": str(value) for name, value in variables.items()}
+
+
+def by_mpi(index):
+    """The variables of one of two processes, without those that JAX looks for."""
+    return {f"OMPI_COMM_WORLD_{name}": str(value) for name, value in dict(RANK=index, SIZE=2, LOCAL_RANK=0).items()}
+
+
+SHARED = ["--grid", "chaos.z0=0,3 seed=0:4", "--chunk", "2"]
+TABLES = ("runs.csv", "epochs.csv", "differences.csv")
+
+
+@pytest.fixture(scope="module")
+def by_one_process(tmp_path_factory):
+    """The tables of a sweep by one process, ``{name: bytes}``."""
+    folder = tmp_path_factory.mktemp("one")
+    codes, _, errors = processes.finish([started(folder)])
+    assert codes == [0], errors
+    return {name: (folder / "s" / name).read_bytes() for name in TABLES}
+
+
+def test_processes_share_a_folder_and_one_that_is_lost_leaves_the_others(tmp_path, by_one_process):
+    first, lost = (started(tmp_path, **by_slurm(index)) for index in (0, 1))
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "s" / "shards" / "1-of-2" / "lock").exists():
+        assert lost.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    lost.kill()
+    codes, reported, errors = processes.finish([first, lost])
+    assert codes == [0, -signal.SIGKILL], errors
+    assert "shard 0 of 2: the share of this process among the 2 that were started; --shard 0/1" in reported[0]
+    assert "shard 0 of 2 is finished, and others are not yet" in reported[0] and "last epoch" not in reported[0]
+    assert not (tmp_path / "s" / "runs.csv").exists()
+    codes, reported, errors = processes.finish([started(tmp_path, **by_slurm(1))])
+    assert codes == [0] and "last epoch: chaos.z0 3.0 - chaos.z0 0.0: " in reported[0], errors
+    assert {name: (tmp_path / "s" / name).read_bytes() for name in TABLES} == by_one_process
+
+
+def test_processes_without_a_common_disk_are_merged(sweep, tmp_path, by_one_process):
+    """On a machine with other devices, as nothing is left to train there."""
+    codes, reported, errors = processes.finish([started(tmp_path / str(n), **by_mpi(n)) for n in (0, 1)])
+    assert codes == [0, 0] and all("others are not yet" in text for text in reported), errors
+    folders = [str(tmp_path / str(n) / "s") for n in (0, 1)]
+    code, text = sweep(*SHARED, "--merge", folders[0])
+    assert code == 2 and "one device: True in finished runs, False now" in text
+    code, text = sweep(*SHARED, "--merge", *folders)
+    assert code == 0 and "last epoch: chaos.z0 3.0 - chaos.z0 0.0: " in text
+    assert all(f"{count} finished runs are merged from {of}" in text for count, of in zip((0, 4), folders, strict=True))
+    assert {name: (tmp_path / "s" / name).read_bytes() for name in TABLES} == by_one_process
+
+
+def test_other_sweeps_are_not_merged(sweep, trained, tmp_path):
+    grid = ("--grid", "chaos.z0=0,3 seed=0")
+    sweep(*grid, "--epochs", "3", name="longer")
+    code, text = sweep(*grid, "--merge", str(tmp_path / "longer"))
+    assert code == 2 and "longer: has another config or other code of your own; differing are epochs (3 there" in text
+    code, text = sweep(*grid, "--merge", str(tmp_path / "none"))
+    assert code == 2 and "none: there is no sweep or experiment; name its folder" in text
+
+
+def test_each_of_several_processes_may_not_start_from_scratch(sweep, trained, monkeypatch, tmp_path):
+    for name, value in by_slurm(0).items():
+        monkeypatch.setenv(name, value)
+    code, text = sweep("--grid", "chaos.z0=0,3", "--fresh")
+    assert code == 2 and "--fresh: each of the 2 processes would set aside what the others have begun" in text
+    assert sweep("--grid", "chaos.z0=0,3", "--fresh", "--shard", "0/1")[0] == 0
+    assert (tmp_path / "s" / "runs.csv").exists()

@@ -330,6 +330,32 @@ def test_shards_are_the_whole_to_the_byte(tmp_path, count):
     assert sorted(map(repr, trained)) == sorted(map(repr, system.trained))
 
 
+def test_shards_with_folders_of_their_own_are_merged_to_the_whole(tmp_path):
+    """Also where two have trained the same runs, in other chunks."""
+    whole = run(tuned(), tmp_path / "whole", chunk=2)
+    for number, chunk in ((0, 2), (1, 3), (2, 2)):
+        run(tuned(), tmp_path / str(number), chunk=chunk, shard=(number, 3))
+    run(tuned(seeds=range(3)), tmp_path / "more", chunk=3)
+    system, lines = Hill(), io.StringIO()
+    sources = [tmp_path / name for name in ("0", "1", "2", "more")]
+    merged = tuned(system).run(tmp_path / "merged", chunk=2, merge=sources, console=Console(file=lines, width=200))
+    pandas.testing.assert_frame_equal(merged.frame, whole.frame)
+    for name in ("runs.csv", "epochs.csv"):
+        assert (tmp_path / "merged" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert system.trained == [] and "finished runs are merged from" in lines.getvalue()
+    again = tuned(system).run(tmp_path / "merged", merge=sources, console=Console(file=io.StringIO()))
+    assert len(again.frame) == 80
+
+
+def test_runs_of_other_data_are_not_merged(tmp_path):
+    fields, block = {"height": 1.0}, Block(key({"height": 1.0}), (0,))
+    for name, of_data in (("a", "A"), ("b", "B")):
+        (tmp_path / name / "blocks").mkdir(parents=True)
+        Store(tmp_path / name, print).write(block, fields, {"score": [1.0]}, {"data": of_data})
+    with pytest.raises(ConfigError, match="data: B there, A in other finished runs of this setting"):
+        Store(tmp_path / "a", print).take(tmp_path / "b")
+
+
 def test_other_arms_and_seeds_are_added(tmp_path):
     first, second = Hill(), Hill()
     arms = {"a": {"height": 1.0}}

@@ -280,18 +280,19 @@ def test_impossible_fields_are_refused_before_anything_is_written(tmp_path, arms
 
 
 def test_changed_data_or_devices_are_refused(tmp_path):
-    def experiment(scale, devices=1):
+    def experiment(scale, devices=1, seeds=(0,)):
         def data(config, data_dir):
             x, y = np.random.default_rng(0).random((320, 1, 8, 8, 1), np.float32), np.arange(320) % 10
             return {"train": (scale * x, y), "test": (x, y)}
 
-        return Experiment(Training(DENSE, Own(data=data), data_parallel=devices), {"a": {}}, seeds=(0,))
+        return Experiment(Training(DENSE, Own(data=data), data_parallel=devices), {"a": {}}, seeds=seeds)
 
     experiment(1).run(tmp_path / "e", console=console())
     with pytest.raises(ConfigError, match="its data have changed since it began"):
         experiment(0.5).run(tmp_path / "e", console=console())
     with pytest.raises(ConfigError, match="devices a batch: 1 in finished runs, 2 now, which rounds otherwise"):
-        experiment(1, devices=2).run(tmp_path / "e", console=console())
+        experiment(1, devices=2, seeds=(0, 1)).run(tmp_path / "e", console=console())
+    assert len(experiment(1, devices=2).run(tmp_path / "e", console=console()).frame) == 1, "shown, as nothing trains"
 
 
 @pytest.mark.full

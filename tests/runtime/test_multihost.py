@@ -52,8 +52,44 @@ def test_others_that_jax_finds_are_connected_by_default_and_not_ignored(monkeypa
     monkeypatch.setattr(private, "found_processes", lambda: 4)
     with multihost.connected(None, Stop()):
         assert calls == ["auto"]
-    with pytest.raises(ConfigError, match="off is not possible, this is one of 4"), multihost.connected("off", Stop()):
-        pass
+
+
+def test_off_asks_nobody_for_other_processes(monkeypatch, calls):
+    """To ask a metadata server that does not answer takes up to a minute."""
+    monkeypatch.setattr(private, "found_processes", lambda: pytest.fail("asked"))
+    with multihost.connected("off", Stop()):
+        assert calls == []
+
+
+@pytest.fixture
+def visible(monkeypatch):
+    """The GPUs that JAX is told to use, before it starts."""
+    told: dict[str, str] = {}
+    monkeypatch.setattr(private, "backend_of_jax", lambda: None)
+    monkeypatch.setattr(jax.config, "update", told.__setitem__)
+    return told
+
+
+SLURM = {"JOB_ID": "7", "STEP_NODELIST": "node[1-2]", "NTASKS": "4", "PROCID": "3", "LOCALID": "1"}
+OPEN_MPI = {"RANK": "2", "SIZE": "3", "LOCAL_RANK": "0"}
+
+
+def test_the_launcher_says_which_process_this_is_and_jax_is_not_connected(monkeypatch, calls, visible):
+    assert multihost.launched() == (0, 1) and not visible
+    for name, value in SLURM.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert multihost.launched() == (3, 4) and visible["jax_cuda_visible_devices"] == "1"
+    monkeypatch.setenv("JAX_LOCAL_DEVICE_IDS", "0,1")
+    multihost.launched()
+    assert visible["jax_cuda_visible_devices"] == "0,1"
+    monkeypatch.delenv("JAX_LOCAL_DEVICE_IDS")
+    for name, value in OPEN_MPI.items():  # also by mpirun within a job of Slurm
+        monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
+    assert multihost.launched() == (2, 3) and visible["jax_cuda_visible_devices"] == "0"
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "many")
+    with pytest.raises(ConfigError, match="OMPI_COMM_WORLD_SIZE: 'many' is no number"):
+        multihost.launched()
+    assert calls == []
 
 
 def test_processes_with_different_numbers_of_devices_are_refused_and_disconnect(monkeypatch, calls):
