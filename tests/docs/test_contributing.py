@@ -55,7 +55,7 @@ def test_the_recipes_train(extended):
     parts = ["--model.name", "wide", "--model.features", "None", "--model.neuron.name", "quadratic"]
     done = run(extended, "csbp_jax", "train", "waves", "--name", "w", *parts)
     assert done.returncode == 0, done.stderr
-    assert float(search(r"last epoch +│ +5 │ +[\d.]+% │ +([\d.]+)%", done.stdout)[1]) > 50
+    assert float(search(r"test accuracy +│ +([\d.]+)%", done.stdout)[1]) > 50
     listed = run(extended, "csbp_jax", "list").stdout
     assert all(re.search(rf"│ {name} ", listed) for name in ("waves", "wide", "quadratic"))
 

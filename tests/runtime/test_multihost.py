@@ -179,7 +179,8 @@ def test_decisions_and_errors_of_one_process_reach_all(tmp_path):
     codes, reported, errors = processes.finish(processes.start_lines(lines), 120)
     assert codes == [0, 0], errors
     for process, text in enumerate(reported):
-        assert [line for line in text.splitlines() if "Gloo" not in line] == [
+        # Gloo prints a line of its own, into which another thread may write.
+        assert [line for line in text.splitlines() if "Gloo" not in line and "peer ranks" not in line] == [
             str(process == 0),
             "['of', 0] None",
             "CheckpointError: damaged, says 0",
