@@ -382,7 +382,9 @@ def test_spikes_of_any_dtype_are_counted_where_they_differ(x64, dtype):
 def test_two_runs_with_the_same_start_never_separate(x64):
     step, state, batch = training(z0=CHAOTIC_Z)
     distances = dynamics.separation(step, state, steps(5, batch), jnp.zeros(2), lambda state: state.params, every=5)
-    assert all(float(leaf.max()) == 0 for leaf in jax.tree.leaves(distances))
+    largest = max(float(leaf.max()) for leaf in jax.tree.leaves(distances))
+    # JAX before 0.8 rounds the members of a batch differently.
+    assert largest == 0 if jax.__version_info__ >= (0, 8) else largest < 1e-12
 
 
 def test_a_bifurcation_diagram_of_the_logistic_map(x64):
