@@ -53,7 +53,8 @@ def result_of(table: RunTable, name: str) -> Content:
     """The shares of an arm's tries, and its starts at the best of them, init by init."""
     of_arm = table.where(arm=name)
     tests = of_arm.where(role="test").frame
-    fields = {field: value for field, value in tests.iloc[0].items() if field in Setting._fields and value == value}
+    given = tests.iloc[0].dropna()
+    fields = {field: value for field, value in given.items() if field in Setting._fields}
     inits = {f"{init:g}": solved_starts(tests[f"n = {init:g}"]) for init in INITS}
     return {"setting": study.changed_fields(Setting(**fields)), "tuning": tuning_shares(of_arm), "inits": inits}
 
