@@ -37,7 +37,7 @@ OTHER = {
     "dvs_gesture": "--data.frames 2 --data.size 32 32 --model.input-shape 32 32 2",
     "cifar10_dvs": "--data.size 16 16 --model.input-shape 16 16 2",
     "ncaltech101": "--data.size 16 16 --model.input-shape 16 16 2",
-    "omniglot_strokes": "--model.time-steps 4",
+    "omniglot_strokes": "--model.time-steps 5 --model.classes 0",
 }
 
 

@@ -63,11 +63,11 @@ def test_off_asks_nobody_for_other_processes(monkeypatch, calls):
 
 @pytest.fixture
 def visible(monkeypatch):
-    """The GPUs that JAX is told to use, before it starts."""
-    told: dict[str, str] = {}
+    """The settings by which JAX, before it starts, is limited to some GPUs."""
+    settings: dict[str, str] = {}
     monkeypatch.setattr(private, "backend_of_jax", lambda: None)
-    monkeypatch.setattr(jax.config, "update", told.__setitem__)
-    return told
+    monkeypatch.setattr(jax.config, "update", settings.__setitem__)
+    return settings
 
 
 SLURM = {"JOB_ID": "7", "STEP_NODELIST": "node[1-2]", "NTASKS": "4", "PROCID": "3", "LOCALID": "1"}
