@@ -1,7 +1,7 @@
 """Pytest plugin of ``tools/mutants.py``: records which lines each test executes, or runs chosen tests in their order.
 
 Its job is JSON in the environment variable ``MUTANTS``. ``{"trace": [files], "out": file}`` runs each test without what
-earlier ones have traced, compiled or computed, and writes ``{test: {"cpu", "lines", "starts"}}`` of those that pass.
+earlier ones have traced, compiled or computed, and writes ``{test: {"cpu", "lines", "starts", "full"}}`` of those that pass.
 Lines of functions that the import of the package calls count as executed by each of them.
 ``{"first": [tests], "never": [tests], "out": file}`` writes the name of a test that fails.
 """
@@ -95,7 +95,8 @@ def pytest_runtest_protocol(item):
     if TRACED and item.nodeid in passed:
         fixtures = [of_fixture[used[-1]] for used in item._fixtureinfo.name2fixturedefs.values()]
         lines, cpu = sorted(executed.union(on_import, *fixtures)), sum(os.times()[:4]) - before
-        records[item.nodeid] = {"cpu": cpu, "lines": lines, "starts": bool(started)}
+        full = item.get_closest_marker("full") is not None
+        records[item.nodeid] = {"cpu": cpu, "lines": lines, "starts": bool(started), "full": full}
     return result
 
 

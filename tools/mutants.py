@@ -1,13 +1,16 @@
-"""Measure which share of seeded faults the fast tests catch: ``python -m tools.mutants`` (options: ``--help``).
+"""Measure which share of seeded faults the tests catch: ``python -m tools.mutants`` (options: ``--help``).
 
 A mutant (``tools/mutator.py``) is caught if one of the tests of its room fails: of ``models``, those in
 ``tests/models``; of ``chaos.py``, those in each ``test_chaos.py``; and those that ``ROOMS`` names beside it. Only tests
-that execute its statement are run. An error on import, a crash and time without end are caught as well. A mutant that
-this tool's limits end is undecided, and does not count.
+that execute its statement are run, and those of ``make test`` come first: a mutant that a test of ``make test-all``
+catches (``"full": true`` in its row) has passed all tests of ``make test``. One run thus gives the share of both
+commands. An error on import, a crash and time without end are caught by both. A mutant that this tool's limits end is
+undecided, and does not count.
 
-The record has a row for each mutant, written as it ends, so that a later call goes on. ``--against RECORD`` tries the
-mutants of an earlier record whose statements still exist, and draws others in place of the rest. Compiled programs, and
-which test executes which lines, are remembered in ``.bench/mutants``. 200 mutants take half an hour of a CPU.
+The record has a row for each mutant, written as it ends, so that a later call goes on. ``--tests test`` leaves out what
+only ``make test-all`` runs. ``--against RECORD`` tries the mutants of an earlier record whose statements still exist,
+and draws others in place of the rest. Compiled programs, and which test executes which lines, are remembered in
+``.bench/mutants``. 200 mutants take half an hour of a CPU.
 """
 
 import argparse
@@ -100,7 +103,7 @@ def run_tests(tree, paths, job, limit=resource.RLIM_INFINITY):
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
             options = ["-q", "-x"] if limit > 0 else ["-q"]
-            options += ["--no-header", "-p", "no:cacheprovider", "-p", "tools.mutant_tests"]
+            options += ["--no-header", "-m", "not slow", "-p", "no:cacheprovider", "-p", "tools.mutant_tests"]
             code = sys.modules["pytest"].main([*options, *map(str, paths)])
         finally:
             os._exit(code)
@@ -109,7 +112,7 @@ def run_tests(tree, paths, job, limit=resource.RLIM_INFINITY):
 
 
 def tests_of(room, tree):
-    """Return ``{test: {"cpu", "lines", "starts"}}`` of a room's fast tests that pass, from one run without a mutant."""
+    """Return ``{test: {"cpu", "lines", "starts", "full"}}`` of a room's tests that pass, from a run without a mutant."""
     path = tree / "csbp_jax" / room
     paths = [tree / "tests" / room] if path.is_dir() else sorted((tree / "tests").rglob(f"test_{path.name}"))
     paths += [tree / "tests" / test for test in ROOMS[room] if tree / "tests" / test not in paths]
@@ -122,15 +125,19 @@ def tests_of(room, tree):
     return json.loads(record.read_text())
 
 
-def tried(room, mutant, tree):
-    """Return the row of a mutant in the record."""
-    every, (first, last) = tests_of(room, tree), mutant.span
-    run = [
-        name
-        for name, test in sorted(every.items(), key=lambda item: item[1]["cpu"])
-        # Lines are recorded in this process alone, not in those that a test starts.
-        if test["starts"] or any(file == mutant.file and first <= line <= last for file, line in test["lines"])
-    ]
+def executes(test, mutant):
+    """Whether a test may execute a mutant's statement: lines are not recorded in processes that a test starts."""
+    first, last = mutant.span
+    return test["starts"] or any(file == mutant.file and first <= line <= last for file, line in test["lines"])
+
+
+def tried(room, mutant, tree, command):
+    """Return the row of a mutant in the record, by the tests of ``make test`` or ``make test-all``."""
+    every = tests_of(room, tree)
+    run = [name for name, test in every.items() if executes(test, mutant)]
+    if command == "test":
+        run = [name for name in run if not every[name]["full"]]
+    run.sort(key=lambda name: (every[name]["full"], every[name]["cpu"]))
     code, seconds, out = 0, 0.0, WORK / "failed"
     out.write_text("")
     if run:
@@ -145,10 +152,18 @@ def tried(room, mutant, tree):
     by = out.read_text() or {2: "import", 4: "import", -signal.SIGXCPU: "time"}.get(code, "crash" * bool(code))
     verdict = "undecided" if undecided else "caught" if code else "survived"
     about = dict(zip(mutant._fields[:6], mutant, strict=False))
-    return {"room": room, **about, "verdict": verdict, "by": by, "tests": len(run), "cpu": round(seconds, 1)}
+    full = by in every and every[by]["full"]
+    row = {"room": room, **about, "verdict": verdict, "by": by, "full": full}
+    return row | {"tests": len(run), "cpu": round(seconds, 1)}
 
 
 def shares(rows):
+    """Return the ``shares_of`` the tests of both commands. Of earlier records, all tests were of ``make test``."""
+    without = [row | {"verdict": "survived"} if row.get("full") else row for row in rows]
+    return {"test": shares_of(without), "test-all": shares_of(rows)}
+
+
+def shares_of(rows):
     """Return counts, and the share caught in percent with its 95 % Wilson interval, over all and by room."""
     from scipy import stats
 
@@ -174,6 +189,8 @@ def main():
     parser.add_argument("--count", type=int, default=200, help="number of mutants (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
     parser.add_argument("--room", choices=ROOMS, help="try the mutants of this room only")
+    tests = "tests that are run: those of make test, or of make test-all (default)"
+    parser.add_argument("--tests", choices=("test", "test-all"), default="test-all", help=tests)
     parser.add_argument("--record", type=pathlib.Path, default=RECORD, help="file of the rows (default: %(default)s)")
     parser.add_argument("--against", type=pathlib.Path, help="an earlier record, whose mutants come first")
     options = parser.parse_args()
@@ -192,7 +209,7 @@ def main():
         copy_tree(tree)
         for room, mutant in draw:
             if mutant.key() not in done and options.room in (None, room):
-                rows.append(row := tried(room, mutant, tree))
+                rows.append(row := tried(room, mutant, tree, options.tests))
                 print(row["verdict"], row["cpu"], f"{mutant.file}:{mutant.line}", mutant.kind, row["by"], flush=True)
                 write(options.record, rows)
     print(json.dumps({"earlier": shares(earlier), "now": shares(rows)} if earlier else shares(rows), indent=1))
