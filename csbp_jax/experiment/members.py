@@ -196,7 +196,7 @@ class Members:
             "weight_decay": lambda config: config.optimizer.weight_decay,
             "smoothing": lambda config: config.loss.smoothing,
         }
-        names = set(map(build.beside_name, self.varying))
+        names = set(map(learner.hyperparameter_name, self.varying))
         members = [
             learner.hyperparameters(config, self.steps_per_epoch) | {name: read[name](config) for name in names}
             for config in configs

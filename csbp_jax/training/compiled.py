@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from csbp_jax import data, learner, weights
-from csbp_jax.config import Config, ConfigError, flatten
+from csbp_jax.config import Config, ConfigError, Mark, fields_marked, flatten
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
 from csbp_jax.data.source import stack
@@ -24,12 +24,6 @@ from csbp_jax.training.plugins import Own
 from csbp_jax.xla.platform import traced_for
 
 Result = TypeVar("Result")
-
-WITHOUT_PROGRAM: tuple[str, ...] = (
-    *("weights", "weights_table", "patience", "loss_limit", "log_every", "checkpoint_every"),
-    *("eval_batch_size", "data.dir", "data.workers", "data.threads", "data.buckets", "deterministic"),
-)
-"""Fields of a config that no compiled program depends on, unless a user's own function reads them."""
 
 
 class _shared(functools.cached_property[Result]):
@@ -331,7 +325,7 @@ def with_programs_of(config: Config, own: Own = Own()) -> Config:
     """Return a config that is equal for two configs whose training has the same programs."""
     if set(own.plugins) - {"data"}:
         return build.without_traced(config, own)  # own functions may read any other field
-    defaults, without = flatten(Config()), WITHOUT_PROGRAM
+    defaults, without = flatten(Config()), fields_marked(Mark.NO_PROGRAM)
     if config.optimizer.schedule == "constant" and not config.data.mix_off_epochs:
         without = (*without, "epochs")
     return build.with_others(build.without_traced(config, own), {field: defaults[field] for field in without})
