@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from csbp_jax.config import Diverged
 from csbp_jax.training.metrics_log import Row
@@ -83,29 +82,6 @@ class LossWatch:
                 f"the task loss was above {limit:.3g} at steps {self.high_since} to {step}; it began at "
                 f"{self._first:.3g} (loss_limit {self._factor:g})"
             )
-
-
-class MemberLosses:
-    """The same rule for runs that train together.
-
-    Attributes:
-      diverged: ``[K]``, whether a member's loss has been above its limit for :func:`steps_to_stop` in a row.
-    """
-
-    def __init__(self, factors: Iterable[float], steps_per_epoch: int):
-        self._steps_to_stop = steps_to_stop(steps_per_epoch)
-        self._factors = np.array(list(factors), float)
-        self._first = np.full(len(self._factors), np.nan)
-        self._high_steps = np.zeros(len(self._factors), int)
-        self.diverged = np.zeros(len(self._factors), bool)
-
-    def update(self, losses: NDArray[Any], finite: NDArray[np.bool_]) -> None:
-        """Take the members' task losses ``[K]`` of a step, and whether the step was finite rather than skipped."""
-        self._first = np.where(np.isnan(self._first) & finite, losses, self._first)
-        high = losses > loss_limit(self._factors, self._first)
-        skipped = self._high_steps + (self._high_steps > 0)
-        self._high_steps = np.where(finite, np.where(high, self._high_steps + 1, 0), skipped)
-        self.diverged |= finite & (self._high_steps >= self._steps_to_stop)
 
 
 class LayerWatch:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import itertools
 
 import numpy as np
 import pytest
@@ -71,24 +70,6 @@ def test_a_resume_goes_on_counting_from_the_rows():
     assert not lines
     rows, _ = watched([2.0, 2001.0, 1.0])
     watched([2001.0] * 99, rows=rows, start=3)
-
-
-def test_members_of_a_sweep_follow_the_same_rule():
-    random = np.random.default_rng(0)
-    stretches = [[(random.choice([1.0, 5000.0]), random.integers(90, 110)) for _ in range(6)] for _ in range(8)]
-    losses = np.array([list(itertools.chain(*([v] * n for v, n in s)))[:500] for s in stretches])
-    losses[:, 0], losses[random.random(losses.shape) < 0.02] = 2.0, np.nan
-    factors = [1000.0] * 4 + [0.0, 4000.0, 10.0, 1000.0]
-    members, diverged = health.MemberLosses(factors, 1000), []
-    for row in losses.T:
-        members.update(row, ~np.isnan(row))
-    for member, factor in zip(losses, factors, strict=True):
-        try:
-            watched(member, factor)
-            diverged.append(False)
-        except Diverged:
-            diverged.append(True)
-    assert members.diverged.tolist() == diverged and 0 < sum(diverged) < len(diverged)
 
 
 def test_a_layer_of_integer_neurons_always_fires_where_all_have_all_their_spikes():
