@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import empty_node, flatten_dict, unflatten_dict
 
 from csbp_jax.config import Config, Diverged
 from csbp_jax.reporting import terminal
@@ -28,8 +29,61 @@ def empty_progress(metrics: Any) -> dict[str, Any]:
     Returns:
       ``{"epochs": ended epochs, "count": good steps since, "sums": their metrics}``, as arrays.
     """
-    sums = jax.tree.map(lambda _: np.zeros(()), {name: m for name, m in metrics.items() if name != "bad_steps"})
-    return {"epochs": np.asarray(0), "count": np.asarray(0), "sums": sums}
+    return {"epochs": np.asarray(0)} | Sums(metrics).progress()
+
+
+class Sums:
+    """Sums of the metrics of the good steps of an epoch, by the names of the metrics.
+
+    Attributes:
+      count: the number of these steps.
+    """
+
+    def __init__(self, metrics: Any):
+        """Begin an epoch; ``metrics`` are those of a step (shapes suffice)."""
+        names = flatten_dict({name: m for name, m in metrics.items() if name != "bad_steps"}, keep_empty_nodes=True)
+        # Such as z of a run without taps: rows have them.
+        self._empty = {name: leaf for name, leaf in names.items() if leaf is empty_node}
+        # None: some of the steps are missing, and a mean over the others would pass for that of the epoch.
+        self._sums: dict[tuple[str, ...], float | None] = dict.fromkeys(names.keys() - self._empty.keys(), 0.0)
+        self.count = 0
+
+    def restore(self, progress: dict[str, Any]) -> None:
+        """Continue from a checkpoint, which may be of a version with other metrics.
+
+        A metric that it lacks is summed from the next epoch on, or from this one if it has no good step yet.
+        """
+        self.count, stored = int(progress["count"]), flatten_dict(progress["sums"])
+        for name in self._sums:
+            if name in stored:
+                self._sums[name] = float(stored[name])
+            elif self.count:
+                self._sums[name] = None
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        """Add the metrics of a good step."""
+        self.count += 1
+        for name, metric in flatten_dict(metrics).items():
+            total = self._sums[name]
+            self._sums[name] = None if total is None else total + metric
+
+    def means(self) -> dict[str, Any]:
+        """Return the means over the epoch, nested as the metrics; none if there was no good step."""
+        if not self.count:
+            return {}
+        return unflatten_dict({name: total / self.count for name, total in self._known().items()} | self._empty)
+
+    def begin_epoch(self) -> None:
+        """Set all sums to 0."""
+        self.count, self._sums = 0, dict.fromkeys(self._sums, 0.0)
+
+    def progress(self) -> dict[str, Any]:
+        """Return ``{"count", "sums"}`` of a checkpoint."""
+        sums = {name: np.asarray(total) for name, total in self._known().items()}
+        return {"count": np.asarray(self.count), "sums": unflatten_dict(sums)}
+
+    def _known(self) -> dict[tuple[str, ...], float]:
+        return {name: total for name, total in sorted(self._sums.items()) if total is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +114,7 @@ class TrainingMonitor:
         self,
         config: Config,
         steps_per_epoch: int,
+        metrics: Any,
         progress: dict[str, Any],
         started: tuple[int, Sequence[Row]],
         outputs: Outputs,
@@ -70,13 +125,15 @@ class TrainingMonitor:
         Args:
           config: of the run.
           steps_per_epoch: training steps per epoch.
-          progress: as :func:`empty_progress` returns it.
+          metrics: of a step (shapes suffice).
+          progress: as :func:`empty_progress` returns it; a sum may be missing.
           started: the step that the run continues from, and the rows up to it, at least that of the start.
           outputs: where to write.
           seconds_per_step_at_peak: of a step, at the devices' peak FLOP/s, for the utilisation; 0 if unknown.
         """
         self.config, self.steps_per_epoch, self.outputs = config, steps_per_epoch, outputs
-        self.epochs, self.count, self.sums = int(progress["epochs"]), int(progress["count"]), progress["sums"]
+        self.epochs, self._sums = int(progress["epochs"]), Sums(metrics)
+        self._sums.restore(progress)
         self.step, self.bad_steps = started[0], 0
         self._losses = LossWatch(config.loss_limit, started[1], steps_per_epoch)
         self._layers = LayerWatch(started[1], config.model.neuron.most_spikes)
@@ -124,8 +181,8 @@ class TrainingMonitor:
                 first = self.step - BAD_STEPS_STOP + 1
                 raise Diverged(f"loss or gradient was not finite at steps {first} to {self.step}")
             return
-        self.count, self._steps_in_interval = self.count + 1, self._steps_in_interval + 1
-        self.sums = jax.tree.map(lambda total, value: total + value, self.sums, metrics)
+        self._steps_in_interval += 1
+        self._sums.add(metrics)
         if self.step % self.config.log_every == 0:
             row = self._row("train", metrics)
             self.outputs.write(row)
@@ -139,19 +196,20 @@ class TrainingMonitor:
 
     def end_epoch(self, validation: dict[str, float], ema_validation: dict[str, float]) -> None:
         """Write the epoch's row: the means of its good steps, and the validation of the weights and of their EMA."""
-        means = jax.tree.map(lambda total: float(total / self.count), self.sums) if self.count else {}
+        means = self._sums.means()
         row = self._row("epoch", means)
         row |= {f"validation_{name}": value for name, value in validation.items()}
         row |= {f"ema_validation_{name}": value for name, value in ema_validation.items()}
         self.outputs.write(row)
         self.outputs.print(terminal.progress_line(row, self.config.epochs))
         self._report(self._layers.rows(row["epoch"], means.get("rates", {})))
-        self.epochs, self.count, self.sums = self.epochs + 1, 0, jax.tree.map(np.zeros_like, self.sums)
+        self.epochs += 1
+        self._sums.begin_epoch()
         self._steps_in_interval, self._interval_start, self._waited = 0, time.perf_counter(), 0.0
 
     def progress(self) -> dict[str, Any]:
         """Return the monitor's part of a checkpoint; as :func:`empty_progress` returns it."""
-        return jax.tree.map(np.asarray, {"epochs": self.epochs, "count": self.count, "sums": self.sums})
+        return {"epochs": np.asarray(self.epochs)} | self._sums.progress()
 
     @property
     def seconds(self) -> float:

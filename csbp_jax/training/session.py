@@ -176,8 +176,9 @@ def start(job: Job, stack: contextlib.ExitStack) -> tuple[Session, Tools]:
     peak = hardware.peak_flops()
     # Batches of several lengths differ in their operations.
     seconds = run.flops(session.state, job.first_batch) / peak if peak and run.buckets.lengths is None else 0.0
+    outputs = Outputs(log.write, bar, job.show)
     monitor = TrainingMonitor(
-        config, run.steps_per_epoch, session.progress, (step, rows), Outputs(log.write, bar, job.show), seconds
+        config, run.steps_per_epoch, job.metrics, session.progress, (step, rows), outputs, seconds
     )
     host_batches = stack.enter_context(contextlib.closing(run.batches(config.seed, step)))
     steps_left, traced = range(step + 1, run.total_steps + 1), job.steps_traced if host0 else range(0)
@@ -277,9 +278,14 @@ def _restored(job: Job, store: checkpoint.Checkpoints) -> tuple[Session, list[Ro
       ConfigError: rows are missing, or the run has trained for more epochs than its config has.
     """
     run = job.run
-    session: Session | None = store.restore(Session.fresh(run.state_shapes, job.metrics))
-    if session is None:
+    fresh = Session.fresh(run.state_shapes, job.metrics)
+    like = {"state": fresh.state, "chosen": fresh.chosen, "progress": fresh.progress}
+    parts = store.restore(like, optional=["progress"])
+    if parts is None:
         return None
+    # Fields that an older version did not store are as at the start, but a sum that it lacks is not 0.
+    progress = fresh.progress | {"sums": {}} | parts["progress"]
+    session = Session(parts["state"], parts["chosen"], progress)
     step, epochs = session.position
     if step > run.total_steps:
         raise ConfigError(
@@ -288,6 +294,7 @@ def _restored(job: Job, store: checkpoint.Checkpoints) -> tuple[Session, list[Ro
         )
 
     def change_files() -> list[Row]:
+        store.restore_run_files()
         rows = metrics_log.rewind(job.log_file, step, epochs, run.steps_per_epoch)
         job.go_on()
         return rows
