@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jax.sharding import AxisType, Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
@@ -397,8 +398,7 @@ def _epoch_means(metrics: dict[str, Any]) -> dict[str, Any]:
     """
     bad_steps = metrics["bad_steps"]
     averaged = {name: values for name, values in metrics.items() if name != "bad_steps"}
-    sums = progress.Sums.empty(averaged, bad_steps.shape[1:])
+    sums = progress.Sums(averaged, bad_steps.shape[1:])
     sums.add(averaged, bad_steps == 0)
-    means = jax.tree_util.tree_leaves_with_path(sums.means())
-    named = {jax.tree_util.keystr(path, simple=True, separator="."): values for path, values in means}
+    named = {".".join(name): values for name, values in flatten_dict(sums.means()).items()}
     return named | {"bad_steps": bad_steps.max(axis=0)}

@@ -16,10 +16,10 @@ from csbp_jax.config import Config, ConfigError, Mark, fields_marked, flatten
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
 from csbp_jax.data.source import stack
-from csbp_jax.learner import Batch, Recipe, State, calibration, measures, optimizer
+from csbp_jax.learner import Batch, Recipe, State, calibration, optimizer
 from csbp_jax.runtime import sharding
 from csbp_jax.runtime.hardware import compiler_options, flops, quick_options
-from csbp_jax.training import build
+from csbp_jax.training import build, progress
 from csbp_jax.training.plugins import Own
 from csbp_jax.xla.platform import traced_for
 
@@ -176,18 +176,15 @@ class CompiledRun:
         batch_size = sharding.rounded_up(self.config.eval_batch_size, self.mesh.size)
         ends = self.buckets.ends.tolist()
         keys = eval_keys(self.config.seed, source, batch_size, ends)
-        sums: list[dict[str, jax.Array]] = []
         readers = data.configured_readers(self.config)
         rows = self._rows(batch_size)
         batches = data.eval_batches(source, batch_size, rows=rows, readers=readers, ends=ends)
-        for number, batch in enumerate(batches):
-            check()
-            sums.append(self._eval_step(state, keys[number], self.shard_batch(batch)))
-            jax.block_until_ready(sums[-2:-1])  # at most two batches are in flight
-        of_batches = jax.tree.map(lambda *values: np.array(values, float), *jax.device_get(sums))
-        measured = {name: float(value) for name, value in measures.measures(self.config, of_batches).items()}
-        count = of_batches["count"].sum()
-        return {"count": int(count), **measured, "loss": float(of_batches["loss"].sum() / count)}
+
+        def eval_step(number: int, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+            return self._eval_step(state, keys[number], self.shard_batch(batch))
+
+        measured = progress.evaluate(self.config, batches, eval_step, check)
+        return {name: int(value) if name == "count" else float(value) for name, value in measured.items()}
 
     def shard_batch(self, batch: Mapping[str, np.ndarray]) -> Batch:
         """Split a batch on the host over the mesh."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from csbp_jax.config import Config, to_json
 from csbp_jax.runtime import files, seals
-from csbp_jax.training import run_json, selection
+from csbp_jax.training import progress, run_json
 from csbp_jax.training.checkpoint import checkpoint
 
 
@@ -52,7 +52,7 @@ def decide(folder: pathlib.Path, store: str, config: Config) -> Decision:
         return Decision(None, f"a checkpoint is damaged ({checkpoint.listed(damaged)})", differing)
     result = run_json.read_result(folder)
     trained = result["last"]["epoch"]
-    if selection.is_over(config, trained, result["chosen"]["epoch"]):
+    if progress.is_over(config, trained, result["chosen"]["epoch"]):
         return Decision(result, "", differing)
     if newest is None:
         raise checkpoint.none_intact(store, damaged)

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import empty_node, flatten_dict, unflatten_dict
 from numpy.typing import ArrayLike, NDArray
 
 from csbp_jax import learner
@@ -28,40 +29,62 @@ NO_EPOCH = {"epoch": 0, "accuracy": -1.0, "loss": math.inf}
 
 
 class Sums:
-    """Sums of the metrics of an epoch over its good steps; non-finite steps are left out.
+    """Sums of the metrics of the good steps of an epoch, by the names of the metrics; other steps are skipped.
 
     Attributes:
-      totals: the sums, in the tree of a step's metrics.
-      count: the number of good steps, an array of the same shape as each sum.
+      count: the number of these steps, ``()`` or ``[K]``.
     """
 
-    def __init__(self, totals: Any, count: ArrayLike):
-        self.totals, self.count = totals, np.asarray(count)
+    def __init__(self, metrics: Mapping[str, Any], shape: tuple[int, ...] = ()):
+        """Begin an epoch; ``metrics`` are those of a step (their names suffice), ``shape`` that of each of them."""
+        self.count = np.zeros(shape, int)
+        names = flatten_dict({name: m for name, m in metrics.items() if name != "bad_steps"}, keep_empty_nodes=True)
+        # Such as z of a run without taps: rows have them.
+        self._empty = {name: leaf for name, leaf in names.items() if leaf is empty_node}
+        # None: some of the steps are missing, and a mean over the others would pass for that of the epoch.
+        self._sums: dict[tuple[str, ...], Any] = dict.fromkeys(names.keys() - self._empty.keys(), np.zeros(shape))
 
-    @classmethod
-    def empty(cls, metrics: Any, shape: tuple[int, ...] = ()) -> "Sums":
-        """Return the sums of no step; of ``metrics``, only the names are used."""
-        return cls(jax.tree.map(lambda _: np.zeros(shape), metrics), np.zeros(shape, int))
+    def restore(self, progress: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint, which may be of a version with other metrics.
 
-    def add(self, metrics: Any, good: ArrayLike = True) -> None:
-        """Add the metrics of a step, or of several in a row, which then are a first axis of every array.
+        A metric that it lacks is summed from the next epoch on, or from this one if it has no good step yet.
+        """
+        self.count, stored = np.asarray(progress["count"]), flatten_dict(progress["sums"])
+        for name in self._sums:
+            if name in stored:
+                self._sums[name] = np.asarray(stored[name])
+            elif self.count.any():
+                self._sums[name] = None
 
-        ``good`` tells which of them count, in the shape of each metric.
+    def add(self, metrics: Mapping[str, Any], good: ArrayLike = True) -> None:
+        """Add the metrics of a step, or of several in a row, which are then the first axis of every array.
+
+        ``good`` tells which of them count, in the shape of a metric.
         """
         good = np.asarray(good)
         all_good, several = bool(good.all()), good.ndim > self.count.ndim
-
-        def added(total: Any, values: Any) -> Any:
-            counted = values if all_good else np.where(good, values, 0.0)
-            return total + (np.sum(counted, axis=0, dtype=float) if several else counted)
-
-        self.totals = jax.tree.map(added, self.totals, metrics)
         self.count = self.count + (good.sum(axis=0) if several else good)
+        for name, values in flatten_dict(metrics).items():
+            total = self._sums[name]
+            if total is not None:
+                counted = values if all_good else np.where(good, values, 0.0)
+                self._sums[name] = total + (np.sum(counted, axis=0, dtype=float) if several else counted)
 
-    def means(self) -> Any:
-        """Return the means, in the tree of the metrics; NaN where no step was good."""
+    def means(self) -> dict[str, Any]:
+        """Return the means over the epoch, nested as the metrics; NaN where no step was good."""
         count = np.where(self.count > 0, self.count, np.nan)
-        return jax.tree.map(lambda total: total / count, self.totals)
+        return unflatten_dict({name: total / count for name, total in self._known().items()} | self._empty)
+
+    def begin_epoch(self) -> None:
+        """Set all sums to 0."""
+        self.count, self._sums = np.zeros_like(self.count), dict.fromkeys(self._sums, np.zeros(self.count.shape))
+
+    def progress(self) -> dict[str, Any]:
+        """Return ``{"count", "sums"}`` of a checkpoint."""
+        return jax.tree.map(np.asarray, {"count": self.count, "sums": unflatten_dict(self._known())})
+
+    def _known(self) -> dict[tuple[str, ...], Any]:
+        return {name: total for name, total in sorted(self._sums.items()) if total is not None}
 
 
 class Health:

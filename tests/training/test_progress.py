@@ -1,5 +1,7 @@
 """Sums, health and selection: K members at once as each of them alone, and each as a loop over its steps says."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -15,12 +17,12 @@ def test_means_are_of_the_good_steps_given_one_by_one_or_several_at_once():
     good[:, 2] = False
     values = np.where(good, generator.normal(size=(30, MEMBERS)), np.nan).astype(np.float32)
     metrics = {"loss": values, "rates": {"fc1": 2 * values}}
-    at_once = progress.Sums.empty(metrics, (MEMBERS,))
+    at_once = progress.Sums(metrics, (MEMBERS,))
     at_once.add(jax.tree.map(lambda rows: rows[:20], metrics), good[:20])
     at_once.add(jax.tree.map(lambda rows: rows[20:], metrics), good[20:])
     np.testing.assert_array_equal(at_once.count, good.sum(axis=0))
     for member, means in enumerate(np.stack([at_once.means()["loss"], at_once.means()["rates"]["fc1"]], axis=1)):
-        alone = progress.Sums.empty(metrics)
+        alone = progress.Sums(metrics)
         for loss, is_good in zip(values[:, member], good[:, member], strict=True):
             alone.add({"loss": loss, "rates": {"fc1": 2 * loss}}, is_good)
         counted = values[good[:, member], member].astype(float)
@@ -41,7 +43,7 @@ def trained():
     """Losses of members with stretches above their limits, and the lengths of their rows of skipped steps."""
     random = np.random.default_rng(0)
     stretches = [[(random.choice([1.0, 5000.0]), random.integers(90, 110)) for _ in range(6)] for _ in range(MEMBERS)]
-    losses = np.array([np.repeat(*zip(*of, strict=True))[:STEPS] for of in stretches])
+    losses = np.array([list(itertools.chain(*([loss] * n for loss, n in of)))[:STEPS] for of in stretches])
     losses[:, 0] = 2.0
     skipped = random.random(losses.shape) < 0.02
     skipped[1, 5:8] = True
