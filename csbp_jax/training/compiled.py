@@ -313,14 +313,15 @@ def compile_run(
     unmixed = transform.make_unmixed(config, source.events) if config.data.mix_off_epochs else None
     of_source = id(source) if config.model.init_rate is not None else source.events
     kind = jnp.result_type(float), platform
-    programs = _programs(with_programs_of(config, own), steps_per_epoch, own, mesh, kind, of_source)
+    of_own = own if own.parts else Own()  # callbacks are in no program
+    programs = _programs(with_programs_of(config, own), steps_per_epoch, of_own, mesh, kind, of_source)
     transforms = transform.make(config, source.events)
     return CompiledRun(recipe, own, source, mesh, *transforms, unmixed, platform, programs)
 
 
 def with_programs_of(config: Config, own: Own = Own()) -> Config:
     """Return a config that is equal for two configs whose training has the same programs."""
-    if set(own.plugins) - {"data"}:
+    if set(own.parts) - {"data"}:
         return build.without_traced(config, own)  # own functions may read any other field
     defaults, without = flatten(Config()), fields_marked(Mark.NO_PROGRAM)
     if config.optimizer.schedule == "constant" and not config.data.mix_off_epochs:

@@ -27,9 +27,10 @@ def empty_progress(metrics: Any) -> dict[str, Any]:
       metrics: of a step, as ``train_step`` returns them (shapes suffice).
 
     Returns:
-      ``{"epochs": ended epochs, "count": good steps since, "sums": their metrics}``, as arrays.
+      ``{"epochs": ended epochs, "count": good steps since, "sums": their metrics, "stopped": whether a callback has
+      stopped the run}``, as arrays.
     """
-    return {"epochs": np.asarray(0)} | Sums(metrics).progress()
+    return {"epochs": np.asarray(0), "stopped": np.asarray(False)} | Sums(metrics).progress()
 
 
 class Sums:
@@ -194,22 +195,25 @@ class TrainingMonitor:
         """Steps to the end of the epoch."""
         return (self.epochs + 1) * self.steps_per_epoch - self.step
 
-    def end_epoch(self, validation: dict[str, float], ema_validation: dict[str, float]) -> None:
-        """Write the epoch's row: the means of its good steps, and the validation of the weights and of their EMA."""
-        means = self._sums.means()
-        row = self._row("epoch", means)
+    def epoch_row(self, validation: dict[str, float], ema_validation: dict[str, float]) -> Row:
+        """Return the epoch's row: the means of its good steps, and the validation of the weights and of their EMA."""
+        row = self._row("epoch", self._sums.means())
         row |= {f"validation_{name}": value for name, value in validation.items()}
         row |= {f"ema_validation_{name}": value for name, value in ema_validation.items()}
+        return row
+
+    def end_epoch(self, row: Row) -> None:
+        """Write the epoch's row, and begin the next one."""
         self.outputs.write(row)
         self.outputs.print(terminal.progress_line(row, self.config.epochs))
-        self._report(self._layers.rows(row["epoch"], means.get("rates", {})))
+        self._report(self._layers.rows(row["epoch"], row.get("rates", {})))
         self.epochs += 1
         self._sums.begin_epoch()
         self._steps_in_interval, self._interval_start, self._waited = 0, time.perf_counter(), 0.0
 
-    def progress(self) -> dict[str, Any]:
+    def progress(self, stopped: bool = False) -> dict[str, Any]:
         """Return the monitor's part of a checkpoint; as :func:`empty_progress` returns it."""
-        return {"epochs": np.asarray(self.epochs)} | self._sums.progress()
+        return {"epochs": np.asarray(self.epochs), "stopped": np.asarray(stopped)} | self._sums.progress()
 
     @property
     def seconds(self) -> float:

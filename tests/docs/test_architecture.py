@@ -44,6 +44,8 @@ QUESTIONS = [
     ("Where are the weights of the best epoch selected?", "training/selection.py", r"^def is_better\("),
     ("Where does a run stop as diverged?", "training/monitor.py", r"raise Diverged\("),
     ("Where is a stopped run resumed?", "training/session.py", r"store\.restore\("),
+    ("Where are callbacks called?", "training/callbacks.py", r"callback\(trainer, row\)"),
+    ("Which arrays of a checkpoint may be missing?", "training/session.py", r"optional=\["),
     ("Where is the order of an epoch drawn?", "data/pipeline.py", r"permutation"),
     ("Where are CIFAR's raw files read?", "data/images/readers.py", r"^def cifar\("),
     ("Where are events counted into frames?", "data/events/binning.py", r"^def count\("),

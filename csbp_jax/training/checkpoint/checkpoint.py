@@ -284,7 +284,9 @@ class Checkpoints:
 
     def restore_run_files(self) -> None:
         """Write the copies of the run's files back that the restored checkpoint holds; called in process 0."""
-        for file in self._run_files if self._restored else ():
+        if self._restored is None:
+            return
+        for file in self._run_files:
             copy = self._restored / RUN_FILES / file.name
             edited = file.name == "config.json" and file.exists()  # perhaps; its copy is of the save
             if copy.exists() and not edited:
