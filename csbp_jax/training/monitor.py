@@ -1,4 +1,4 @@
-"""The monitor of a run: reads the metrics of its steps, shows and writes them, and detects divergence."""
+"""The monitor of a run: reads the metrics of its steps, shows and writes them, and ends a run that has diverged."""
 
 import dataclasses
 import time
@@ -8,16 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import empty_node, flatten_dict, unflatten_dict
 
-from csbp_jax.config import Config, Diverged
+from csbp_jax.config import Config
 from csbp_jax.reporting import terminal
 from csbp_jax.runtime import hardware
 from csbp_jax.training.health import LayerWatch, LossWatch
 from csbp_jax.training.metrics_log import Row
-
-BAD_STEPS_STOP = 3
-"""A run stops after this many non-finite steps in a row."""
+from csbp_jax.training.progress import Sums
 
 
 def empty_progress(metrics: Any) -> dict[str, Any]:
@@ -31,60 +28,6 @@ def empty_progress(metrics: Any) -> dict[str, Any]:
       stopped the run}``, as arrays.
     """
     return {"epochs": np.asarray(0), "stopped": np.asarray(False)} | Sums(metrics).progress()
-
-
-class Sums:
-    """Sums of the metrics of the good steps of an epoch, by the names of the metrics.
-
-    Attributes:
-      count: the number of these steps.
-    """
-
-    def __init__(self, metrics: Any):
-        """Begin an epoch; ``metrics`` are those of a step (shapes suffice)."""
-        names = flatten_dict({name: m for name, m in metrics.items() if name != "bad_steps"}, keep_empty_nodes=True)
-        # Such as z of a run without taps: rows have them.
-        self._empty = {name: leaf for name, leaf in names.items() if leaf is empty_node}
-        # None: some of the steps are missing, and a mean over the others would pass for that of the epoch.
-        self._sums: dict[tuple[str, ...], float | None] = dict.fromkeys(names.keys() - self._empty.keys(), 0.0)
-        self.count = 0
-
-    def restore(self, progress: dict[str, Any]) -> None:
-        """Continue from a checkpoint, which may be of a version with other metrics.
-
-        A metric that it lacks is summed from the next epoch on, or from this one if it has no good step yet.
-        """
-        self.count, stored = int(progress["count"]), flatten_dict(progress["sums"])
-        for name in self._sums:
-            if name in stored:
-                self._sums[name] = float(stored[name])
-            elif self.count:
-                self._sums[name] = None
-
-    def add(self, metrics: dict[str, Any]) -> None:
-        """Add the metrics of a good step."""
-        self.count += 1
-        for name, metric in flatten_dict(metrics).items():
-            total = self._sums[name]
-            self._sums[name] = None if total is None else total + metric
-
-    def means(self) -> dict[str, Any]:
-        """Return the means over the epoch, nested as the metrics; none if there was no good step."""
-        if not self.count:
-            return {}
-        return unflatten_dict({name: total / self.count for name, total in self._known().items()} | self._empty)
-
-    def begin_epoch(self) -> None:
-        """Set all sums to 0."""
-        self.count, self._sums = 0, dict.fromkeys(self._sums, 0.0)
-
-    def progress(self) -> dict[str, Any]:
-        """Return ``{"count", "sums"}`` of a checkpoint."""
-        sums = {name: np.asarray(total) for name, total in self._known().items()}
-        return {"count": np.asarray(self.count), "sums": unflatten_dict(sums)}
-
-    def _known(self) -> dict[tuple[str, ...], float]:
-        return {name: total for name, total in sorted(self._sums.items()) if total is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,17 +121,14 @@ class TrainingMonitor:
         if self.bad_steps:
             self.outputs.write({"kind": "bad", "step": self.step, "seconds": self.seconds, "bad_steps": self.bad_steps})
             self.outputs.print(f"step {self.step}: loss or gradient is not finite; the step is skipped")
-            if self.bad_steps == BAD_STEPS_STOP:
-                first = self.step - BAD_STEPS_STOP + 1
-                raise Diverged(f"loss or gradient was not finite at steps {first} to {self.step}")
-            return
-        self._steps_in_interval += 1
-        self._sums.add(metrics)
-        if self.step % self.config.log_every == 0:
-            row = self._row("train", metrics)
-            self.outputs.write(row)
-            self.outputs.show(self.step, terminal.progress_line(row, self.config.epochs))
-        self._report(self._losses.rows(self.step, metrics["task_loss"]))
+        else:
+            self._steps_in_interval += 1
+            self._sums.add(metrics)
+            if self.step % self.config.log_every == 0:
+                row = self._row("train", metrics)
+                self.outputs.write(row)
+                self.outputs.show(self.step, terminal.progress_line(row, self.config.epochs))
+        self._report(self._losses.rows(self.step, metrics["task_loss"], self.bad_steps))
 
     @property
     def steps_left(self) -> int:
@@ -197,7 +137,8 @@ class TrainingMonitor:
 
     def epoch_row(self, validation: dict[str, float], ema_validation: dict[str, float]) -> Row:
         """Return the epoch's row: the means of its good steps, and the validation of the weights and of their EMA."""
-        row = self._row("epoch", self._sums.means())
+        means = jax.tree.map(float, self._sums.means()) if self._sums.count else {}
+        row = self._row("epoch", means)
         row |= {f"validation_{name}": value for name, value in validation.items()}
         row |= {f"ema_validation_{name}": value for name, value in ema_validation.items()}
         return row

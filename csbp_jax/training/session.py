@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from csbp_jax import learner, weights
 from csbp_jax.config import Config, ConfigError, Diverged
@@ -16,7 +17,7 @@ from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import files, hardware, multihost, profiling, seals
 from csbp_jax.runtime.preemption import Stop, Stopped
-from csbp_jax.training import metrics_log, selection
+from csbp_jax.training import metrics_log, progress, results
 from csbp_jax.training.build import Splits
 from csbp_jax.training.callbacks import Callbacks, States, Trainer
 from csbp_jax.training.checkpoint import checkpoint
@@ -43,7 +44,7 @@ class Session:
     @classmethod
     def fresh(cls, state: State, metrics: dict[str, Any]) -> "Session":
         """Return that of the start of a run; shapes of the state and of a step's metrics suffice."""
-        return cls(state, selection.summary(0, selection.NO_EPOCH) | learner.weights_of(state), empty_progress(metrics))
+        return cls(state, progress.no_selection(learner.weights_of(state)), empty_progress(metrics))
 
     @property
     def position(self) -> tuple[int, int]:
@@ -62,7 +63,8 @@ class Session:
 
     def is_over(self, config: Config) -> bool:
         """Return whether its epochs are enough; decided by what a checkpoint holds, so a resume decides the same."""
-        return self.is_stopped or selection.is_over(config, int(self.progress["epochs"]), int(self.chosen["epoch"]))
+        epochs, chosen = int(self.progress["epochs"]), int(self.chosen["epoch"])
+        return self.is_stopped or bool(progress.is_over(config, epochs, chosen))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +223,8 @@ def train(job: Job, trainer: Trainer) -> Session:
                 if config.optimizer.ema:
                     ema_validation = trainer.evaluate("validation", learner.with_ema_weights(state))
                 row = monitor.epoch_row(validation, ema_validation)
-                chosen = selection.update(session.chosen, learner.weights_of(state), row["epoch"], validation)
+                new_weights = learner.weights_of(state)
+                chosen = progress.select(session.chosen, new_weights, row["epoch"], validation, _copied)
 
                 # Call the callbacks, which may add to the row.
                 if stopped_by := job.callbacks(trainer, row):
@@ -262,7 +265,7 @@ def finish(job: Job, trainer: Trainer, session: Session) -> dict[str, Any]:
     config, rows = job.run.config, multihost.broadcast_from_host0(read_rows)
     if not int(session.chosen["epoch"]):
         raise Diverged("diverged: no epoch has a finite validation loss. Try a smaller optimizer.lr or chaos.z0")
-    result = selection.test_results(
+    result = results.test_results(
         job.run,
         session.state,
         chosen=session.chosen,
@@ -300,8 +303,8 @@ def _restored(job: Job, store: checkpoint.Checkpoints) -> Session | None:
     if parts is None:
         return None
     # Fields that an older version did not store are as at the start, but a sum that it lacks is not 0.
-    progress = fresh.progress | {"sums": {}} | parts["progress"]
-    session = Session(parts["state"], parts["chosen"], progress, parts["callbacks"])
+    stored = fresh.progress | {"sums": {}} | parts["progress"]
+    session = Session(parts["state"], parts["chosen"], stored, parts["callbacks"])
     step, _ = session.position
     if step > run.total_steps:
         raise ConfigError(
@@ -314,9 +317,14 @@ def _restored(job: Job, store: checkpoint.Checkpoints) -> Session | None:
 def _initial(job: Job) -> Session:
     """Return the session of the start of a run."""
     state = initial_state(job.run, job.plan, job.show)
-    # A copy of the weights, as the step donates the state's own.
-    chosen = selection.select(learner.weights_of(state), 0, selection.NO_EPOCH)
-    return dataclasses.replace(Session.fresh(state, job.metrics), chosen=chosen)
+    copies: dict[str, Any] = jax.tree.map(jnp.copy, learner.weights_of(state))  # as the step donates the state's own
+    return dataclasses.replace(Session.fresh(state, job.metrics), chosen=progress.no_selection(copies))
+
+
+def _copied(better: Any, new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of the new weights of a run, as :func:`csbp_jax.training.progress.select` replaces old ones."""
+    copies: dict[str, Any] = jax.tree.map(jnp.copy, new)
+    return copies
 
 
 def _continue_files(job: Job, store: checkpoint.Checkpoints, session: Session) -> list[Row]:

@@ -9,7 +9,7 @@ import pytest
 from csbp_jax.config import Diverged, replaced
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime.preemption import Stopped
-from csbp_jax.training import health
+from csbp_jax.training import health, progress
 from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
@@ -97,7 +97,7 @@ def quiet_run(config, root, **options):
 
 @pytest.mark.full
 def test_a_run_whose_loss_explodes_ends_also_where_it_was_stopped_between(tmp_path, monkeypatch):
-    monkeypatch.setattr(health, "HIGH_STEPS_STOP", 3)
+    monkeypatch.setattr(progress, "HIGH_STEPS_STOP", 3)
     wild = replaced(SMALL, "optimizer.lr", 1e20)
     message = r"diverged: the task loss was above .* at steps 2 to 4; .*; no checkpoint yet\. Try a smaller optimizer"
     with pytest.raises(Diverged, match=message) as uninterrupted:

@@ -69,8 +69,8 @@ def test_a_member_that_has_stopped_cannot_diverge_any_more(trained):
     assert not health_of(losses.T, bad_steps.T, factors, running=np.zeros(MEMBERS, bool)).diverged.any()
 
 
-def test_the_best_finite_validation_is_selected_and_until_one_is_finite_the_best_of_the_others():
-    """Of many members at once, and of each alone."""
+def test_the_best_finite_validation_is_selected():
+    """Until one is finite, the best of the others; of many members at once as of each alone."""
     random = np.random.default_rng(0)
     shape = (5, 200)
     losses = random.choice([0.5, 0.25], shape)
