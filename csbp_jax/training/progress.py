@@ -38,11 +38,13 @@ class Sums:
     def __init__(self, metrics: Mapping[str, Any], shape: tuple[int, ...] = ()):
         """Begin an epoch; ``metrics`` are those of a step (their names suffice), ``shape`` that of each of them."""
         self.count = np.zeros(shape, int)
-        names = flatten_dict({name: m for name, m in metrics.items() if name != "bad_steps"}, keep_empty_nodes=True)
+        summed = {name: metric for name, metric in metrics.items() if name != "bad_steps"}
+        with_empty = flatten_dict(summed, keep_empty_nodes=True)
         # Such as z of a run without taps: rows have them.
-        self._empty = {name: leaf for name, leaf in names.items() if leaf is empty_node}
+        self._empty = {name: leaf for name, leaf in with_empty.items() if leaf is empty_node}
+        names = [tuple(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(summed)]
         # None: some of the steps are missing, and a mean over the others would pass for that of the epoch.
-        self._sums: dict[tuple[str, ...], Any] = dict.fromkeys(names.keys() - self._empty.keys(), np.zeros(shape))
+        self._sums: dict[tuple[str, ...], Any] = dict.fromkeys(names, np.zeros(shape))
 
     def restore(self, progress: Mapping[str, Any]) -> None:
         """Continue from a checkpoint, which may be of a version with other metrics.
@@ -64,8 +66,7 @@ class Sums:
         good = np.asarray(good)
         all_good, several = bool(good.all()), good.ndim > self.count.ndim
         self.count = self.count + (good.sum(axis=0) if several else good)
-        for name, values in flatten_dict(metrics).items():
-            total = self._sums[name]
+        for (name, total), values in zip(self._sums.items(), jax.tree.leaves(metrics), strict=True):
             if total is not None:
                 counted = values if all_good else np.where(good, values, 0.0)
                 self._sums[name] = total + (np.sum(counted, axis=0, dtype=float) if several else counted)
@@ -84,7 +85,7 @@ class Sums:
         return jax.tree.map(np.asarray, {"count": self.count, "sums": unflatten_dict(self._known())})
 
     def _known(self) -> dict[tuple[str, ...], Any]:
-        return {name: total for name, total in sorted(self._sums.items()) if total is not None}
+        return {name: total for name, total in self._sums.items() if total is not None}
 
 
 class Health:
@@ -96,6 +97,7 @@ class Health:
 
     Attributes:
       first: the task loss of the first good step; NaN before it.
+      limit: the largest task loss of a healthy step.
       high_since: the first step of the present stretch of steps above the limit; 0 if the loss is below it.
       diverged: whether a stretch has lasted for :func:`steps_to_stop` steps, or non-finite ones for
         ``BAD_STEPS_STOP``.
@@ -106,12 +108,8 @@ class Health:
         self._factor, self.steps_to_stop = np.asarray(factor, float), steps_to_stop(steps_per_epoch)
         self.first: Any = np.broadcast_to(np.asarray(first, float), self._factor.shape)
         self.high_since: Any = np.broadcast_to(np.asarray(high_since), self._factor.shape)
+        self.limit = self._limit()
         self.diverged: NDArray[np.bool_] = np.zeros(self._factor.shape, bool)
-
-    @property
-    def limit(self) -> NDArray[Any]:
-        """The largest task loss of a healthy step."""
-        return np.where(self._factor > 0, self._factor * np.maximum(self.first, 1.0), np.inf)
 
     def update(self, step: int, loss: ArrayLike, bad_steps: ArrayLike, running: ArrayLike = True) -> None:
         """Take the task loss of a step, and the number of non-finite steps in a row that it ends.
@@ -119,11 +117,20 @@ class Health:
         Of members that are not ``running`` any more, nothing changes.
         """
         good = np.equal(bad_steps, 0) & running
-        self.first = np.where(good & np.isnan(self.first), loss, self.first)
-        stretch = np.where(self.high_since > 0, self.high_since, step)
-        self.high_since = np.where(good, np.where(np.greater(loss, self.limit), stretch, 0), self.high_since)
-        too_long = good & (self.high_since > 0) & (step - self.high_since + 1 >= self.steps_to_stop)
-        self.diverged = self.diverged | too_long | (np.greater_equal(bad_steps, BAD_STEPS_STOP) & running)
+        is_first = good & np.isnan(self.first)
+        if is_first.any():
+            self.first = np.where(is_first, loss, self.first)
+            self.limit = self._limit()
+        is_high = np.greater(loss, self.limit)
+        if is_high.any() or self.high_since.any():
+            stretch = np.where(self.high_since > 0, self.high_since, step)
+            self.high_since = np.where(good, np.where(is_high, stretch, 0), self.high_since)
+            lasts = step - self.high_since + 1 >= self.steps_to_stop
+            self.diverged = self.diverged | (good & (self.high_since > 0) & lasts)
+        self.diverged = self.diverged | (np.greater_equal(bad_steps, BAD_STEPS_STOP) & running)
+
+    def _limit(self) -> NDArray[Any]:
+        return np.where(self._factor > 0, self._factor * np.maximum(self.first, 1.0), np.inf)
 
 
 def steps_to_stop(steps_per_epoch: int) -> int:
