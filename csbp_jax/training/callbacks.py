@@ -105,7 +105,8 @@ class Callback(Protocol):
     - ``name``: letters, digits, ``_`` and ``-``; by default that of the function or class.
     - ``start(trainer)``: called before the first step, and after a resume.
     - ``state() -> {KEY: array}`` and ``restore(state)``: what a checkpoint holds of it, as NumPy arrays. ``state`` is
-      called after each epoch; a resume calls ``restore`` after ``start``, with the state after the last whole epoch.
+      called after ``start`` and after each epoch; a resume calls ``restore`` after ``start``, with the state after the
+      last whole epoch.
     - ``end(trainer, result)``: called with the content of ``result.json``, before that is written; also where the run
       is finished already.
     - ``close()``: called last, also after an error or a stop.
