@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
 from jax.sharding import AxisType, Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
@@ -400,5 +399,6 @@ def _epoch_means(metrics: dict[str, Any]) -> dict[str, Any]:
     averaged = {name: values for name, values in metrics.items() if name != "bad_steps"}
     sums = progress.Sums(averaged, bad_steps.shape[1:])
     sums.add(averaged, bad_steps == 0)
-    named = {".".join(name): values for name, values in flatten_dict(sums.means()).items()}
+    means = jax.tree_util.tree_leaves_with_path(sums.means())
+    named = {jax.tree_util.keystr(path, simple=True, separator="."): values for path, values in means}
     return named | {"bad_steps": bad_steps.max(axis=0)}
