@@ -162,11 +162,13 @@ def train(job: Job, trainer: Trainer) -> Session:
         opened = checkpoint.open_folder(job.store, job.show, copied, job.identity, job.check_in_place)
         store = stack.enter_context(opened)
         restored = _restored(job, store)
+        is_resumed = restored is not None
         session = restored or _initial(job)
+        del restored  # it would keep its weights in memory
         trainer.state = session.state
-        job.callbacks.start(trainer, session.callbacks, is_resumed=restored is not None)
+        job.callbacks.start(trainer, session.callbacks, is_resumed)
         session = dataclasses.replace(session, callbacks=job.callbacks.states())
-        rows = _continue_files(job, store, session) if restored else _begin_files(job)
+        rows = _continue_files(job, store, session) if is_resumed else _begin_files(job)
         if apart:
             multihost.broadcast_from_host0(lambda: files.write_text(job.folder / "checkpoints", f"{job.store}\n"))
         step, _ = session.position

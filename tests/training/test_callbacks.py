@@ -1,6 +1,7 @@
 """Callbacks of a run: what they see and add, their state across a stop, how they end a run, and what is refused."""
 
 import functools
+import shutil
 from typing import Any
 
 import numpy as np
@@ -12,34 +13,16 @@ from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training import run_json
 from csbp_jax.training.callbacks import Callbacks
 from csbp_jax.training.metrics_log import read_rows
-from tests.support import small_run
+from tests.support import processes, small_run, smoothed
 from tests.support.checkpoint_arrays import arrays
 from tests.support.small_run import SMALL, timeless_rows
+from tests.support.smoothed import Smoothed
 from tests.support.stops import After
 
 pytestmark = pytest.mark.usefixtures("no_figures", "one_compilation_per_config")
 
 LONGER = SMALL.replace(epochs=3)
 run = functools.partial(small_run.run, name="r")
-
-
-class Smoothed:
-    """Smooths a loss, and keeps a history, which is empty at first."""
-
-    def __init__(self):
-        self.mean, self.history = 0.0, np.zeros((0, 2), np.float32)
-
-    def __call__(self, trainer, row):
-        test = trainer.evaluate("test")
-        self.mean = 0.5 * self.mean + row["task_loss"]
-        self.history = np.concatenate([self.history, [[row["epoch"], test["loss"]]]], dtype=np.float32)
-        return {"loss": self.mean, "epochs": len(self.history)}
-
-    def state(self):
-        return {"mean": self.mean, "history": self.history}
-
-    def restore(self, state):
-        self.mean, self.history = state["mean"], state["history"]
 
 
 def by_epoch(folder, key):
@@ -115,16 +98,17 @@ def undisturbed(tmp_path_factory):
     return root / "r", run(LONGER, root, callbacks=[Smoothed()])[0]
 
 
-@pytest.mark.parametrize("polls", [(1, 4), (3, 2), (4, 3, 1, 5)], ids=["steps", "validation", "callback"])
-def test_stopped_and_resumed_it_ends_as_without_a_stop(polls, undisturbed, tmp_path):
+def test_stopped_and_resumed_it_ends_as_without_a_stop(undisturbed, tmp_path):
     """Its state too: within an epoch, also within its call, it is saved as after the epoch before.
 
     A run looks for a stop before each of the two steps of an epoch, after them, and before each batch of an evaluation.
     """
     folder, result = undisturbed
-    for number in polls:
-        with pytest.raises(Stopped):
-            run(LONGER, tmp_path, callbacks=[Smoothed()], stop=After(number))
+    # Before the second step; in the validation; in the callback; within the second epoch.
+    for polls, step in ((1, 1), (2, 2), (2, 2), (5, 3)):
+        with pytest.raises(Stopped) as stopped:
+            run(LONGER, tmp_path, callbacks=[Smoothed()], stop=After(polls))
+        assert stopped.value.step == step
     assert run(LONGER, tmp_path, callbacks=[Smoothed()])[0] | {"seconds": 0} == result | {"seconds": 0}
     assert timeless_rows(tmp_path / "r" / "metrics.jsonl") == timeless_rows(folder / "metrics.jsonl")
     assert by_epoch(folder, "Smoothed.epochs") == [1, 2, 3]
@@ -132,6 +116,26 @@ def test_stopped_and_resumed_it_ends_as_without_a_stop(polls, undisturbed, tmp_p
     assert held == arrays(folder / "checkpoints")
     shapes = {name: shape for name, (_, shape, _) in held.items() if name.startswith("callbacks/")}
     assert shapes == {"callbacks/Smoothed/mean": (), "callbacks/Smoothed/history": (3, 2)}
+
+
+@pytest.mark.slow
+def test_two_processes_resume_with_the_state_of_their_callback(tmp_path):
+    """Over four devices, on which the state of the training is distributed."""
+
+    def train(name):
+        line = [smoothed.__file__, "--layout", "fsdp", "--name", name, "--runs", str(tmp_path)]
+        codes, outputs, errors = processes.finish(processes.start(line))
+        assert codes == [0, 0], errors
+        return outputs[0]
+
+    train("whole")
+    stopped = shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    (stopped / "result.json").unlink()
+    shutil.rmtree(stopped / "checkpoints" / "6")
+    assert "resumed after step 4" in train("stopped")
+    assert timeless_rows(stopped / "metrics.jsonl") == timeless_rows(tmp_path / "whole" / "metrics.jsonl")
+    assert arrays(stopped / "checkpoints") == arrays(tmp_path / "whole" / "checkpoints")
+    assert by_epoch(stopped, "Smoothed.epochs") == [1, 2, 3]
 
 
 def test_a_run_goes_on_with_other_callbacks_than_it_was_stored_with(undisturbed, tmp_path):
