@@ -36,7 +36,7 @@ THIRD_PARTIES = {
         "models",
         "learner",
         "training.checkpoint.arrays",
-        "training.monitor",
+        "training.progress",
         "evaluation.synaptic_ops",
         "evaluation.robustness.spike_faults",
         "export",
