@@ -5,14 +5,11 @@ import pathlib
 from collections.abc import Callable, Collection
 from typing import Any
 
-from csbp_jax.config import Config, ConfigError, check, flatten, from_json, without_removed
+from csbp_jax.config import Config, ConfigError, Mark, check, fields_marked, flatten, from_json, without_removed
 from csbp_jax.reporting import measures
 from csbp_jax.runtime import files, seals
 
-EDITABLE = {
-    *("epochs", "patience", "eval_batch_size", "log_every", "checkpoint_every", "layout"),
-    *("deterministic", "loss_limit", "data.dir", "data.workers", "data.threads"),
-}
+EDITABLE = frozenset(fields_marked(Mark.EDITABLE))
 """Fields of a config that may change when a run goes on."""
 
 BLOCKS = "blocks"

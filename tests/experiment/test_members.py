@@ -22,7 +22,7 @@ from csbp_jax.experiment import fields, members
 from csbp_jax.experiment.members import Members, member_mesh
 from csbp_jax.instruments.training_map import to_default_precision
 from csbp_jax.runtime import preemption, sharding
-from csbp_jax.training import build, compiled, selection
+from csbp_jax.training import build, compiled
 from tests.support.inverted import Inverted
 from tests.support.small_runs import DIGITS, SMALL, of_grid
 
@@ -291,25 +291,3 @@ def test_the_seeds_that_train_at_once_share_the_readers_and_close_them(monkeypat
     members.train(compile_members(configs, splits), configs)
     assert shares == [data.Readers(workers=2)] * 4
     assert [stream.gi_frame for stream in streams] == [None] * 4  # closed
-
-
-def test_a_member_selects_the_epoch_that_a_single_run_selects():
-    """The best finite validation; until some epoch's loss is finite, the best of the others."""
-    rng = np.random.default_rng(0)
-    update = jax.jit(members.update_selection)
-    for n in range(60):
-        losses = rng.choice([np.nan, np.inf, 0.5, 0.25], p=[0.4, 0.2, 0.2, 0.2] if n % 2 else [0.7, 0.3, 0, 0], size=5)
-        rows = [
-            {"accuracy": np.float32(a), "loss": np.float32(b)}
-            for a, b in zip(rng.random(5).round(1), losses, strict=True)
-        ]
-        weights: dict[str, Any] = {"params": {}, "batch_stats": {}}
-        member: dict[str, Any] = {**selection.NO_EPOCH, "weights": weights}
-        single = selection.select(weights, 0, selection.NO_EPOCH)
-        for epoch, row in enumerate(rows, start=1):
-            member = update(weights, member, row["accuracy"], row["loss"], epoch)
-            single = selection.update(single, weights, epoch, row)
-        finite = [row for row in rows if np.isfinite(row["loss"])]
-        best = max(finite or rows, key=lambda row: (row["accuracy"], -row["loss"] if finite else 0))
-        assert int(member["epoch"]) == int(single["epoch"]) > 0
-        assert single["accuracy"] == best["accuracy"] and (not finite or single["loss"] == best["loss"])

@@ -35,6 +35,8 @@ THIRD_PARTIES = {
         "neurons.psn",
         "models",
         "learner",
+        "training.checkpoint.arrays",
+        "training.progress",
         "evaluation.synaptic_ops",
         "evaluation.robustness.spike_faults",
         "export",

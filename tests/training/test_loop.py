@@ -24,10 +24,8 @@ import pytest
 
 from csbp_jax import chaos, configs, data
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, replaced, to_json
-from csbp_jax.evaluation import follow
 from csbp_jax.reporting import plots_training
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.runs import Run
 from csbp_jax.runtime import hardware, multihost, profiling, sharding
 from csbp_jax.training import metrics_log, run_json
 from csbp_jax.training.build import resolve
@@ -83,22 +81,6 @@ def test_what_is_no_config_and_the_commands_name_of_an_argument_are_refused(tmp_
     with pytest.raises(ConfigError, match=r"^runs: .* the directory of all runs is root"):
         run(SMALL, tmp_path, runs="elsewhere")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_runs_alongside_is_called_after_each_epoch_and_at_the_end(tmp_path):
-    seen: list[list[str]] = []
-
-    @contextlib.contextmanager
-    def alongside(folder):
-        yield lambda: seen.append([row["kind"] for row in follow.read_rows(Run.read(folder))])
-        seen.append(["closed"])
-
-    for _ in range(2):  # the second time, the run is finished
-        run(SMALL, tmp_path, name="two", alongside=alongside)
-        *epochs, last, closed = seen
-        assert [rows.count("epoch") for rows in epochs] == list(range(1, len(epochs) + 1)) and closed == ["closed"]
-        assert last[-1] == "result"
-        seen.clear()
 
 
 @pytest.fixture

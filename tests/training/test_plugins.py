@@ -32,7 +32,7 @@ from csbp_jax.runtime import sharding
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training import build, compiled, loop, plugin_file, run_dir, run_json
 from csbp_jax.training.config_view import ConfigView
-from csbp_jax.training.plugins import PLUGINS, plugin_run_name
+from csbp_jax.training.plugins import PARTS, PLUGINS, plugin_run_name
 from tests.support import shared_programs
 from tests.support.small_runs import QUIET, of_grid
 from tests.support.stops import After
@@ -470,7 +470,7 @@ def test_the_pages_python_trains_and_loads(page, monkeypatch, refused):
     monkeypatch.chdir(folder)
     assert names["result"]["last"]["epoch"] == 1 and names["config"].model.classes == 3
     reported = json.loads(pathlib.Path("runs/toy/config.json").read_text())["own"]
-    assert reported == {"parts": list(PLUGINS)}
+    assert reported == {"parts": list(PARTS)}
     with pytest.raises(ConfigError, match=r"was made from Python with own parts .*; pass them there as own=Own"):
         csbp_jax.load("runs/toy")
     said = refused("evaluate", "runs/toy", "--trust")

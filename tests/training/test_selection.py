@@ -146,5 +146,5 @@ def test_a_run_that_goes_on_with_less_patience_ends_the_epoch_that_it_was_stoppe
 def test_patience_counts_the_epochs_since_the_best(patience, ended, chosen, over):
     numbers = {"epoch": np.asarray(chosen)}
     state: Any = None
-    session = Session(state, numbers, {"epochs": np.asarray(ended)})
+    session = Session(state, numbers, {"epochs": np.asarray(ended), "stopped": np.asarray(False)})
     assert session.is_over(SMALL.replace(patience=patience, epochs=10)) == over
