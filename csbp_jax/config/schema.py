@@ -86,6 +86,9 @@ class Data:
     the largest count of the frame)."""
     augment: Annotated[tuple[AugmentName, ...], DIFFERENT] = ()
     """Augmentations of training examples, in this order."""
+    crop_padding: Annotated[int, integers(0, 1000)] = 4
+    """augment=crop or batch_crop_flip only: pixels without content that are added at each side, before a window of the
+    frame's own size is cropped."""
     randaugment_operations: Annotated[int, integers(1, 1000)] = 2
     """augment=randaugment only: number of random operations per image."""
     randaugment_magnitude: Annotated[int, integers(0, 30)] = 9
