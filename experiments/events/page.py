@@ -2,7 +2,7 @@
 
 import pathlib
 import textwrap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -80,7 +80,10 @@ def words(primary: Welch) -> str:
 
 def read(file: pathlib.Path) -> pd.DataFrame | None:
     """Read rows; None if there is no file."""
-    return pd.read_csv(file, **reading.ALL_DIGITS) if file.exists() else None
+    if not file.exists():
+        return None
+    texts: Any = {"commit": str, "data": str}  # which may look like numbers
+    return pd.read_csv(file, dtype=texts, **reading.ALL_DIGITS)
 
 
 def gap(runs: pd.DataFrame, epochs: int) -> float:
@@ -160,8 +163,16 @@ def contrast_table(runs: pd.DataFrame) -> str:
     return study.table(["difference of test accuracy, last epoch", "points [95 %]", "p", "runs"], rows)
 
 
-def level_table(runs: pd.DataFrame) -> str:
-    """Return the accuracies of each arm."""
+def last_losses(curves: pd.DataFrame | None, arm: str) -> NDArray[np.float64]:
+    """Return the training losses of the last epoch of the study's runs of an arm, on augmented batches."""
+    if curves is None:
+        return np.zeros(0)
+    of_arm = curves[(curves["part"] == "study") & (curves["arm"] == arm)]
+    return of_arm[of_arm["epoch"] == of_arm["epochs"]]["train_loss"].to_numpy(float)
+
+
+def level_table(runs: pd.DataFrame, curves: pd.DataFrame | None) -> str:
+    """Return the accuracies and losses of each arm."""
     rows = []
     for arm in ARMS:
         test, train = points(runs, arm, TEST), points(runs, arm, "train_accuracy")
@@ -170,9 +181,11 @@ def level_table(runs: pd.DataFrame) -> str:
             spare = points(runs, arm, SPARE).mean()
             gap_of_arm = (train - test).mean()
             cells = [f"{value:.2f}" for value in (test.mean(), train.mean(), gap_of_arm, spare)]
-            rows.append([arm, str(len(test)), cells[0], spread, *cells[1:]])
+            losses = last_losses(curves, arm)
+            loss = f"{losses.mean():.4f}" if len(losses) else ""
+            rows.append([arm, str(len(test)), cells[0], spread, *cells[1:], loss])
     head = ["arm", "runs", "test (%)", "SD over seeds", "training (%)", "training - test", "best epoch, spare (%)"]
-    return study.table(head, rows)
+    return study.table([*head, "training loss, augmented"], rows)
 
 
 def check_text(runs: pd.DataFrame) -> str:
@@ -199,7 +212,7 @@ def repeat_text(runs: pd.DataFrame) -> str:
     return f"**A run repeated**: {'; '.join(texts)}. On another processor rounding makes a run another draw."
 
 
-def page(runs: pd.DataFrame | None) -> str:
+def page(runs: pd.DataFrame | None, curves: pd.DataFrame | None = None) -> str:
     """Return the page: the answer with what it does not cover, figures, tables, and how it was made."""
     if runs is None:
         body, made = "**Not yet decided**: no run is finished.", ""
@@ -214,7 +227,7 @@ def page(runs: pd.DataFrame | None) -> str:
             ),
             contrast_table(runs),
             "The first line is the plan's primary number; the others explain it, and are not corrected.",
-            level_table(runs),
+            level_table(runs, curves),
             _filled(check_text(runs)),
             _filled(repeat_text(runs)),
         ]
@@ -276,4 +289,4 @@ def write(out: pathlib.Path) -> None:
     runs, curves = read(out / "runs.csv"), read(out / "epochs.csv")
     if runs is not None:
         draw(runs, curves, out / "events.png")
-    write_text(out / "README.md", page(runs))
+    write_text(out / "README.md", page(runs, curves))

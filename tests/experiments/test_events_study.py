@@ -110,8 +110,27 @@ def test_the_page_says_what_came_out_only_as_far_as_it_did():
     assert "no run is finished" in page.page(None)
 
 
+def test_a_training_loss_is_that_of_the_last_epoch():
+    curves = pd.DataFrame(
+        {"part": part, "arm": "plain", "epochs": 2, "epoch": epoch, "train_loss": loss}
+        for part, epoch, loss in (("study", 1, 2.0), ("study", 2, 0.5), ("study", 2, 1.0), ("check", 2, 9.0))
+    )
+    (line,) = [
+        row for row in page.level_table(rows(plain=[50.0, 51.0]), curves).splitlines() if row.startswith("| plain |")
+    ]
+    assert line.endswith("| 0.7500 |")
+
+
+def test_a_commit_that_looks_like_a_number_stays_text(tmp_path):
+    rows(plain=[50.0]).assign(commit="0123456789", data="12e4").to_csv(tmp_path / "runs.csv", index=False)
+    runs = page.read(tmp_path / "runs.csv")
+    assert runs is not None and set(runs["commit"]) == {"0123456789"} and set(runs["data"]) == {"12e4"}
+
+
 def test_the_page_is_that_of_the_rows():
-    assert (RESULTS / "README.md").read_text() == page.page(page.read(RESULTS / "runs.csv"))
+    assert (RESULTS / "README.md").read_text() == page.page(
+        *(page.read(RESULTS / name) for name in ("runs.csv", "epochs.csv"))
+    )
 
 
 def test_a_network_that_does_not_overfit_ends_the_study():
