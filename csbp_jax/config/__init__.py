@@ -14,7 +14,7 @@ from csbp_jax.config.errors import (
     suggestion,
     writing,
 )
-from csbp_jax.config.removed import without_removed
+from csbp_jax.config.removed import as_current
 from csbp_jax.config.rules import Rule
 from csbp_jax.config.schema import (
     NETWORK_OPTIONS,
@@ -47,6 +47,7 @@ __all__ = [
     "Optimizer",
     "Rule",
     "WriteError",
+    "as_current",
     "check",
     "check_rules",
     "escaped",
@@ -59,6 +60,5 @@ __all__ = [
     "run_name",
     "suggestion",
     "to_json",
-    "without_removed",
     "writing",
 ]

@@ -9,7 +9,7 @@ import math
 from typing import Annotated, Any, Literal
 
 from csbp_jax.config import validation
-from csbp_jax.config.removed import without_removed
+from csbp_jax.config.removed import as_current
 from csbp_jax.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Range, integers
 
 MAX_LAYERS = 200
@@ -383,4 +383,4 @@ def from_json(content: dict[str, Any]) -> Config:
     Raises:
       ConfigError: it has a value other than the default for an option that this version no longer has.
     """
-    return validation.from_json(without_removed(content), Config)
+    return validation.from_json(as_current(content), Config)
