@@ -15,7 +15,7 @@ from csbp_jax.config.errors import (
     writing,
 )
 from csbp_jax.config.marks import FixedInExperiments, Mark, NoSetting, Traced
-from csbp_jax.config.removed import without_removed
+from csbp_jax.config.removed import as_current
 from csbp_jax.config.rules import Rule
 from csbp_jax.config.schema import (
     NETWORK_OPTIONS,
@@ -54,6 +54,7 @@ __all__ = [
     "Rule",
     "Traced",
     "WriteError",
+    "as_current",
     "check",
     "check_rules",
     "escaped",
@@ -68,6 +69,5 @@ __all__ = [
     "run_name",
     "suggestion",
     "to_json",
-    "without_removed",
     "writing",
 ]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from csbp_jax.config import validation
 from csbp_jax.config.marks import FixedInExperiments, Mark, NoSetting, Traced
-from csbp_jax.config.removed import without_removed
+from csbp_jax.config.removed import as_current
 from csbp_jax.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Range, integers
 
 MAX_LAYERS = 200
@@ -89,6 +89,9 @@ class Data:
     the largest count of the frame)."""
     augment: Annotated[tuple[AugmentName, ...], DIFFERENT] = ()
     """Augmentations of training examples, in this order."""
+    crop_padding: Annotated[int, integers(0, 1000)] = 4
+    """augment=crop or batch_crop_flip only: pixels without content that are added at each side, before a window of the
+    frame's own size is cropped."""
     randaugment_operations: Annotated[int, integers(1, 1000)] = 2
     """augment=randaugment only: number of random operations per image."""
     randaugment_magnitude: Annotated[int, integers(0, 30)] = 9
@@ -389,7 +392,7 @@ def from_json(content: dict[str, Any]) -> Config:
     Raises:
       ConfigError: it has a value other than the default for an option that this version no longer has.
     """
-    return validation.from_json(without_removed(content), Config)
+    return validation.from_json(as_current(content), Config)
 
 
 MarkOfValue = TypeVar("MarkOfValue", Traced, FixedInExperiments, NoSetting)

@@ -52,12 +52,13 @@ def test_grey_images(name):
     assert step(X[..., :1], uniforms(len(X), n)).shape == (len(X), 32, 32, 1)
 
 
-def test_crop_is_a_window_of_the_padded_image():
+@pytest.mark.parametrize("padding", [0, 1, 4])
+def test_crop_is_a_window_of_the_padded_image(padding):
     u = uniforms(200, 2)
     x = X[np.arange(200) % len(X)]
-    padded = np.pad(x, ((0, 0), (4, 4), (4, 4), (0, 0)))
-    cropped = augment.crop(x, u)
-    for i, (top, left) in enumerate(np.floor(u * 9.0).astype(int)):
+    padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    cropped = augment.crop(x, u, padding)
+    for i, (top, left) in enumerate(np.floor(u * (2 * padding + 1)).astype(int)):
         np.testing.assert_array_equal(cropped[i], padded[i, top : top + 32, left : left + 32])
 
 

@@ -126,12 +126,22 @@ def test_names_stand_for_the_augmentations_of_that_name(name):
     np.testing.assert_array_equal(evaluate(KEY, counts())["x"], counts()["x"])
 
 
+@pytest.mark.parametrize("name", ["crop", "batch_crop_flip"])
+def test_a_crop_of_frames_is_padded_as_its_option_says(name):
+    """Of ones, what is cropped has lost as many rows and columns as its window was moved."""
+    train, _ = transform.make(config(augment=(name,), crop_padding=2), events=True)
+    batch = counts() | {"x": np.ones((8, 6, 16, 16, 2), np.uint8)}
+    cropped = jax.jit(jax.vmap(lambda key: train(key, batch)["x"]))(jax.random.split(KEY, 50))
+    rows = np.asarray(cropped).max((2, 4, 5)).sum(-1)
+    assert set(np.unique(16 - rows)) == {0, 1, 2}
+
+
 def test_augmentations_run_in_their_order(monkeypatch):
     """After event_drop, the choice of frames, resizing and normalisation; then as they are listed."""
     calls = []
 
     def recorded(name):
-        def function(key, x, *arguments):
+        def function(key, x, *arguments, **options):
             calls.append(name)
             return x[:, :, :2, :2] if name == "nearest" else x
 

@@ -19,7 +19,7 @@ from PIL import Image
 from csbp_jax import configs, data, learner, losses, models
 from csbp_jax.cli import main
 from csbp_jax.config import Chaos, ConfigError, Neuron, replaced, to_json
-from csbp_jax.data.events import digits_events, sources
+from csbp_jax.data.events import camera, digits_events, sources
 from csbp_jax.data.images import reduced
 from csbp_jax.data.images.sources import JpegSource, View
 from csbp_jax.data.user import folder, folder_files, prediction_inputs
@@ -324,6 +324,18 @@ def test_recordings_for_a_data_set_are_binned_as_its_own(tmp_path):
         assert np.array_equal(read(tmp_path / f"{i}.npz"), expected) and expected.sum() > 100
     with pytest.raises(ValueError, match=r"is 16x20, but this run.s camera is 16x16"):
         read(tmp_path / "2.npz")
+
+
+def test_recordings_for_those_of_pictures_are_summed_to_the_networks_frames(tmp_path):
+    config = configs.load("cifar10_events")
+    pictures = np.random.default_rng(0).integers(0, 256, (1, 32, 32))
+    (events,) = camera.record(pictures, np.array([0]), camera.LOOP)
+    x, y, t, p, _ = events
+    np.savez(tmp_path / "0.npz", x=x, y=y, t=t, p=p)
+    read, is_events, _ = prediction_inputs.reader(config, [])
+    assert is_events
+    expected = sources.bin_events(events, config.data, 10, (16, 16, 2))
+    np.testing.assert_array_equal(read(tmp_path / "0.npz"), expected)
 
 
 def test_pictures_for_reduced_imagenet_are_reduced_as_its_records(tmp_path):
