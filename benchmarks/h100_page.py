@@ -128,7 +128,11 @@ the 32 labels choose."""
 
 def _members(presets):
     head = ["", "", "kernels a step", "GB moved a member", "GB of temporaries a member", "seconds to compile"]
-    labels = {"alone": "a run alone", "grouped": "32 members, grouped", "each": "32 members, a call each: as it is"}
+    labels = {
+        "alone": "a run alone",
+        "grouped": "32 members, grouped",
+        "each": "32 members, calls of their own: as it is",
+    }
     body = [
         [
             preset,
@@ -144,7 +148,7 @@ def _members(presets):
     return f"""## Members of a sweep
 
 JAX makes one convolution in groups of the members' convolutions, and of the gradients of their kernels a forward
-convolution whose windows have the size of an image. With one call of cuDNN for each member
+convolution whose windows have the size of an image. With one call of cuDNN for each member, but for small convolutions
 (`csbp_jax/xla/gpu_convolution.py`), a member moves about as many bytes as a run alone:
 
 {table(head, body)}"""

@@ -14,6 +14,13 @@ Only functions that are mapped over members are traced so: :func:`convolution` h
 """
 
 
+LEAST = 2**20
+"""Numbers of a member's input and output, 4 MB in float32, from which on it has a call of its own.
+
+With fewer, an H100 would take longer to start the calls than to move the numbers, at its published bandwidth.
+"""
+
+
 def convolution(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], **options: Any
 ) -> jax.Array:
@@ -23,12 +30,14 @@ def convolution(
     forward convolution in groups whose windows have the size of an image, which cuDNN was not written for, and it
     transposes all images for each of them. The rest of a network stays mapped.
 
-    Reverse mode, or forward over reverse.
+    Small convolutions (``LEAST``) are left to JAX. Reverse mode, or forward over reverse.
     """
 
     def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
+    if x.size + jax.eval_shape(convolve, x, kernel).size < LEAST:
+        return convolve(x, kernel)
     shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (x, kernel)]
 
     def gradient_of_images(kernel: jax.Array, bar: jax.Array) -> jax.Array:
