@@ -24,6 +24,7 @@ from csbp_jax.training import build, progress
 from csbp_jax.training.build import Splits
 from csbp_jax.training.compiled import compile_run, eval_keys
 from csbp_jax.training.plugins import Own
+from csbp_jax.xla import gpu_convolution
 
 MOST_RESIDENT = 2**28
 """Bytes of data, 256 MiB, up to which they stay on the devices."""
@@ -154,20 +155,26 @@ class Members:
         return data.eval_batches(source, self.eval_size, readers=readers, ends=self.ends)
 
     def _over_members(self, function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
+        mapped = _vmap_or_call(function, axes)
+
+        def over_members(*arguments: Any) -> Any:
+            with gpu_convolution.each_member_alone(self.platform == "gpu"):
+                return mapped(*arguments)
+
         if not self.sharded:
-            return _vmap_or_call(function, axes)
+            return over_members
         # Under a plain vmap the partitioner would gather the members' weights; a shard_map keeps them in place.
         specs = tuple(P() if axis is None else P("member") for axis in axes)
         # What varies over members is not checked: the neuron's hand-written reverse pass does not declare it.
-        mapped = jax.shard_map(
-            _vmap_or_call(function, axes),
+        sharded = jax.shard_map(
+            over_members,
             mesh=self.mesh,
             in_specs=specs,
             out_specs=P("member"),
             axis_names={"member"},
             check_vma=False,
         )
-        return self._refusing_convolutions(mapped) if SHARDS_NO_CONVOLUTIONS else mapped
+        return self._refusing_convolutions(sharded) if SHARDS_NO_CONVOLUTIONS else sharded
 
     def _refusing_convolutions(self, mapped: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that says in a line what JAX before 0.8 refuses by an empty error."""

@@ -270,7 +270,7 @@ def test_members_train_alike_with_and_without_a_mesh():
 
 @pytest.mark.skipif(not members.SHARDS_NO_CONVOLUTIONS, reason="of JAX before 0.8")
 def test_an_old_jax_says_that_it_cannot_train_convolutional_members_on_several_devices():
-    runs, _, arguments = of_two_convolutional_members("gpu", devices=2)
+    runs, _, arguments = of_two_convolutional_members("tpu", devices=2)
     with pytest.raises(ConfigError, match=r"install JAX 0.8 or newer, or train one on each: --chunk 2 \(chunk=2\)"):
         runs.step.trace(*arguments)
 

@@ -45,7 +45,7 @@ OF_NEW_JAX = pytest.mark.skipif(SHARDS_NO_CONVOLUTIONS, reason="JAX before 0.8 t
 def test_what_members_need_is_counted_in_their_compiled_programs(config):
     eight, sixteen = (needed(config, count) for count in (8, 16))  # one on each of eight devices, and two
     members, resolved = compiled(config)
-    states, _ = memory._states(members, resolved, 8)
+    states, _ = memory.state_shapes(members, resolved, 8)
     state, weights = (memory._bytes(tree) // 8 for tree in (states, learner.weights_of(states)))
     held = memory._bytes((members.resident.x, members.resident.blocks)) if members.resident else 0
     assert eight > held + state + 2 * weights, "with its gradient, and the weights of the chosen epoch"
