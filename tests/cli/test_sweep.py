@@ -1,6 +1,7 @@
 """The commands sweep and best: their words, what they train, show and write, and how they go on."""
 
 import re
+import shutil
 import signal
 import time
 
@@ -130,26 +131,29 @@ def test_finished_runs_stay_and_a_larger_grid_goes_on(sweep, trained, tmp_path):
     assert code == 2 and "NAME: run 's' has another config; differing are epochs (2 there, 3 here)" in text
 
 
-@pytest.mark.full
-def test_the_last_shard_writes_the_tables_of_one_process(sweep, trained, tmp_path):
-    words = ("--grid", "chaos.z0=0,3,9 seed=0:8", "--chunk", "8")
+def test_shards_write_the_tables_of_one_process_in_a_folder_or_merged_from_two(sweep, trained, tmp_path):
+    words = ("--grid", "chaos.z0=0,3 seed=0:8", "--chunk", "8")
     sweep(*words, name="one")
     trained.clear()
     assert sweep(*words, "--shard", "1/2")[0] == 0 and not (tmp_path / "s" / "runs.csv").exists()
-    assert sweep(*words, "--shard", "0/2")[0] == 0 and len(trained) == 3
-    sweep(*words)
-    assert len(trained) == 3
-    for name in ("runs.csv", "epochs.csv", "differences.csv"):
-        assert (tmp_path / "s" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    shutil.copytree(tmp_path / "s", tmp_path / "elsewhere")
+    assert sweep(*words, "--shard", "0/2")[0] == 0 and len(trained) == 2
+    trained.clear()
+    assert sweep(*words, "--shard", "0/2", name="here")[0] == 0 and len(trained) == 1
+    code, text = sweep(*words, "--merge", str(tmp_path / "here"), str(tmp_path / "elsewhere"), name="merged")
+    assert code == 0 and len(trained) == 1 and text.count("8 finished runs are merged from") == 2
+    for name in TABLES:
+        of_one = (tmp_path / "one" / name).read_bytes()
+        assert (tmp_path / "s" / name).read_bytes() == (tmp_path / "merged" / name).read_bytes() == of_one
 
 
 @pytest.mark.parametrize(
     ("grid", "chosen", "control", "said"),
     [
-        ("optimizer.lr=0.1,0.2 chaos.z0=0,3", (0.2, 3.0), (0.2, 0.0), "best of 2 settings with the term, against the"),
-        ("chaos.beta=0.9,0.95 chaos.z0=0,3", (0.002, 3.0), (0.002, 0.0), "the best of 1 without it; a fair comparison"),
+        pytest.param("optimizer.lr=0.1,0.2 chaos.z0=0,3", (0.2, 3.0), (0.2, 0.0), "best of 2 settings with the term, against the", marks=pytest.mark.full),
+        pytest.param("chaos.beta=0.9,0.95 chaos.z0=0,3", (0.002, 3.0), (0.002, 0.0), "the best of 1 without it; a fair comparison", marks=pytest.mark.full),
         ("chaos.z0=3,5", (0.002, 5.0), (0.002, 0.0), "no setting without a chaos term"),
-        ("chaos.z0=0 optimizer.lr=0.1,0.2", (0.2, 0.0), None, "no setting has a chaos term"),
+        pytest.param("chaos.z0=0 optimizer.lr=0.1,0.2", (0.2, 0.0), None, "no setting has a chaos term", marks=pytest.mark.full),
         ("chaos.z0=0,3 optimizer.lr=0.1,2", (0.1, 3.0), (0.1, 0.0), "the best of 2 settings"),
     ],
 )  # fmt: skip
@@ -167,7 +171,6 @@ def test_the_best_and_its_control_train_on_fresh_seeds(sweep, trained, tmp_path,
     if control:
         difference = pandas.read_csv(folder / "differences.csv").iloc[0]
         assert difference["pairs"] == 3 and difference["arm"] == rows["arm"][0]
-    assert main.main(["report", str(folder), "--out", str(tmp_path / "report.html")]) == 0
 
 
 def test_a_best_that_cannot_be_is_refused(sweep, trained, tmp_path):
@@ -211,6 +214,7 @@ def by_one_process(tmp_path_factory):
     return {name: (folder / "s" / name).read_bytes() for name in TABLES}
 
 
+@pytest.mark.full
 def test_processes_share_a_folder_and_one_that_is_lost_leaves_the_others(tmp_path, by_one_process):
     first, lost = (started(tmp_path, **by_slurm(index)) for index in (0, 1))
     deadline = time.monotonic() + 120
@@ -228,6 +232,7 @@ def test_processes_share_a_folder_and_one_that_is_lost_leaves_the_others(tmp_pat
     assert {name: (tmp_path / "s" / name).read_bytes() for name in TABLES} == by_one_process
 
 
+@pytest.mark.full
 def test_processes_without_a_common_disk_are_merged(sweep, tmp_path, by_one_process):
     """On a machine with other devices, as nothing is left to train there."""
     codes, reported, errors = processes.finish([started(tmp_path / str(n), **by_mpi(n)) for n in (0, 1)])
