@@ -53,7 +53,9 @@ def jacobians(started):
     return jax.tree.map(lambda matrix: np.asarray(matrix, np.float64), jax.jit(jax.jacfwd(gradients))(flat))
 
 
-@pytest.mark.parametrize("part", flip_meter.PARTS)
+@pytest.mark.parametrize(
+    "part", ["both", *(pytest.param(p, marks=pytest.mark.full) for p in flip_meter.PARTS if p != "both")]
+)
 def test_a_ratio_is_that_of_the_full_matrix(started, jacobians, part):
     run, state, batch = started
     matrix = jacobians["task"] + jacobians["chaos"] if part == "both" else jacobians[part]
@@ -72,6 +74,7 @@ def test_the_terms_ratio_follows_the_learning_rate_and_its_schedule(started):
     assert later == pytest.approx(early * 0.1 * 0.5, rel=2e-2)
 
 
+@pytest.mark.full
 def test_adam_has_no_ratio_before_its_first_step(started):
     adam = dataclasses.replace(started[0].config, optimizer=Optimizer(name="adam"))
     run = shared_programs.compile_run(adam, started[0].source, 3)

@@ -20,7 +20,7 @@ from csbp_jax.evaluation.robustness.command import robustness
 from csbp_jax.evaluation.robustness.measure import Plan
 from csbp_jax.experiment import Experiment, Training
 from csbp_jax.export import model_card
-from csbp_jax.reporting import measures
+from csbp_jax.reporting import measures, plots_training
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped
@@ -29,6 +29,9 @@ from csbp_jax.training.metrics_log import read_rows
 from tests.support import small_run
 from tests.support.stops import After
 
+pytestmark = pytest.mark.usefixtures("one_compilation_per_config")
+
+DRAW = plots_training.draw
 T, FEATURES = 9, 6
 BASE = Config(
     epochs=2,
@@ -48,6 +51,7 @@ LOSSES = {
     "classes": Loss(name="tet"),
 }
 SLOW = ("value_of_steps", "classes")
+OTHERS = [kind for kind in LOSSES if kind != "steps"]
 KINDS = [pytest.param(kind, marks=pytest.mark.slow) if kind in SLOW else kind for kind in LOSSES]
 PRIMARY = {"value": "r2", "labels": "f1", "steps": "accuracy", "value_of_steps": "r2", "classes": "accuracy"}
 LABELS = {"r2": "R2", "f1": "F1", "accuracy": "accuracy"}
@@ -99,7 +103,9 @@ def runs(tmp_path_factory):
                 config = config.replace(**{"data.name": "folder", "data.dir": str(root / "files")})
             else:
                 own = own_data(kind)
-            made[kind] = root / kind / "run", own, *small_run.run(config, root / kind, name="run", own=own)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(plots_training, "draw", DRAW)  # reports show the figures
+                made[kind] = root / kind / "run", own, *small_run.run(config, root / kind, name="run", own=own)
         return made[kind]
 
     return run
@@ -180,7 +186,7 @@ def test_inspection_counts_no_padding(runs):
     assert seen["synapses"]["fc1.dense"]["dense"] == round(sum(map(len, x)) * 8 * FEATURES / len(x))
 
 
-@pytest.mark.parametrize("kind", ["labels", "steps"])
+@pytest.mark.parametrize("kind", [pytest.param("labels", marks=pytest.mark.full), "steps"])
 def test_a_stopped_run_goes_on_with_the_same_bits(kind, runs, tmp_path):
     _, own, result, _ = runs(kind)
     config, steps = dataclasses.replace(BASE, loss=LOSSES[kind]), 2
@@ -220,7 +226,7 @@ def test_predictions_are_those_of_evaluation(kind, runs, tmp_path):
         np.testing.assert_allclose([[float(row[name]) for name in names] for row in rows], expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["steps", *(pytest.param(k, marks=pytest.mark.full) for k in OTHERS)])
 def test_reports_and_model_cards_speak_of_the_measure(kind, runs, tmp_path):
     folder, own, result, _ = runs(kind)
     page = html_report.write(folder, tmp_path / "report.html").read_text()
