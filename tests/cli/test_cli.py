@@ -2,10 +2,8 @@
 
 import dataclasses
 import errno
-import inspect
 import io
 import os
-import pkgutil
 import pty
 import re
 import signal
@@ -17,7 +15,7 @@ import pytest
 
 import csbp_jax
 from csbp_jax import __main__, configs, data, models
-from csbp_jax.cli import listing, main, options, parsing, run_commands, sweep_commands
+from csbp_jax.cli import listing, main, options, parsing, sweep_commands
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import from_environment
 from csbp_jax.config import AugmentName, CheckpointError, Config, ConfigError, Diverged, Lost, Model, Neuron
@@ -30,6 +28,7 @@ from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped
 from tests.support.checkout import ROOT, make
 from tests.support.matching import search
+from tests.support.rows import full
 
 WRONG = {
     "trian": "there is no command 'trian'; perhaps you meant train, track (csbp_jax --help)",
@@ -115,18 +114,6 @@ def inside(tmp_path, monkeypatch):
 def test_errors_are_one_line_with_exit_code_2(line, refused, inside):
     assert WRONG[line] in refused(*line.split())
     assert list(inside.iterdir()) == []
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_uses_all_of_its_options(command):
-    kind, function = COMMANDS[command]
-    if isinstance(function, str):
-        used = [*inspect.signature(pkgutil.resolve_name(function)).parameters]
-    else:
-        source = inspect.getsource(function)
-        source += inspect.getsource(run_commands._restored) if "_restored(" in source else ""
-        used = re.findall(r"\boptions\.(\w+)", source)
-    assert {field.name for field in dataclasses.fields(kind)} - {"config"} <= {*used}
 
 
 @pytest.mark.slow
@@ -237,6 +224,7 @@ def program(*words, **options):
     return subprocess.run(line, cwd=ROOT, text=True, **{"stderr": subprocess.PIPE} | options)
 
 
+@pytest.mark.full
 def test_a_device_that_is_not_there_is_one_line(tmp_path):
     words = ("train", "digits", "--epochs", "1", "--runs", str(tmp_path))
     done = program(*words, env=os.environ | {"JAX_PLATFORMS": "cpu,abacus"})
@@ -245,9 +233,11 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("variable, value, message", [
-    ("JAX_ENABLE_X64", "maybe", "invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'"),
-    ("JAX_NUM_CPU_DEVICES", "x", 'Invalid value "x" for JAX flag jax_num_cpu_devices'),
     ("JAX_DEFAULT_MATMUL_PRECISION", "foo", 'Invalid value "foo" for JAX flag jax_default_matmul_precision'),
+    *full([
+        ("JAX_ENABLE_X64", "maybe", "invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'"),
+        ("JAX_NUM_CPU_DEVICES", "x", 'Invalid value "x" for JAX flag jax_num_cpu_devices'),
+    ]),
 ])  # fmt: skip
 def test_a_variable_that_jax_refuses_is_one_line(tmp_path, variable, value, message):
     words = ("train", "digits", "--epochs", "1", "--runs", str(tmp_path))

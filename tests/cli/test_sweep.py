@@ -16,6 +16,7 @@ from csbp_jax.runs import RunTable
 from csbp_jax.runs.run import tested_columns as columns_of
 from csbp_jax.runtime import seals
 from tests.support import processes
+from tests.support.rows import full
 
 DIGITS = configs.load("digits")
 LINE = ["--model.name", "dense", "--model.features", "6", "--model.time-steps", "2", "--chaos.taps", "fc1.membrane"]
@@ -54,7 +55,8 @@ def trained(monkeypatch):
         return {name: np.where(diverged, np.nan, shares) for name in names} | {"diverged": diverged} | rates
 
     monkeypatch.setattr(system, "train", train)
-    monkeypatch.setattr("csbp_jax.reporting.plots.save", lambda *_, **__: None)  # a fifth of the time and more
+    for name in ("plots.save", "plots_runs.draw", "plots_runs.draw_curves"):  # a fifth of the time and more
+        monkeypatch.setattr(f"csbp_jax.reporting.{name}", lambda *_, **__: None)
     return chunks
 
 
@@ -138,10 +140,11 @@ def test_shards_write_the_tables_of_one_process_in_a_folder_or_merged_from_two(s
     assert sweep(*words, "--shard", "1/2")[0] == 0 and not (tmp_path / "s" / "runs.csv").exists()
     shutil.copytree(tmp_path / "s", tmp_path / "elsewhere")
     assert sweep(*words, "--shard", "0/2")[0] == 0 and len(trained) == 2
-    trained.clear()
-    assert sweep(*words, "--shard", "0/2", name="here")[0] == 0 and len(trained) == 1
-    code, text = sweep(*words, "--merge", str(tmp_path / "here"), str(tmp_path / "elsewhere"), name="merged")
-    assert code == 0 and len(trained) == 1 and text.count("8 finished runs are merged from") == 2
+    here = shutil.copytree(tmp_path / "s", tmp_path / "here")
+    for block in (tmp_path / "elsewhere" / "blocks").iterdir():
+        (here / "blocks" / block.name).unlink()
+    code, text = sweep(*words, "--merge", str(here), str(tmp_path / "elsewhere"), name="merged")
+    assert code == 0 and len(trained) == 2 and text.count("8 finished runs are merged from") == 2
     for name in TABLES:
         of_one = (tmp_path / "one" / name).read_bytes()
         assert (tmp_path / "s" / name).read_bytes() == (tmp_path / "merged" / name).read_bytes() == of_one
@@ -152,13 +155,12 @@ def test_shards_write_the_tables_of_one_process_in_a_folder_or_merged_from_two(s
     [
         ("chaos.z0=3,5", (0.002, 5.0), (0.002, 0.0), "no setting without a chaos term"),
         ("chaos.z0=0,3 optimizer.lr=0.1,2", (0.1, 3.0), (0.1, 0.0), "the best of 2 settings"),
-        *(
-            pytest.param(*row, marks=pytest.mark.full)
-            for row in (
-                ("optimizer.lr=0.1,0.2 chaos.z0=0,3", (0.2, 3.0), (0.2, 0.0), "best of 2 settings with the term, agai"),
-                ("chaos.beta=0.9,0.95 chaos.z0=0,3", (0.002, 3.0), (0.002, 0.0), "the best of 1 without it; a fair "),
+        *full(
+            [
+                ("optimizer.lr=0.1,0.2 chaos.z0=0,3", (0.2, 3.0), (0.2, 0.0), "best of 2 settings with the term"),
+                ("chaos.beta=0.9,0.95 chaos.z0=0,3", (0.002, 3.0), (0.002, 0.0), "best of 1 without it; a fair compar"),
                 ("chaos.z0=0 optimizer.lr=0.1,0.2", (0.2, 0.0), None, "no setting has a chaos term"),
-            )
+            ]
         ),
     ],
 )  # fmt: skip

@@ -15,6 +15,7 @@ from csbp_jax.config import Chaos, Optimizer
 from csbp_jax.training import flip_meter
 from csbp_jax.training.build import resolve
 from tests.support import shared_programs
+from tests.support.rows import full_but
 
 pytestmark = pytest.mark.usefixtures("one_compilation_per_config")
 
@@ -53,9 +54,7 @@ def jacobians(started):
     return jax.tree.map(lambda matrix: np.asarray(matrix, np.float64), jax.jit(jax.jacfwd(gradients))(flat))
 
 
-@pytest.mark.parametrize(
-    "part", ["both", *(pytest.param(p, marks=pytest.mark.full) for p in flip_meter.PARTS if p != "both")]
-)
+@pytest.mark.parametrize("part", full_but(["both"], flip_meter.PARTS))
 def test_a_ratio_is_that_of_the_full_matrix(started, jacobians, part):
     run, state, batch = started
     matrix = jacobians["task"] + jacobians["chaos"] if part == "both" else jacobians[part]

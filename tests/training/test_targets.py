@@ -27,6 +27,7 @@ from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training import build
 from csbp_jax.training.metrics_log import read_rows
 from tests.support import small_run
+from tests.support.rows import full
 from tests.support.stops import After
 
 pytestmark = pytest.mark.usefixtures("one_compilation_per_config")
@@ -226,7 +227,7 @@ def test_predictions_are_those_of_evaluation(kind, runs, tmp_path):
         np.testing.assert_allclose([[float(row[name]) for name in names] for row in rows], expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", ["steps", *(pytest.param(k, marks=pytest.mark.full) for k in OTHERS)])
+@pytest.mark.parametrize("kind", ["steps", *full(OTHERS)])
 def test_reports_and_model_cards_speak_of_the_measure(kind, runs, tmp_path):
     folder, own, result, _ = runs(kind)
     page = html_report.write(folder, tmp_path / "report.html").read_text()
