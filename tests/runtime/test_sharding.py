@@ -251,7 +251,7 @@ def test_a_process_reads_the_rows_of_its_devices_wherever_they_are_in_the_mesh()
     ],
 )
 def test_a_run_saved_on_eight_devices_resumes_on_others(devices, layout, tmp_path, x64):
-    run, state = begin("fsdp", 8)
+    run, state = begin("fsdp", IN_SLICES)
     state, _ = go_on(run, state, 3)
     with checkpoint.open_folder(tmp_path) as checkpoints:
         checkpoints.save(3, state)
