@@ -15,6 +15,7 @@ from csbp_jax.experiment import system
 from csbp_jax.runs import RunTable
 from csbp_jax.runs.run import tested_columns as columns_of
 from csbp_jax.runtime import seals
+from csbp_jax.training import compiled
 from tests.support import processes
 from tests.support.rows import full
 
@@ -40,7 +41,7 @@ def sweep(tmp_path, capsys):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Results that a function of the config gives, without training or saved figures; the configs, in chunks."""
+    """Results that a function of the config gives, without programs or figures; the configs, in chunks."""
     chunks = []
 
     def accuracy(config):
@@ -55,6 +56,7 @@ def trained(monkeypatch):
         return {name: np.where(diverged, np.nan, shares) for name in names} | {"diverged": diverged} | rates
 
     monkeypatch.setattr(system, "train", train)
+    monkeypatch.setattr(compiled.CompiledRun, "trace", lambda run: None)
     for name in ("plots.save", "plots_runs.draw", "plots_runs.draw_curves"):  # a fifth of the time and more
         monkeypatch.setattr(f"csbp_jax.reporting.{name}", lambda *_, **__: None)
     return chunks

@@ -65,6 +65,7 @@ def test_numbers_follow_from_the_spikes(run, inspected):
     assert result["dense"] == sum(row["dense"] for row in result["synapses"].values())
 
 
+@pytest.mark.full
 def test_numbers_do_not_depend_on_the_batch_size(run, inspected, no_figures, tmp_path):
     """30 examples in batches of 16: the last is padded."""
     restored = restore.restore(run)

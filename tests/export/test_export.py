@@ -180,6 +180,7 @@ EXPRESSIBLE = {
         name="recurrent", features=(12,), time_steps=6, neuron=Neuron(decay=1.0, reset="none")
     ),
 }
+SOME = ("if", "plif of each channel", "recurrent", "recurrent, no reset, no leak")
 LARGE = {
     "pools, votes": Model(name="vgg9", width=0.04, input_shape=(8, 8, 2), norm="batch"),
     "strides, tdbn": Model(name="vggsnn_wo_ap", width=0.04, input_shape=(16, 16, 2), norm="tdbn"),
@@ -188,7 +189,9 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("name", [*EXPRESSIBLE, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
+@pytest.mark.parametrize(
+    "name", [*full_but(SOME, EXPRESSIBLE), *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
+)
 def test_every_expressible_network_round_trips_with_equal_spikes(name, tmp_path):
     restored, x = firing_run((EXPRESSIBLE | LARGE)[name])
     read, aux = compare(restored, x, tmp_path)

@@ -20,7 +20,7 @@ from csbp_jax.evaluation.robustness.command import robustness
 from csbp_jax.evaluation.robustness.measure import Plan
 from csbp_jax.experiment import Experiment, Training
 from csbp_jax.export import model_card
-from csbp_jax.reporting import measures, plots_training
+from csbp_jax.reporting import measures, plots, plots_training
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped
@@ -104,9 +104,7 @@ def runs(tmp_path_factory):
                 config = config.replace(**{"data.name": "folder", "data.dir": str(root / "files")})
             else:
                 own = own_data(kind)
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(plots_training, "draw", DRAW)  # reports show the figures
-                made[kind] = root / kind / "run", own, *small_run.run(config, root / kind, name="run", own=own)
+            made[kind] = root / kind / "run", own, *small_run.run(config, root / kind, name="run", own=own)
         return made[kind]
 
     return run
@@ -233,11 +231,20 @@ def test_reports_and_model_cards_speak_of_the_measure(kind, runs, tmp_path):
     page = html_report.write(folder, tmp_path / "report.html").read_text()
     label, column = LABELS[PRIMARY[kind]], f"test_{PRIMARY[kind]}"
     text = measures.of(column).text(result["last"][column])
-    assert f"test {label}</th>" in page and f"<td>{text}</td>" in page and f"; {label} of each epoch on" in page
+    assert f"test {label}</th>" in page and f"<td>{text}</td>" in page
     card = model_card.card(restore.restore(folder, own=own), folder, "a/b", pytest.importorskip("huggingface_hub"))
     assert f"| test {label} |" in card and f"| {text} |" in card and ("95 % interval" in card) == (kind == "classes")
     assert f"name: test {label}, n = {result['last']['test_count']}" in card
     assert ("accuracy" in (page + card).lower()) == (PRIMARY[kind] == "accuracy")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", KINDS)
+def test_captions_speak_of_the_measure(kind, runs, tmp_path):
+    folder, *_ = runs(kind)
+    DRAW(tmp_path, read_rows(folder / "metrics.jsonl"))
+    caption = plots.caption_of((tmp_path / "figures" / "training.png").read_bytes())
+    assert f"; {LABELS[PRIMARY[kind]]} of each epoch on" in caption
 
 
 @pytest.mark.full

@@ -148,12 +148,12 @@ def test_the_chosen_surrogate_is_the_one_with_weight_1():
     u, wide = np.linspace(-2, 2, 21, dtype=np.float32), np.linspace(-400, 400, 400_001, dtype=np.float32)
 
     @jax.jit
-    def derivatives(weights):
+    def derivatives(weights, u, wide):
         of_each = [surrogate.derivative(u) for surrogate in pgd.SURROGATES.values()]
         of_chosen = [pgd.chosen(of_one).derivative(u) for of_one in weights]
         return of_each, of_chosen, [surrogate.derivative(wide) for surrogate in pgd.SURROGATES.values()]
 
-    of_each, of_chosen, on_wide = derivatives(np.eye(len(pgd.SURROGATES), dtype=np.float32))
+    of_each, of_chosen, on_wide = derivatives(np.eye(len(pgd.SURROGATES), dtype=np.float32), u, wide)
     assert np.allclose(of_chosen, of_each, atol=1e-7)
     areas = [np.trapezoid(values, dx=0.002) for values in on_wide]
     assert np.allclose(areas, 1, atol=2e-3)

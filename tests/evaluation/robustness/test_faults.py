@@ -61,6 +61,7 @@ def test_without_any_spike_the_logits_are_those_of_silence_and_depend_on_no_key(
     assert np.allclose(logits, jnp.broadcast_to(bias, (12, 5, 3)))
 
 
+@pytest.mark.full
 def test_faults_of_an_example_do_not_depend_on_the_others():
     _, variables = network()
     (all_of_them, _), _ = disturbed(variables, KEYS, 0.2, 0.2)
