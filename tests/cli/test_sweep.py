@@ -1,5 +1,6 @@
 """The commands sweep and best: their words, what they train, show and write, and how they go on."""
 
+import functools
 import re
 import shutil
 import signal
@@ -10,7 +11,7 @@ import pandas
 import pytest
 
 from csbp_jax import configs
-from csbp_jax.cli import main, sweep_commands
+from csbp_jax.cli import main, options, sweep_commands
 from csbp_jax.experiment import system
 from csbp_jax.runs import RunTable
 from csbp_jax.runs.run import tested_columns as columns_of
@@ -22,6 +23,10 @@ from tests.support.rows import full
 DIGITS = configs.load("digits")
 LINE = ["--model.name", "dense", "--model.features", "6", "--model.time-steps", "2", "--chaos.taps", "fc1.membrane"]
 LINE += ["--epochs", "2", "--batch-size", "320", "--chaos.z0", "10"]
+
+
+# A twentieth of a second for each value of a grid, of which most are those of other grids.
+read_field = functools.cache(options.read_field)
 
 
 @pytest.fixture
@@ -57,6 +62,7 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(system, "train", train)
     monkeypatch.setattr(compiled.CompiledRun, "trace", lambda run: None)
+    monkeypatch.setattr(sweep_commands, "read_field", read_field)
     for name in ("plots.save", "plots_runs.draw", "plots_runs.draw_curves"):  # a fifth of the time and more
         monkeypatch.setattr(f"csbp_jax.reporting.{name}", lambda *_, **__: None)
     return chunks
