@@ -80,6 +80,7 @@ def test_the_example_learns(trained_run):
     assert about["config"]["model"]["classes"] == 2 and about["config"]["model"]["input_shape"] == [20]
 
 
+@pytest.mark.full
 def test_it_resumes_bit_for_bit(trained_run, tmp_path):
     folder, file, _, result = trained_run
     config, parts = plugin_file.load_file(file)
