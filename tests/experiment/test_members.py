@@ -112,6 +112,7 @@ def test_a_member_equals_the_run_alone(x64, data_parallel, scanned):
     assert_equal(*together_and_alone(config, splits, of_grid(config, AXES), 15, data_parallel, scanned))
 
 
+@pytest.mark.full
 @pytest.mark.skipif(members.SHARDS_NO_CONVOLUTIONS, reason="JAX before 0.8 trains one such member a device")
 def test_a_convolutional_member_equals_the_run_alone_at_any_strength(x64):
     config, splits = prepared(CONV)
@@ -219,6 +220,7 @@ def test_evaluation_does_not_augment_a_source_that_draws_numbers(monkeypatch):
     assert drawn == plain
 
 
+@pytest.mark.full
 def test_convolutional_members_compile_in_the_form_for_tpus(monkeypatch):
     monkeypatch.setattr(members, "compile_run", functools.partial(compiled.compile_run, platform="tpu"))
     config, splits = prepared(CONV)

@@ -180,7 +180,7 @@ EXPRESSIBLE = {
         name="recurrent", features=(12,), time_steps=6, neuron=Neuron(decay=1.0, reset="none")
     ),
 }
-SOME = ("if", "plif of each channel", "recurrent", "recurrent, no reset, no leak")
+SOME = ("if", "plif of each channel", "recurrent")
 LARGE = {
     "pools, votes": Model(name="vgg9", width=0.04, input_shape=(8, 8, 2), norm="batch"),
     "strides, tdbn": Model(name="vggsnn_wo_ap", width=0.04, input_shape=(16, 16, 2), norm="tdbn"),

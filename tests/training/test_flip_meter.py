@@ -62,6 +62,7 @@ def test_a_ratio_is_that_of_the_full_matrix(started, jacobians, part):
     assert ratio_of(run)(part, state, batch) == pytest.approx(expected, rel=2e-2)
 
 
+@pytest.mark.full
 def test_the_terms_ratio_follows_the_learning_rate_and_its_schedule(started):
     run, state, batch = started
     step = dataclasses.replace(run.config.optimizer, schedule="step", step_epochs=1, step_factor=0.1)

@@ -148,6 +148,7 @@ def test_a_task_that_does_not_fit_the_targets_is_one_line(loss):
         build.resolve(config, data.load(config))
 
 
+@pytest.mark.full
 def test_a_run_of_which_no_epoch_can_be_chosen_has_diverged(tmp_path):
     x = np.random.default_rng(0).random((40, 1, 5)).astype(np.float32)
     split = (x, x.sum((1, 2)))
