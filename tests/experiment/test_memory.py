@@ -59,7 +59,8 @@ def test_what_members_need_is_counted_in_their_compiled_programs(config):
 @pytest.mark.full
 @pytest.mark.parametrize("config", [DENSE, pytest.param(CONV, marks=OF_NEW_JAX)], ids=["scanned", "step by step"])
 def test_two_members_a_device_need_more_and_with_patience_their_states_twice(config):
-    states, _ = memory._states(*compiled(config), 8)
+    members, resolved = compiled(config)
+    states, _ = memory._states(members, resolved, 8)
     eight, state, weights = needed(config, 8), *(memory._bytes(t) // 8 for t in (states, learner.weights_of(states)))
     assert state + weights < needed(config, 16) - eight <= eight
     assert needed(replaced(config, "patience", 1), 8) == needed(config, 8) + memory._bytes(states) // 8

@@ -157,7 +157,7 @@ def test_python_of_the_docs(trained, tmp_path, monkeypatch):
 def test_importing_the_package_imports_no_jax():
     code = "import csbp_jax, sys; assert {'load', 'chaos'} <= set(dir(csbp_jax)); assert 'jax' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-    assert callable(csbp_jax.load) and csbp_jax.chaos.term and not hasattr(csbp_jax, "gone")
+    assert callable(csbp_jax.load) and callable(csbp_jax.chaos.term) and not hasattr(csbp_jax, "gone")
 
 
 def test_names_of_classes_are_read_from_the_folder(trained, tmp_path):

@@ -15,7 +15,7 @@ from csbp_jax.evaluation.robustness import spike_faults, weight_errors
 from csbp_jax.models.taps import Aux
 
 DENSE = Model(name="dense", input_shape=(6,), classes=3, time_steps=5, features=(7, 4))
-X = (2 * np.random.default_rng(0).normal(size=(12, 1, 6))).astype(np.float32)
+X = jnp.asarray(2 * np.random.default_rng(0).normal(size=(12, 1, 6)), jnp.float32)
 KEYS = jax.random.split(jax.random.key(1), 12)
 
 
