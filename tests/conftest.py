@@ -98,6 +98,14 @@ FULL = ("benchmarks", "docs", "examples", "experiments")
 """Folders whose tests `make test` leaves to `make test-all`: studies with their numbers, benchmarks, pages."""
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Leaves out the folders of FULL where none of their tests can be chosen: what they import takes seconds."""
+    of_tests = collection_path.parent == pathlib.Path(__file__).parent
+    if of_tests and collection_path.name in FULL and "not full" in config.option.markexpr:
+        return True
+    return None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Marks the tests of FULL before pytest chooses by marks."""

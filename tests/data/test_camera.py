@@ -216,6 +216,7 @@ def test_what_is_recorded_changes_with_the_version_only():
     assert (digits_events.VERSION, crc) == (3545999464, 1417951786)
 
 
+@pytest.mark.full
 def test_a_linear_map_separates_the_digits():
     """Ridge regression on the OFF events of frames."""
     events = [digits_events.recording(i) for i in range(400)]

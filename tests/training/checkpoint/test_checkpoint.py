@@ -212,6 +212,7 @@ Other()
 """
 
 
+@pytest.mark.full
 def test_a_read_that_fails_is_raised_and_its_remains_print_nothing(tmp_path):
     """Orbax leaves reads of the other arrays behind, whose threads have nobody to report to."""
     line = [sys.executable, "-c", RESTORES_DAMAGED, str(tmp_path / "c")]
