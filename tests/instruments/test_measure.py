@@ -90,6 +90,7 @@ def test_nothing_is_measured_on_a_tpu_which_has_no_float64(run, batches, monkeyp
         measure.measure(run, batches, PLAN)
 
 
+@pytest.mark.full
 def test_adam_without_eps_root_has_no_exponent_where_inputs_are_dead(run, batches):
     probe = batches[0]
     adam = replaced(run.recipe.config, "optimizer", Optimizer(name="adam", lr=1e-3))

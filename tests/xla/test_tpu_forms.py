@@ -96,6 +96,7 @@ def test_the_forms_of_a_platform_are_those_that_are_traced_for_it(platform):
     assert known - unknown == Counter() and set(unknown - known) <= {"stablehlo.constant"}
 
 
+@pytest.mark.full
 def test_operations_are_counted_as_elsewhere():
     net, x = Net(time_steps=T), np.random.default_rng(0).random((B, 1, 6, 6, 3), np.float32)
     variables = jax.jit(net.init)(jax.random.key(1), x)
