@@ -73,8 +73,8 @@ def test_parameters_and_logits_at_full_size_equal_the_published_network(name):
         pytest.param("sew_resnet101", "44.55", marks=pytest.mark.slow),
         pytest.param("sew_resnet152", "60.19", marks=pytest.mark.slow),
         ("ms_resnet18", "11.69"),
-        ("ms_resnet34", "21.80"),
-        ("max_resnet18", "12.50"),
+        pytest.param("ms_resnet34", "21.80", marks=pytest.mark.full),
+        pytest.param("max_resnet18", "12.50", marks=pytest.mark.full),
     ],
 )
 def test_millions_of_parameters_as_the_articles_print_them(name, printed):
@@ -94,11 +94,17 @@ TAPPED = {
         "plif_mnist": ("conv1.norm", "conv1_spike.membrane", "fc1.dense", "readout_spike.membrane"),
         "sew_resnet50": ("stem.conv", "stem_spike.membrane", "stage4_block3_conv3.norm", "readout.dense"),
 }  # fmt: skip
+FAST_TAPPED = ("cnn6", "ms_resnet18", "plif_mnist")
 
 
 @pytest.mark.parametrize(
     ("name", "taps"),
-    [pytest.param(*case, marks=pytest.mark.slow if case[0] in DEEPEST else ()) for case in TAPPED.items()],
+    [
+        pytest.param(
+            *case, marks=pytest.mark.slow if case[0] in DEEPEST else () if case[0] in FAST_TAPPED else pytest.mark.full
+        )
+        for case in TAPPED.items()
+    ],
 )
 def test_taps_can_be_named(name, taps):
     (_, aux), _ = outputs(name)
