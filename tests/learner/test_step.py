@@ -97,10 +97,6 @@ def test_an_optimiser_may_ask_for_the_loss(x64):
     assert optax.tree.get(state.opt_state, "best_value") == metrics["loss"]
 
 
-def test_make_says_for_which_rate_its_optimiser_is():
-    assert "optimiser for a learning rate of 1, such as" in " ".join((learner.make.__doc__ or "").split())
-
-
 def test_a_nan_weight_is_detected_although_the_loss_is_finite(x64):
     healthy, _ = train_step(RECIPE, first_state(RECIPE), batch())
     kernel = healthy.params["fc1"]["dense"]["kernel"].at[0, 0].set(jnp.nan)
