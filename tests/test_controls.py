@@ -330,7 +330,11 @@ def test_the_learner_passes_step_key_and_forcing_to_a_force(x64):
 
 @pytest.mark.parametrize(
     ("name", "side"),
-    [("gaussian", "gradient"), ("gaussian", "weights"), ("ar1", "gradient"), ("logistic", "gradient")],
+    [
+        ("gaussian", "gradient"),
+        ("gaussian", "weights"),
+        *(pytest.param(name, "gradient", marks=pytest.mark.full) for name in ("ar1", "logistic")),
+    ],
 )
 def test_a_force_with_its_own_forcing_acts_on_gradient_or_weights(x64, name, side):
     """Descent at half the rate: a force on the gradient comes through it, one on the weights does not."""

@@ -52,7 +52,7 @@ def spectrum_of(step, start, steps, warmup=100):
     "step, start, dimension", [(known_exponents.henon, [0.1, 0.1], 1.258), (known_exponents.standard, [1.0, 2.0], 2.0)]
 )
 def test_dimension_of_known_maps(x64, step, start, dimension):
-    exponents, _, history = spectrum_of(step, jnp.array(start), 1000)
+    exponents, _, history = spectrum_of(step, np.array(start), 1000)
     value, error = dynamics.delta_method(dynamics.kaplan_yorke, history)
     assert value == pytest.approx(float(dynamics.kaplan_yorke(exponents)))
     assert abs(value - dimension) < 4 * error + 1e-9 and error < 0.02
@@ -60,7 +60,7 @@ def test_dimension_of_known_maps(x64, step, start, dimension):
 
 def test_errors_of_a_function_account_for_errors_that_cancel(x64):
     """In Hénon's map the two exponents fluctuate against each other, since their sum is constant."""
-    _, errors, history = spectrum_of(known_exponents.henon, jnp.array([0.1, 0.1]), 1000)
+    _, errors, history = spectrum_of(known_exponents.henon, np.array([0.1, 0.1]), 1000)
     total, error = dynamics.delta_method(jnp.sum, history)
     assert total == pytest.approx(np.log(0.3)) and error < 1e-9 < 1e-3 < errors[0]
     difference, error = dynamics.delta_method(lambda exponents: exponents[0] - exponents[1], history)
