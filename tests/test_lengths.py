@@ -320,8 +320,8 @@ NEURONS: dict[str, Any] = {
     "alif": neurons.ALIF(0.7, 0.5),
     "clif": neurons.CLIF(0.7, 0.5),
     "ilif": neurons.ILIF(0.7, 0.5),
-    "sliding psn": Sliding(np.array([0.3, 0.5, 1.0]), np.array(0.5), triangle()),
-    "recurrent": Feedback(neurons.LIF(0.7, 0.5), np.random.default_rng(6).normal(size=(C, C))),
+    "sliding psn": Sliding(jnp.array([0.3, 0.5, 1.0]), jnp.array(0.5), triangle()),
+    "recurrent": Feedback(neurons.LIF(0.7, 0.5), jnp.asarray(np.random.default_rng(6).normal(size=(C, C)))),
 }
 
 

@@ -60,8 +60,12 @@ def test_updates_times_the_rate_are_those_of_optax(x64, name):
         "adam": optax.adam(schedule, eps_root=1e-3),
         "adamw": optax.adamw(schedule, weight_decay=0.1),
     }[name]
-    fields = {"sgd": {"momentum": 0.8}, "adam": {"eps_root": 1e-3}, "adamw": {"weight_decay": 0.1}}[name]
-    tx = optimizer.build(dataclasses.replace(BASE, name=name, **fields), 4, 10)
+    config = {
+        "sgd": Optimizer(name="sgd", schedule="cosine", momentum=0.8),
+        "adam": Optimizer(name="adam", schedule="cosine", eps_root=1e-3),
+        "adamw": Optimizer(name="adamw", schedule="cosine", weight_decay=0.1),
+    }[name]
+    tx = optimizer.build(config, 4, 10)
     rng = np.random.default_rng(0)
     params, gradients = rng.normal(size=5), rng.normal(size=(4, 5))
 
@@ -83,7 +87,9 @@ def test_muon_orthogonalises_hidden_kernels_and_leaves_the_rest_to_adam():
     shapes = {"conv1": layer, "conv2": {**layer, "scale": (8,)}, "readout": {"kernel": (8, 3)}}
     rng = np.random.default_rng(0)
     params, gradient = (
-        jax.tree.map(lambda s: rng.normal(size=s).astype(np.float32), shapes, is_leaf=lambda s: isinstance(s, tuple))
+        jax.tree.map(
+            lambda s: np.asarray(rng.normal(size=s), np.float32), shapes, is_leaf=lambda s: isinstance(s, tuple)
+        )
         for _ in range(2)
     )
     update = updates(Optimizer(name="muon", schedule="constant", weight_decay=0.1), params, gradient)

@@ -1,6 +1,7 @@
 """Label smoothing: the loss of the smoothed labels, in training alone."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,7 +28,8 @@ def test_smoothing_is_the_loss_on_the_formulas_labels(name):
         smoothed = losses.smoothed(targets, 5, 0.3)
         return plain(logits, smoothed), plain(logits, expected), plain(logits, targets)
 
-    for targets, rows in ((labels, hot), (mixed, mixed)):
+    cases: list[Any] = [(labels, hot), (mixed, mixed)]
+    for targets, rows in cases:
         loss, expected, unsmoothed = loss_of(logits, targets, np.float32(0.7) * rows + np.float32(0.3 / 5))
         np.testing.assert_allclose(loss, expected, rtol=1e-5)
         assert abs(expected - unsmoothed) > 1e-3

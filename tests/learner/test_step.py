@@ -29,14 +29,15 @@ OPTIMIZERS = {
 
 
 def test_z_anneals_by_the_epoch_or_the_step_in_one_compilation(x64):
-    known = train_step._cache_size()
+    step: Any = train_step
+    known = step._cache_size()
     for anneal, every in (("step", 1), ("epoch", 10)):
         state, strengths = first_state(recipe(replaced(small_net.CONFIG, "chaos.anneal", anneal))), []
         for n in range(12):
-            state, metrics = train_step(RECIPE, state, batch(n))
+            state, metrics = step(RECIPE, state, batch(n))
             strengths.append(float(metrics["z"]["fc1.norm"]))
         np.testing.assert_allclose(strengths, 3.0 * 0.9 ** (np.arange(12) // every), rtol=1e-5)
-    assert train_step._cache_size() <= known + 1  # none where another test has compiled it
+    assert step._cache_size() <= known + 1  # none where another test has compiled it
 
 
 def test_batched_runs_take_one_compilation_and_equal_single_runs(x64):

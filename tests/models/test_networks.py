@@ -250,7 +250,8 @@ def test_a_graph_is_its_operations_one_after_the_other(x64):
     def actual_and_expected(x):
         spikes = network.apply(graph.variables(network.graph), x)[0]
         names = ("NHWC", "HWIO", "NHWC")
-        h = jax.lax.conv_general_dilated(x.reshape(-1, 6, 7, 2), kernel, (1, 1), "SAME", dimension_numbers=names)
+        images, weights = x.reshape(-1, 6, 7, 2), jnp.asarray(kernel)
+        h = jax.lax.conv_general_dilated(images, weights, (1, 1), "SAME", dimension_numbers=names)
         h = (h + bias.reshape(1, 1, 1, 4)).reshape(2, 5, 6, 7, 4)
         return spikes, neurons.lif(h, decay=0.5)[0]
 

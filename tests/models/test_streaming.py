@@ -149,7 +149,8 @@ def test_states_of_another_network_or_batch_are_refused():
 
 def test_a_chunk_without_a_time_step_is_refused():
     network, variables, x = prepared("recurrent")
-    for chunk in (x[:, :0], x[0, 0]):
+    chunks: list[Any] = [x[:, :0], x[0, 0]]
+    for chunk in chunks:
         with pytest.raises(ValueError, match=r"stream: x has shape \(.*\), but must be \[B, t, ...\] with t >= 1"):
             models.stream(network, variables, chunk)
 
