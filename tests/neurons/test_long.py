@@ -45,7 +45,8 @@ gradient = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True), static_argnums=
 
 
 @pytest.mark.parametrize(
-    "length", [pytest.param(n, marks=() if n == 7 else pytest.mark.slow) for n in (1, 5, 7, 20, 64)]
+    "length",
+    [7, pytest.param(64, marks=pytest.mark.full), *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 5, 20))],
 )
 def test_outputs_and_gradients_equal_those_without_chunks(x64, length):
     x = draw(B, 20, INPUTS, seed=3)
