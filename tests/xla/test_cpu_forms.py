@@ -36,7 +36,7 @@ FAST_OF_FEW_CHANNELS, FULL_OF_FEW_CHANNELS = {(3, 32)}, {(1, 32), (3, 31), (4, 3
 FAST_NORMS = {("batch", 1, True), ("batch", 1, False), ("tebn", 1, True)}
 FULL_NORMS = {("batch", 2, True), ("tdbn", 1, True), ("bntt", 1, True), ("none", 1, True)}
 FULL_POOLING = [((2, 2, 0), (5, 3)), ((3, 2, 1), (2, 7)), ((3, 1, 1), (4, 4))]
-FAST_POOLING = [((3, 2, 1), (2, 7), "cpu"), ((3, 2, 1), (2, 7), "gpu"), ((2, 2, 0), (5, 3), "cpu")]
+FAST_POOLING = [((3, 2, 1), (2, 7), "cpu"), ((3, 2, 1), (2, 7), "gpu"), ((3, 1, 1), (4, 4), "cpu")]
 
 
 def cases(every, fast, full):
