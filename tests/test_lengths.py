@@ -187,8 +187,7 @@ def test_training_and_evaluation_are_those_without_padding(x64, name):
 
 @pytest.mark.parametrize("name", [
     "batch, tet",
-    "bntt in groups, ilif, values of steps",
-    pytest.param("convolutions", marks=pytest.mark.full),
+    *(pytest.param(n, marks=pytest.mark.full) for n in ("bntt in groups, ilif, values of steps", "convolutions")),
 ])  # fmt: skip
 def test_sequences_of_unequal_length_do_not_depend_on_what_follows_them(x64, name):
     run, rng = recipe(name, PADDED), np.random.default_rng(1)
