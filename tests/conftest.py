@@ -115,6 +115,27 @@ def pytest_collection_modifyitems(items):
             item.add_marker("full")
 
 
+FOR_CPU = ("dynamics", "instruments", "learner", "models", "neurons")
+"""Folders whose tests, like those in no folder, trace the form of the CPU alone, which is less to trace and to lower.
+
+All other tests, those of training too, trace the forms of every platform, as a user's programs do.
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_platform(request):
+    """Traces programs for the CPU alone, in a module of FOR_CPU or of no folder."""
+    folder = pathlib.Path(__file__).parent
+    of_tests = request.path.is_relative_to(folder)
+    if of_tests and (request.path.parent == folder or request.path.relative_to(folder).parts[0] in FOR_CPU):
+        from csbp_jax.xla.platform import traced_for
+
+        with traced_for("cpu"):
+            yield
+    else:
+        yield
+
+
 @pytest.fixture
 def x64():
     """Runs the test in float64."""

@@ -18,7 +18,8 @@ from tests.support.small_net import TAPS, first_state, recipe
 
 
 def test_one_strength_serves_all_taps():
-    z0 = first_state(recipe(), hparams={"z0": 7.0}).hparams["z0"]
+    hparams = jax.jit(lambda: learner.init(recipe(), jax.random.key(0), {"z0": 7.0}).hparams)()
+    z0 = hparams["z0"]
     assert {tap: float(strength) for tap, strength in z0.items()} == dict.fromkeys(TAPS, 7.0)
 
 
