@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable, Collection
 from typing import Any
 
-from csbp_jax.config import Config, ConfigError, Mark, check, fields_marked, flatten, from_json, as_current
+from csbp_jax.config import Config, ConfigError, Mark, as_current, check, fields_marked, flatten, from_json
 from csbp_jax.reporting import measures
 from csbp_jax.runtime import files, seals
 
