@@ -55,6 +55,8 @@ to apply [norm and neuron together](../../design/decisions.md), and recompute th
 
 {_pooling(content["pooling"])}
 
+{_members(content["members"])}
+
 `h100.json` holds T = 16 and 32, temporaries, loops and seconds of compilation, too. Versions:
 {versions}.
 """
@@ -122,3 +124,31 @@ elements before. Ours (`csbp_jax/xla/pooling.py`) does neither. Forward and back
 3x3: the stem of SEW-ResNet at batch 32 and T = 4; 2x2: a layer of PLIF-Net on CIFAR-10 at batch 32 and T = 8;
 SEW-ResNet-34: the training step above. The scatter that is left there is of its loss: the gradient of the logits that
 the 32 labels choose."""
+
+
+def _members(presets):
+    head = ["", "", "kernels a step", "GB moved a member", "GB of temporaries a member", "seconds to compile"]
+    labels = {
+        "alone": "a run alone",
+        "grouped": "32 members, grouped",
+        "each": "32 members, calls of their own: as it is",
+    }
+    body = [
+        [
+            preset,
+            labels[form],
+            str(program["kernels"]),
+            f"{program['GB']:.3f}",
+            f"{program['temporary_GB']:.4f}",
+            f"{program['compile_seconds']:.0f}",
+        ]
+        for preset, forms in presets.items()
+        for form, program in forms.items()
+    ]
+    return f"""## Members of a sweep
+
+JAX makes one convolution in groups of the members' convolutions, and of the gradients of their kernels a forward
+convolution whose windows have the size of an image. With one call of cuDNN for each member, but for small convolutions
+(`csbp_jax/xla/gpu_convolution.py`), a member moves about as many bytes as a run alone:
+
+{table(head, body)}"""

@@ -30,7 +30,7 @@ from csbp_jax.config import Config
 from csbp_jax.learner import optimizer
 from csbp_jax.models import layers
 from csbp_jax.runtime.files import write_json
-from csbp_jax.xla import pooling, time_loop
+from csbp_jax.xla import gpu_convolution, pooling, time_loop
 from csbp_jax.xla.platform import traced_for
 
 STEPS = (4, 16, 32, 100)
@@ -42,6 +42,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "float32, learned decay and threshold": {"learned": True},
 }
 FORMS = ("a step a pass", "XLA")
+MEMBERS = 32
 
 
 def _net(of: str, **model: Any) -> Config:
@@ -134,14 +135,34 @@ def step(config: Config) -> dict[str, Any]:
 
 def compiled_step(config: Config, deterministic: bool = False) -> tuple[Any, float]:
     """The program of a training step, and the seconds of its compilation."""
+    train_step, state, batch = _traced_step(config)
+    return compiled(train_step, state, batch, donated=0, deterministic=deterministic)
+
+
+def members_step(config: Config, each_alone: bool) -> dict[str, Any]:
+    """A training step of ``MEMBERS`` members of a sweep, with batches of their own; GB are a member's."""
+    train_step, *shapes = _traced_step(config)
+    stacked = jax.tree.map(lambda a: jax.ShapeDtypeStruct((MEMBERS, *a.shape), a.dtype), shapes)
+    with gpu_convolution.each_member_alone(each_alone):
+        program, seconds = compiled(jax.vmap(train_step), *stacked, donated=0)
+    memory, work = program.memory_analysis(), hlo.work(program.as_text())
+    return {
+        "kernels": work.kernels,
+        "GB": work.bytes / 1e9 / MEMBERS,
+        "temporary_GB": memory.temp_size_in_bytes / 1e9 / MEMBERS,
+        "compile_seconds": round(seconds, 1),
+    }
+
+
+def _traced_step(config: Config) -> tuple[Callable[..., Any], Any, dict[str, jax.ShapeDtypeStruct]]:
+    """A training step, and the shapes of its state and batch."""
     tx = optimizer.build(config.optimizer, config.epochs, 10_000)
     model = models.build(config.model)
     init, train_step, _ = learner.make(model, tx, losses.build(config.loss), config, 10_000)
     state = jax.eval_shape(init, jax.random.key(0))
     frames = config.model.time_steps if config.model.input_shape[-1] == 2 else 1  # an image is static
     x = jax.ShapeDtypeStruct((config.batch_size, frames, *config.model.input_shape), np.float32)
-    batch = {"x": x, "y": jax.ShapeDtypeStruct((config.batch_size,), np.int32)}
-    return compiled(train_step, state, batch, donated=0, deterministic=deterministic)
+    return train_step, state, {"x": x, "y": jax.ShapeDtypeStruct((config.batch_size,), np.int32)}
 
 
 def pooled(x: jax.ShapeDtypeStruct, window: tuple[int, int, int], deterministic: bool) -> Any:
@@ -208,7 +229,20 @@ def all_pooling(report: Report) -> dict[str, Any]:
     return rows
 
 
-PARTS = {"neuron": all_neurons, "steps": all_steps, "pooling": all_pooling}
+def all_members(report: Report) -> dict[str, Any]:
+    """``{preset: {a run alone, or a form of the convolutions of members: ...}}``."""
+    rows: dict[str, Any] = {}
+    for name in ("cifar10_quick", "digits"):
+        config = configs.load(name)
+        report(f"{name}, a run and {MEMBERS} members")
+        with traced_for("gpu"):
+            alone = step(config)
+            rows[name] = {"alone": {key: value for key, value in alone.items() if key not in ("loops", "parts")}}
+            rows[name] |= {form: members_step(config, form == "each") for form in ("grouped", "each")}
+    return rows
+
+
+PARTS = {"neuron": all_neurons, "steps": all_steps, "pooling": all_pooling, "members": all_members}
 
 
 def _in_forms(forms: Sequence[str], function: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:

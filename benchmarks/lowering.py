@@ -1,5 +1,6 @@
 """Programs of a config for CPUs, GPUs or TPUs, from shapes alone and without such a device."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,8 @@ from numpy.typing import DTypeLike
 
 from csbp_jax.config import Config
 from csbp_jax.data.source import ArraySource
+from csbp_jax.experiment import memory
+from csbp_jax.experiment.members import Members, member_mesh
 from csbp_jax.runtime import sharding
 from csbp_jax.training.compiled import CompiledRun, compile_run
 from csbp_jax.training.plugins import Own
@@ -32,9 +35,8 @@ def shapes(
 
     platform: for which it is lowered, if it is not the mesh's: cpu, gpu or tpu.
     """
-    loss, kind = config.loss, np.int32 if config.loss.task == "class" else np.float32
-    target = frames[:1] * (loss.per == "step") + (config.model.classes,) * (loss.task != "class")
-    source = ArraySource(np.broadcast_to(np.zeros((), dtype), (32, *frames)), np.zeros((32, *target), kind), 2)
+    source = _source(config, frames, dtype, 32)
+    target, kind = source.y.shape[1:], source.y.dtype
     run = compile_run(config, source, STEPS_PER_EPOCH, own, mesh, platform)
     init = jax.jit(run.pure_init).trace(jax.random.key(0))
     placed = sharding.shardings(config.layout, init.out_info, mesh)
@@ -45,3 +47,35 @@ def shapes(
         "y": jax.ShapeDtypeStruct((config.batch_size, *target), kind, sharding=rows),
     }
     return Shapes(run, init, state, batch)
+
+
+def members(
+    config: Config,
+    frames: tuple[int, ...],
+    dtype: DTypeLike,
+    count: int,
+    devices: Sequence[jax.Device],
+    own: Own = Own(),
+    platform: str | None = None,
+) -> list[jax.stages.Traced]:
+    """Trace the initialisation, training and evaluation of ``count`` members of a sweep, two of which share a seed.
+
+    Arguments are those of :func:`shapes`. Training is an epoch of two steps where the data stay on the devices, and
+    otherwise a step.
+    """
+    records = _source(config, frames, dtype, 2 * config.batch_size)
+    splits = dict.fromkeys(("train", "validation", "test"), records)
+    group = Members(config, splits, member_mesh(1, devices), own, platform=platform)
+    states, keys = memory.state_shapes(group, config, count)
+    init = group.init.trace(keys, group.hparams([config] * count))
+    return [
+        init,
+        *(program.trace(*arguments) for program, arguments, _ in memory.programs(group, states, keys, count - 1)),
+    ]
+
+
+def _source(config: Config, frames: tuple[int, ...], dtype: DTypeLike, count: int) -> ArraySource:
+    """Return ``count`` records of zeros, ``frames`` of a type each."""
+    kind = np.int32 if config.loss.task == "class" else np.float32
+    target = frames[:1] * (config.loss.per == "step") + (config.model.classes,) * (config.loss.task != "class")
+    return ArraySource(np.broadcast_to(np.zeros((), dtype), (count, *frames)), np.zeros((count, *target), kind), 2)

@@ -98,6 +98,14 @@ FULL = ("benchmarks", "docs", "examples", "experiments")
 """Folders whose tests `make test` leaves to `make test-all`: studies with their numbers, benchmarks, pages."""
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Leaves out the folders of FULL where none of their tests can be chosen: what they import takes seconds."""
+    of_tests = collection_path.parent == pathlib.Path(__file__).parent
+    if of_tests and collection_path.name in FULL and "not full" in config.option.markexpr:
+        return True
+    return None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Marks the tests of FULL before pytest chooses by marks."""
@@ -105,6 +113,27 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(folder) and item.path.relative_to(folder).parts[0] in FULL:
             item.add_marker("full")
+
+
+FOR_CPU = ("dynamics", "instruments", "learner", "models", "neurons")
+"""Folders whose tests, like those in no folder, trace the form of the CPU alone, which is less to trace and to lower.
+
+All other tests, those of training too, trace the forms of every platform, as a user's programs do.
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_platform(request):
+    """Traces programs for the CPU alone, in a module of FOR_CPU or of no folder."""
+    folder = pathlib.Path(__file__).parent
+    of_tests = request.path.is_relative_to(folder)
+    if of_tests and (request.path.parent == folder or request.path.relative_to(folder).parts[0] in FOR_CPU):
+        from csbp_jax.xla.platform import traced_for
+
+        with traced_for("cpu"):
+            yield
+    else:
+        yield
 
 
 @pytest.fixture

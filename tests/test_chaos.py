@@ -84,7 +84,8 @@ def test_cut_holds_the_value_and_stops_the_gradient_outside_and_at_the_ends(dtyp
 
 
 def test_nan_passes_through_the_cut():
-    assert jnp.isnan(chaos.term(jnp.array([0.0, jnp.nan]), cut=(-10, 9.9)))
+    value, _ = value_and_gradient(np.array([0, np.nan], np.float32), 0.65, 10.0, cut=(-10, 9.9))
+    assert np.isnan(value)
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (4, 5, 3), (2, 5, 6, 6, 3)])
@@ -106,12 +107,12 @@ def test_strength_is_multiplied_by_beta_once_every_given_number_of_steps(x64, be
 
 def test_float32_strength_is_off_only_by_the_rounding_of_beta():
     steps, beta = np.array([0, 1, 10, 1000, 5000]), 0.9995
-    z = chaos.strength(jnp.asarray(steps), 10.0, beta)
+    z = jax.jit(chaos.strength)(steps, 10.0, beta)
     assert_type(z, jnp.float32)
     assert_trees_all_close(np.float64(z), 10 * float(np.float32(beta)) ** steps, rtol=1e-6)
 
 
 def test_traced_numbers_are_not_checked():
     """One compilation serves all values, so that a range cannot depend on them."""
-    assert jnp.isfinite(jax.jit(chaos.term)(1.0, 1.5, 2.0))
+    assert np.isfinite(jax.jit(chaos.term)(1.0, 1.5, 2.0))
     assert jax.jit(chaos.strength)(2, -1.0, 0.5, 1) == -0.25

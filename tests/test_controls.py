@@ -12,6 +12,7 @@ from scipy import optimize, special, stats
 
 from csbp_jax import chaos, controls, learner
 from csbp_jax.config import Chaos, ConfigError, Optimizer
+from csbp_jax.learner import objective
 from tests.support import small_net
 from tests.support.small_net import batch, first_state, gradients, train_step
 
@@ -128,15 +129,21 @@ def thaler(gamma, beta, uniforms):
 def test_mpgd_has_the_series_of_its_paper_and_both_of_its_parts(x64, gamma):
     """From the same uniform numbers; the multiplicative part has a series of its own."""
     force, steps, size = controls.mpgd(multiplicative=0.4, gamma=gamma), 9, 50
-    params, key = {"a": jnp.linspace(-2.0, 2.0, size)}, jax.random.key(3)
+    params, key = {"a": np.linspace(-2, 2, size)}, jax.random.key(3)
+
+    @jax.jit
+    def push_and_uniforms(state, key, n):
+        zeros, forcing = jax.tree.map(jnp.zeros_like, params), {"a": jnp.full(steps, 3.0)}
+        pushed, state = force.update(zeros, state, params, step=n, key=key, forcing=forcing)
+        keys = optax.tree.split_key_like(key, {"a": jnp.ones((2, size))})
+        return pushed["a"], state, jax.random.uniform(keys["a"], (2, size), float)
+
     state, pushes, uniforms = force.init(params), [], []
-    update = jax.jit(functools.partial(force.update, forcing={"a": jnp.full(steps, 3.0)}))
     for n in range(steps):
         key = jax.random.fold_in(key, n)
-        pushed, state = update(jax.tree.map(jnp.zeros_like, params), state, params, step=n, key=key)
-        keys = optax.tree.split_key_like(key, {"a": jnp.ones((2, size))})
-        pushes.append(pushed["a"])
-        uniforms.append(jax.random.uniform(keys["a"], (2, size), float))
+        pushed, state, uniform = push_and_uniforms(state, key, n)
+        pushes.append(pushed)
+        uniforms.append(uniform)
     v, w = (thaler(gamma, 0.5, np.array(uniforms)[:, part]) for part in range(2))
     np.testing.assert_allclose(pushes, 3 * (v - 0.4 * w * np.asarray(params["a"])), rtol=1e-9)
 
@@ -158,11 +165,14 @@ def test_mpgds_orbits_stay_apart_and_keep_their_density_in_low_precision(dtype):
 
 @pytest.mark.parametrize("name", FORCES)
 def test_forces_are_finite_and_keep_the_type_of_low_precision(name):
+    force = FORCES[name]
+
+    @jax.jit
+    def push(params, forcing):
+        return force.update(params, force.init(params), params, step=0, key=jax.random.key(0), forcing=forcing)[0]
+
     for dtype in (jnp.float16, jnp.bfloat16):
-        params = {"a": jnp.ones(50, dtype)}
-        pushes, _ = FORCES[name].update(
-            params, FORCES[name].init(params), params, step=0, key=jax.random.key(0), forcing={"a": jnp.ones(3, dtype)}
-        )
+        pushes = push({"a": np.ones(50, dtype)}, {"a": np.ones(3, dtype)})
         assert pushes["a"].dtype == dtype and np.isfinite(np.asarray(pushes["a"], float)).all()
 
 
@@ -223,19 +233,24 @@ def test_a_record_of_one_step_has_no_phases(x64):
 
 def test_pushes_are_drawn_without_their_annealing_and_annealed_again(x64):
     """The pushes keep their size at each step, except for z, and z = 0 stays 0."""
-    z = jnp.asarray([8.0, 4.0, 2.0, 1.0, 0.0])
-    signs = jnp.asarray([[1.0, -2.0], [3.0, 0.5], [-1.0, 1.0], [2.0, 2.0], [9.0, 9.0]])
-    drawn = controls.annealed(lambda r: controls.shuffled(jax.random.key(4), r), z, {"w": z[:, None] * signs})["w"]
-    rows = np.asarray(drawn[:4] / z[:4, None])
-    known = np.asarray(signs.at[4].set(0.0))
+    z = np.array([8.0, 4.0, 2.0, 1.0, 0.0])
+    signs = np.array([[1.0, -2.0], [3.0, 0.5], [-1.0, 1.0], [2.0, 2.0], [9.0, 9.0]])
+
+    @jax.jit
+    def shuffled_and_unchanged(z, pushes):
+        shuffled = controls.annealed(lambda r: controls.shuffled(jax.random.key(4), r), z, {"w": pushes})
+        return shuffled["w"], controls.annealed(lambda record: record, z, {"w": pushes})["w"]
+
+    drawn, unchanged = jax.device_get(shuffled_and_unchanged(z, z[:, None] * signs))
+    rows = drawn[:4] / z[:4, None]
+    known = np.concatenate([signs[:4], np.zeros((1, 2))])
     assert not np.allclose(rows, signs[:4]) and np.all(drawn[4] == 0)
     assert all(np.any(np.all(np.isclose(known, row), axis=1)) for row in rows)
-    unchanged = controls.annealed(lambda record: record, z, {"w": z[:, None] * signs})["w"]
     np.testing.assert_allclose(unchanged, z[:, None] * signs, rtol=1e-12)
 
 
 def test_rms_of_a_record():
-    sizes = controls.rms({"a": jnp.asarray([[[3.0, 4.0]], [[0.0, 0.0]]])})
+    sizes = jax.jit(controls.rms)({"a": np.array([[[3, 4]], [[0, 0]]], np.float32)})
     np.testing.assert_allclose(sizes["a"], [12.5**0.5, 0])
 
 
@@ -254,55 +269,62 @@ def recipe(tx=None, **fields):
     return of_config if tx is None else dataclasses.replace(of_config, tx=tx)
 
 
-def start(tx, **hparams):
+def start(tx):
     """Return the first state of all runs for an optimiser."""
     state = first_state(recipe())
-    return dataclasses.replace(state, opt_state=tx.init(state.params), hparams=state.hparams | hparams)
+    return dataclasses.replace(state, opt_state=tx.init(state.params))
 
 
 @pytest.mark.parametrize("term", ["drift", pytest.param("linear", marks=pytest.mark.slow)])
 def test_the_config_selects_the_term(x64, term):
     state = first_state(recipe())
-    _, metrics = train_step(recipe(term=term), state, batch())
 
     @jax.jit
-    def terms(variables, x):
+    def selected_and_expected(state, batch):
+        _, outcome = objective.objective(recipe(term=term), state.params, state, batch)
         options = {"tap": lambda h: PULLS[term](h, 0.65, 1.0), "taps": CONFIG.chaos.taps, "mutable": ["batch_stats"]}
-        return recipe().model.apply(variables, x, True, **options)[0][1].terms
+        (_, aux), _ = recipe().model.apply(learner.weights_of(state), batch["x"], True, **options)
+        return outcome.metrics["chaos_loss"], 20 * aux.terms["fc1.norm"]
 
-    value = terms(learner.weights_of(state), batch()["x"])["fc1.norm"]
-    assert float(metrics["chaos_loss"]) == pytest.approx(20 * float(value), rel=1e-12)
+    selected, expected = selected_and_expected(state, batch())
+    assert float(selected) == pytest.approx(float(expected), rel=1e-12)
 
 
 def test_substeps_are_plain_descent_on_the_term_in_smaller_steps(x64):
     state = first_state(recipe())
     task = jax.device_get(gradients(recipe(), state, batch())["task"])
-    params = jax.device_get(state.params)
+    params, pulls = jax.device_get(state.params), []
     for _ in range(5):
-        gradient = jax.device_get(gradients(recipe(), dataclasses.replace(state, params=params), batch())["chaos"])
-        params = jax.tree.map(lambda p, g: p - 0.1 / 5 * g, params, gradient)
+        pulls.append(jax.device_get(gradients(recipe(), dataclasses.replace(state, params=params), batch())["chaos"]))
+        params = jax.tree.map(lambda p, g: p - 0.1 / 5 * g, params, pulls[-1])
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, task)
     after, metrics = train_step(recipe(substeps=5), state, batch())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13), after.params, expected)
-    whole_step, whole_metrics = train_step(recipe(), state, batch())
+    loss, outcome = jax.jit(objective.objective, static_argnums=0)(recipe(), state.params, state, batch())
     for name in ("loss", "task_loss", "chaos_loss"):
-        assert float(metrics[name]) == pytest.approx(float(whole_metrics[name]), rel=1e-12)
-    pairs = zip(*map(jax.tree.leaves, jax.device_get((after.params, whole_step.params))), strict=True)
+        whole = loss if name == "loss" else outcome.metrics[name]
+        assert float(metrics[name]) == pytest.approx(float(whole), rel=1e-12)
+    in_one_step = jax.tree.map(lambda p, c, t: p - 0.1 * (c + t), state.params, pulls[0], task)
+    pairs = zip(*map(jax.tree.leaves, jax.device_get((after.params, in_one_step))), strict=True)
     assert sum(np.sum((a - b) ** 2) for a, b in pairs) > 1e-3**2
 
 
 def test_the_learner_passes_step_key_and_forcing_to_a_force(x64):
-    descent = optax.scale(-1.0)
-    tx = optax.chain(controls.gaussian(), descent)
-    plain, _ = train_step(recipe(descent), start(descent), batch())
-    forcing = jax.tree.map(lambda p: jnp.asarray([0.5, 0.0]), plain.params)
-    forced, _ = train_step(recipe(tx), start(tx, forcing=forcing), batch())
+    of_force = recipe(optax.chain(controls.gaussian(), optax.scale(-1.0)))
+
+    def with_record(state, sizes):
+        forcing = jax.tree.map(lambda _: np.array(sizes), state.params)
+        return dataclasses.replace(state, hparams=state.hparams | {"forcing": forcing})
+
+    first = start(of_force.tx)
+    plain, _ = train_step(of_force, with_record(first, [0.0, 0.0]), batch())
+    forced, _ = train_step(of_force, with_record(first, [0.5, 0.0]), batch())
     pairs = zip(*map(jax.tree.leaves, jax.device_get((forced.params, plain.params))), strict=True)
     pushes = np.concatenate([np.ravel(a - b) for a, b in pairs])
     assert np.std(pushes) == pytest.approx(0.1 * 0.5, rel=0.25)
     # The record's second step has no force: another step is a plain one.
-    after, _ = train_step(recipe(tx), forced, batch())
-    unforced, _ = train_step(recipe(descent), dataclasses.replace(forced, opt_state=plain.opt_state), batch())
+    after, _ = train_step(of_force, forced, batch())
+    unforced, _ = train_step(of_force, with_record(forced, [0.0, 0.0]), batch())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), after.params, unforced.params)
 
 
@@ -311,31 +333,28 @@ def test_the_learner_passes_step_key_and_forcing_to_a_force(x64):
     [
         ("gaussian", "gradient"),
         ("gaussian", "weights"),
-        pytest.param("ar1", "gradient", marks=pytest.mark.slow),
-        pytest.param("logistic", "gradient", marks=pytest.mark.slow),
+        *(pytest.param(name, "gradient", marks=pytest.mark.full) for name in ("ar1", "logistic")),
     ],
 )
 def test_a_force_with_its_own_forcing_acts_on_gradient_or_weights(x64, name, side):
     """Descent at half the rate: a force on the gradient comes through it, one on the weights does not."""
-    descent = optax.scale(-0.5)
-    sizes = jax.tree.map(lambda _: jnp.asarray([0.3, 0.1]), first_state(recipe()).params)
+    descent, weights = optax.scale(-0.5), {"a": jnp.ones((4, 3)), "b": jnp.ones(5)}
+    sizes = {"a": np.array([0.3, 0.1]), "b": np.array([0.3, 0.1])}
     force = controls.ar1(0.9, sizes) if name == "ar1" else getattr(controls, name)(sizes)
     tx = optax.chain(force, descent) if side == "gradient" else optax.chain(descent, force)
-    first = start(tx)
-
-    def both(state, _):
-        unforced = dataclasses.replace(state, opt_state=descent.init(state.params))
-        plain, _ = learner.train_step(recipe(descent), unforced, batch())
-        state, _ = learner.train_step(recipe(tx), state, batch())
-        return state, jax.tree.map(jnp.subtract, state.params, plain.params)
 
     def pushes(key):
-        return jax.lax.scan(both, dataclasses.replace(first, key=key), length=3)[1]
+        def push(state, n):
+            arguments = {"step": n, "key": jax.random.fold_in(key, n)}
+            updates, state = tx.update(weights, state, weights, **arguments)
+            return state, jax.tree.map(lambda update, gradient: update + 0.5 * gradient, updates, weights)
+
+        return jax.lax.scan(push, tx.init(weights), jnp.arange(3))[1]
 
     drawn = jax.jit(jax.vmap(pushes))(jax.random.split(jax.random.key(7), 400))
-    expected = 0.1 * (0.5 if side == "gradient" else 1) * np.array([0.3, 0.1, 0.0])
-    for pushed in jax.tree.leaves(drawn):
-        squares = np.mean(np.asarray(pushed) ** 2, axis=tuple(range(2, pushed.ndim)))  # of a tensor, [keys, steps]
+    expected = (0.5 if side == "gradient" else 1) * np.array([0.3, 0.1, 0.0])
+    for pushed in jax.tree.leaves(jax.device_get(drawn)):
+        squares = np.mean(pushed**2, axis=tuple(range(2, pushed.ndim)))  # of a tensor, [keys, steps]
         error = squares.std(axis=0) / 20
         np.testing.assert_array_less(np.abs(squares.mean(axis=0) - expected**2), 5 * error + 1e-12)
         assert abs(pushed.mean()) < 5 * pushed.std() / pushed.size**0.5

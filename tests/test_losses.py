@@ -109,29 +109,36 @@ def test_rate_mse_equals_numpy(x64, logits, votes):
 @pytest.mark.parametrize("name", ["mse", "mae", "huber"])
 def test_values_of_another_shape_are_refused(name):
     """Reshaped, those of [C, B] or [B * C] would be other values of other examples."""
-    loss, values = losses.build(Loss(task="value", name=name)), jnp.arange(6.0).reshape(2, 3)
-    assert loss(values[:, None], values) == 0
-    assert losses.build(Loss(task="value", name=name))(values[:, None, :1], values[:, 0]) == 0
+    loss, values = losses.build(Loss(task="value", name=name)), np.arange(6, dtype=np.float32).reshape(2, 3)
+    compiled = jax.jit(loss)
+    assert compiled(values[:, None], values) == compiled(values[:, None, :1], values[:, 0]) == 0
     for wrong in (values.T, values.ravel(), values[:1], values[0]):
         with pytest.raises(ValueError, match=r"targets are .* but must be \(2, 3\)"):
-            loss(values[:, None], wrong)
+            loss(jnp.asarray(values[:, None]), jnp.asarray(wrong))
 
 
 def test_labels_may_be_integers_in_either_loss():
-    labels, logits = jnp.array([[1, 0, 1], [0, 0, 1]]), jnp.linspace(-1.0, 1.0, 24).reshape(2, 4, 3)
+    labels = np.array([[1, 0, 1], [0, 0, 1]], np.int32)
+    logits = np.linspace(-1, 1, 24, dtype=np.float32).reshape(2, 4, 3)
     for name in ("rate", "tet"):
-        loss = losses.build(Loss(task="labels", name=name))
-        assert loss(logits, labels) == loss(logits, labels.astype(jnp.float32))
+        loss = jax.jit(losses.build(Loss(task="labels", name=name)))
+        assert loss(logits, labels) == loss(logits, labels.astype(np.float32))
 
 
 def test_the_config_selects_the_loss(logits, labels):
-    logits, labels = jnp.asarray(logits), jnp.asarray(labels)
-    for loss, expected in (
-        (Loss("rate"), losses.rate_cross_entropy(logits, labels)),
-        (Loss("tet", lam=0.2), losses.tet(logits, labels, 0.2)),
-        (Loss("mse"), losses.rate_mse(logits, labels)),
-    ):
-        assert losses.build(loss)(logits, labels) == expected
+    configs = Loss("rate"), Loss("tet", lam=0.2), Loss("mse")
+
+    @jax.jit
+    def selected_and_expected(logits, labels):
+        selected = [losses.build(config)(logits, labels) for config in configs]
+        return selected, [
+            losses.rate_cross_entropy(logits, labels),
+            losses.tet(logits, labels, 0.2),
+            losses.rate_mse(logits, labels),
+        ]
+
+    selected, expected = selected_and_expected(logits, labels)
+    assert selected == expected and len(set(map(float, expected))) == 3
 
 
 @pytest.mark.parametrize("labels", [np.zeros(3, np.float32), np.zeros(3, bool), np.zeros((3, 3), int)])
@@ -160,11 +167,13 @@ def test_labels_are_not_broadcast(loss, labels, logits):
 @every_loss
 def test_classes_out_of_range_are_refused(loss, wrong, as_array, logits, labels):
     labels[3] = wrong
+    labels = as_array(labels)
+    where = jnp.asarray(np.arange(B) != 3)
     for compute in (loss, jax.grad(loss)):  # by a gradient, logits are traced and labels are not
         with pytest.raises(ValueError, match=rf"labels has {wrong}, but must be from 0 to {C - 1}"):
-            compute(logits, as_array(labels))
-    jax.jit(loss)(logits, labels)  # not known there
-    loss(logits, as_array(labels), where=np.arange(B) != 3)  # does not count
+            compute(logits, labels)
+    jax.eval_shape(loss, logits, labels)  # not known there
+    jax.eval_shape(lambda logits: loss(logits, labels, where=where), logits)  # does not count
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,10 @@ MOST = 8
 
 
 class Case(NamedTuple):
-    """A command, the case that it continues, its devices, and whether it begins without compiled programs."""
+    """A command, the case that it continues, its devices, and whether it begins without compiled programs.
+
+    ``{root}`` in the command is the folder of the repository.
+    """
 
     words: str
     after: str = ""
@@ -61,6 +64,7 @@ CASES = {
     "train, nothing compiled": Case(f"train {_RUN}", uncached=True),
     "train, averaged weights": Case(f"train {_RUN} --optimizer.ema 0.9"),
     "train, accumulation": Case(f"train {_RUN} --optimizer.accumulate 2"),
+    "train, a callback with a state": Case(f"train {{root}}/tests/support/smoothed.py {_NET}"),
     "train, events": Case(f"train {_RUN.replace('digits', 'digits_events')}"),
     "train, fsdp on 2 devices": Case(f"train {_RUN} --layout fsdp", devices=2),
     "train, zero1 on 2 devices": Case(f"train {_RUN} --layout zero1", devices=2),
@@ -81,7 +85,7 @@ def start(case: Case, folder: pathlib.Path, itself: tuple[str, ...] = ()) -> sub
     dropped = {"JAX_ENABLE_COMPILATION_CACHE", "JAX_COMPILATION_CACHE_DIR"}
     environment = {k: v for k, v in os.environ.items() if k not in dropped} | own | {"PYTHONPATH": str(ROOT)}
     module = ("tools.kill_itself", *itself) if itself else ("csbp_jax",)
-    line = [sys.executable, "-m", *module, *shlex.split(case.words)]
+    line = [sys.executable, "-m", *module, *shlex.split(case.words.format(root=ROOT))]
     with open(folder.with_name("errors"), "wb") as errors:
         return subprocess.Popen(line, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
 

@@ -96,18 +96,30 @@ imagenet_sew_resnet18 model.precision=bfloat16 layout=fsdp devices=2
 dvs_gesture_sew_7b model.connect=iand
 dvs_gesture_sew_7b model.drop_path=0.1 model.remat=True
 fsdd model.neuron.name=cuba
+digits members=4
+digits members=4 devices=2
+digits members=4 model.neuron.learn=channel model.norm=tebn
+cifar10_quick members=4
+cifar10_quick members=4 model.precision=bfloat16
+digits_events members=4
+fsdd members=4
+fsdd_delays members=4
 """.splitlines()
-"""Presets with other options; ``devices`` share the batch, in ``slices`` of TPUs; ``own`` is a part of FORCES."""
+"""Presets with other options.
+
+``devices`` share the batch, in ``slices`` of TPUs; ``own`` is a part of FORCES. ``members`` of a sweep train at once.
+"""
 FORCES = {"ar1": Own(control=lambda config, tx: optax.chain(tx, controls.ar1(0.9, lambda step: 0.01)))}
 
 
 class Program(NamedTuple):
-    """What is lowered: a config over some devices, with parts of its own."""
+    """What is lowered: a config over some devices, with parts of its own; of a run, or of members of a sweep."""
 
     config: Config
     devices: int = 1
     slices: int = 1
     own: Own = Own()
+    members: int = 0
 
 
 def parse(name: str) -> Program:
@@ -126,13 +138,28 @@ def parse(name: str) -> Program:
 
 def hashes(program: Program, platform: str) -> list[str]:
     """Return the hash of each of PARTS on a platform."""
-    config, slices = program.config, [i * program.slices // program.devices for i in range(program.devices)]
-    mesh = sharding.data_mesh(jax.devices()[: program.devices], slices)
+    config = program.config
     frame, dtype = config.model.input_shape, np.float32 if config.data.name in ("digits", *SERIES) else np.uint8
     events = len(frame) == 1 or frame[-1] == 2
     if config.data.resize != "events":
         frame = DATA_SETS[config.data.name].shape
     shape = (config.model.time_steps if events else 1, *frame)
+    if program.members:
+        devices = jax.devices()[: program.devices]
+        traces = lowering.members(config, shape, dtype, program.members, devices, program.own, PLATFORMS[platform])
+    else:
+        traces = _of_run(program, shape, dtype, platform)
+    # JAX shows them in no other way. Without the level of LLVM, which XLA_FLAGS may set, as in tests.
+    given = (trace._params["compiler_options_kvs"] for trace in traces)
+    options = [str(tuple(pair for pair in pairs if pair[0] != hardware._LEVEL)) for pairs in given]
+    modules = [trace.lower(lowering_platforms=(platform,)).compiler_ir() for trace in traces]
+    return [digest(module, words) for module, words in zip(modules, options, strict=True)]
+
+
+def _of_run(program: Program, shape: tuple[int, ...], dtype: Any, platform: str) -> list[jax.stages.Traced]:
+    """Trace the PARTS of a run for a platform; ``shape`` is a record's."""
+    config, slices = program.config, [i * program.slices // program.devices for i in range(program.devices)]
+    mesh = sharding.data_mesh(jax.devices()[: program.devices], slices)
     run, init, state, batch = lowering.shapes(config, shape, dtype, mesh, program.own, PLATFORMS[platform])
     if config.data.bins == "own" or config.data.name in ("watch", "omniglot_strokes"):
         batch["lengths"] = jax.ShapeDtypeStruct((config.batch_size,), np.int32, sharding=batch["y"].sharding)
@@ -141,12 +168,7 @@ def hashes(program: Program, platform: str) -> list[str]:
     rows["mask"] = jax.ShapeDtypeStruct((size,), np.bool_, sharding=rows["y"].sharding)
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         evaluate = jax.jit(run.pure_eval_step).trace(state, key, rows)
-    traces = init, run.train_step.trace(state, batch), evaluate
-    # JAX shows them in no other way. Without the level of LLVM, which XLA_FLAGS may set, as in tests.
-    given = (trace._params["compiler_options_kvs"] for trace in traces)
-    options = [str(tuple(pair for pair in pairs if pair[0] != hardware._LEVEL)) for pairs in given]
-    modules = [trace.lower(lowering_platforms=(platform,)).compiler_ir() for trace in traces]
-    return [digest(module, words) for module, words in zip(modules, options, strict=True)]
+    return [init, run.train_step.trace(state, batch), evaluate]
 
 
 def _literal(value: str) -> Any:

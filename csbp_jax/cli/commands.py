@@ -4,7 +4,6 @@ The functions that do the work are imported late: JAX takes a second to import, 
 """
 
 import dataclasses
-import functools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -63,11 +62,11 @@ def train(argv: Sequence[str]) -> None:
     from csbp_jax.runtime import hardware, multihost, preemption
     from csbp_jax.training.loop import train
 
-    alongside = None
+    callbacks = []
     if options.track:
         from csbp_jax.evaluation import trackers
 
-        alongside = functools.partial(trackers.alongside, to=options.track)
+        callbacks = [trackers.Tracker(options.track)]
     with multihost.connected(options.distributed, preemption.current()) as shared_stop:
         hardware.require(options.require)
         train(
@@ -80,7 +79,7 @@ def train(argv: Sequence[str]) -> None:
             own=own,
             profile=options.profile or "",
             checkpoints=options.checkpoints,
-            alongside=alongside,
+            callbacks=callbacks,
         )
 
 

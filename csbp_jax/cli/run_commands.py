@@ -77,7 +77,7 @@ def evaluate(argv: Sequence[str]) -> None:
     is_preset = configs.known(name) and not is_run
     if is_preset or is_given("--weights", argv):
         of_weights, config, own = read("evaluate", EvaluateWeights, argv)
-        if own.plugins:
+        if own.parts:
             raise ConfigError(f"{own.label}: has parts of your own; evaluate takes a run of it: csbp_jax evaluate RUN")
         if config.model.precision != "float32" and not is_given("--model.precision", argv):
             print(

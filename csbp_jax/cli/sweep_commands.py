@@ -16,7 +16,7 @@ from tyro.conf import arg
 
 from csbp_jax.cli import option_types as option
 from csbp_jax.cli.options import OnData, read, read_field, read_paths, set_deterministic
-from csbp_jax.config import Config, ConfigError, to_json
+from csbp_jax.config import Config, ConfigError, Mark, fields_marked, to_json
 from csbp_jax.reporting.format import fields_text
 from csbp_jax.runtime import files
 from csbp_jax.training import run_dir, run_json
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 MAX_VALUES = 100_000
 """Most values of a range FIRST:END in a grid."""
-
-_DATA = ("data.name", "data.dir", "data.split", "data.test_speaker")
-"""Fields of a grid whose values are data of their own, which are compared each by itself."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +68,8 @@ def sweep(argv: Sequence[str]) -> None:
     from csbp_jax.experiment import Training
 
     base = Training(config, own, options.data_dir, options.data_parallel)
+    if own.callbacks:
+        print(f"note: a sweep calls no callbacks, as {own.label} has; train does")
     if (name := options.name) is None:
         stem = plugin_run_name(config, own).rpartition("-")[0]
         content = json.dumps(to_json(config) | {"grid": grid}, sort_keys=True).encode() + own.code
@@ -104,8 +103,9 @@ def of_grid(base: "Training", grid: dict[str, list[Any]]) -> "Experiment":
     """Return the experiment of a grid: its arms, which are named by their fields, on its data."""
     from csbp_jax.experiment import Experiment
 
-    of_cases = {field: values for field, values in grid.items() if field in _DATA}
-    of_arms = {field: values for field, values in grid.items() if field not in (*_DATA, "seed")}
+    of_data = fields_marked(Mark.CHOOSES_DATA)
+    of_cases = {field: values for field, values in grid.items() if field in of_data}
+    of_arms = {field: values for field, values in grid.items() if field not in (*of_data, "seed")}
     cases, arms = (
         {
             fields_text(point): point

@@ -14,7 +14,8 @@ from csbp_jax.config.errors import (
     suggestion,
     writing,
 )
-from csbp_jax.config.removed import without_removed
+from csbp_jax.config.marks import FixedInExperiments, Mark, NoSetting, Traced
+from csbp_jax.config.removed import as_current
 from csbp_jax.config.rules import Rule
 from csbp_jax.config.schema import (
     NETWORK_OPTIONS,
@@ -26,7 +27,9 @@ from csbp_jax.config.schema import (
     Model,
     Neuron,
     Optimizer,
+    fields_marked,
     from_json,
+    marks_by_field,
 )
 from csbp_jax.config.validation import check, check_rules, flatten, replaced, run_name, to_json
 
@@ -40,25 +43,31 @@ __all__ = [
     "ConfigError",
     "Data",
     "Diverged",
+    "FixedInExperiments",
     "Loss",
     "Lost",
+    "Mark",
     "Model",
     "Neuron",
+    "NoSetting",
     "Optimizer",
     "Rule",
+    "Traced",
     "WriteError",
+    "as_current",
     "check",
     "check_rules",
     "escaped",
+    "fields_marked",
     "flatten",
     "from_json",
     "lacks_memory",
+    "marks_by_field",
     "nearest",
     "one_line",
     "replaced",
     "run_name",
     "suggestion",
     "to_json",
-    "without_removed",
     "writing",
 ]

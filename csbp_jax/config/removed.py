@@ -1,4 +1,4 @@
-"""Options that earlier versions had, and how their stored configs are read."""
+"""Options that earlier versions had, or did not have yet, and how their stored configs are read."""
 
 import copy
 from collections.abc import Mapping
@@ -7,13 +7,16 @@ from typing import Any
 from csbp_jax.config.errors import ConfigError
 
 REMOVED: dict[str, Any] = {"data.erasing_probability": 0.25, "loss.membrane": 0.0}
-"""The default of each such option, by its name on the command line: ``SECTION.FIELD``."""
+"""The default of each option that is gone, by its name on the command line: ``SECTION.FIELD``."""
+ADDED: dict[str, Any] = {"data.crop_padding": 4}
+"""The default of each option that came since runs are named, in the same way."""
 
 
-def without_removed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored config, in its JSON form, without the removed options.
+def as_current(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored config, in its JSON form, as this version stores it.
 
-    At its default, such an option changes nothing, and a run that has it is loaded and resumed as one without.
+    It lacks the removed options: at its default, such an option changes nothing, and a run that has it is loaded and
+    resumed as one without. Options that it could not have yet are at their defaults.
 
     Raises:
       ConfigError: a removed option has another value.
@@ -27,13 +30,24 @@ def without_removed(config: Mapping[str, Any]) -> dict[str, Any]:
         if fields[field] != default:
             raise ConfigError(f"{name}: {fields[field]} is not possible, as this version has no such option")
         remaining[section] = {other: value for other, value in fields.items() if other != field}
+    for name, default in ADDED.items():
+        section, _, field = name.partition(".")
+        if isinstance(fields := remaining.get(section), Mapping):
+            remaining[section] = {field: default, **fields}
     return remaining
 
 
-def with_removed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON form of a config with the removed options at their defaults, as earlier versions stored it."""
-    complete = copy.deepcopy(dict(config))
+def as_earlier(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON form of a config as earlier versions stored it.
+
+    It has the removed options at their defaults, and lacks those that were added since and are at their defaults.
+    """
+    earlier = copy.deepcopy(dict(config))
     for name, default in REMOVED.items():
         section, _, field = name.partition(".")
-        complete[section][field] = default
-    return complete
+        earlier[section][field] = default
+    for name, default in ADDED.items():
+        section, _, field = name.partition(".")
+        if earlier[section][field] == default:
+            del earlier[section][field]
+    return earlier

@@ -38,6 +38,12 @@ RULES = (
     _of_data_sets("data.shorter_side", None, "imagenet"),
     _of_data_sets("data.resizer", "pillow", "imagenet", "folder"),
     Rule(
+        "data.crop_padding",
+        ("data.augment",),
+        lambda padding, names: padding == 4 or not {"crop", "batch_crop_flip"}.isdisjoint(names),
+        "4, or another with crop or batch_crop_flip in data.augment",
+    ),
+    Rule(
         "data.mix_off_epochs",
         ("data.augment",),
         lambda epochs, names: not epochs or not {"mixup", "cutmix"}.isdisjoint(names),

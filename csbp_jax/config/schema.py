@@ -1,15 +1,17 @@
 """The configuration of a run: frozen dataclasses.
 
-The docstring below a field is its help text on the command line; its range, in the annotation, is what
-:func:`csbp_jax.config.check` allows and ends the help text.
+All that the library knows of a field stands with it. The docstring below it is its help text on the command line; its
+range, in the annotation, is what :func:`csbp_jax.config.check` allows and ends the help text; the marks there
+(``marks.py``) say what depends on it, and where it may change.
 """
 
 import dataclasses
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from csbp_jax.config import validation
-from csbp_jax.config.removed import without_removed
+from csbp_jax.config.marks import FixedInExperiments, Mark, NoSetting, Traced
+from csbp_jax.config.removed import as_current
 from csbp_jax.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Range, integers
 
 MAX_LAYERS = 200
@@ -33,6 +35,7 @@ FRAME = Range(
     f"positive whole numbers, of a product up to {MAX_VALUES:,}",
     lambda v: all(n >= 1 for n in v) and math.prod(v) <= MAX_VALUES,
 )
+LOSS_LIMIT = Range("above 1, or 0", lambda v: v > 1 or v == 0)
 STRENGTHS = Range("0 or more, at least one number", lambda v: len(v) >= 1 and all(z >= 0 for z in v))
 FEATURES = Range(
     f"1 to {MAX_LAYERS} whole numbers from 1 to {MAX_SIZE:,}",
@@ -51,16 +54,16 @@ AugmentName = Literal[
 class Data:
     """Data set, splits, preprocessing and augmentation."""
 
-    name: str = "digits"
+    name: Annotated[str, Mark.CHOOSES_DATA] = "digits"
     """Name of the data set."""
-    dir: str = ""
+    dir: Annotated[str, Mark.CHOOSES_DATA, Mark.EDITABLE, Mark.NO_PROGRAM] = ""
     """folder only: directory that contains the class folders."""
     validation: Annotated[float, Range("above 0 and at most 0.5", lambda v: 0 < v <= 0.5)] = 0.1
     """Fraction of each class of the training split that is held out for validation, if the data set has no validation
     split."""
-    split: Literal["last", "first"] = "last"
+    split: Annotated[Literal["last", "first"], Mark.CHOOSES_DATA] = "last"
     """cifar10_dvs only: tenth of each class that is the test split: last (files 900-999) or first (files 0-99)."""
-    test_speaker: str = ""
+    test_speaker: Annotated[str, Mark.CHOOSES_DATA] = ""
     """fsdd only: speaker of the recordings that are the test split; empty: numbers 0 to 4 of every speaker and digit,
     the split of the data's authors."""
     size: Annotated[tuple[int, int] | None, FRAME] = None
@@ -86,6 +89,9 @@ class Data:
     the largest count of the frame)."""
     augment: Annotated[tuple[AugmentName, ...], DIFFERENT] = ()
     """Augmentations of training examples, in this order."""
+    crop_padding: Annotated[int, integers(0, 1000)] = 4
+    """augment=crop or batch_crop_flip only: pixels without content that are added at each side, before a window of the
+    frame's own size is cropped."""
     randaugment_operations: Annotated[int, integers(1, 1000)] = 2
     """augment=randaugment only: number of random operations per image."""
     randaugment_magnitude: Annotated[int, integers(0, 30)] = 9
@@ -97,13 +103,13 @@ class Data:
     spike per pixel with the brightness as latency."""
     bad: Literal["fail", "skip"] = "fail"
     """Treatment of unreadable records: stop, or skip them and report their number."""
-    buckets: Annotated[int, integers(1, 1024)] = 4
+    buckets: Annotated[int, integers(1, 1024), Mark.NO_PROGRAM] = 4
     """Records of unequal length: most lengths to which batches are padded, each of records of similar length. More:
     less padding, but more programs to compile."""
-    workers: Annotated[int, integers(0, 1024)] = 0
+    workers: Annotated[int, integers(0, 1024), Mark.EDITABLE, Mark.NO_PROGRAM, Mark.NO_EFFECT] = 0
     """Processes that load training data in the background; does not change results. In a sweep, the seeds that train at
     once share them, at least one each."""
-    threads: Annotated[int, integers(1, 1024)] = 1
+    threads: Annotated[int, integers(1, 1024), Mark.EDITABLE, Mark.NO_PROGRAM, Mark.NO_EFFECT] = 1
     """Threads that load data in each of these processes, or in the run's own; does not change results. Evaluation has
     these threads alone."""
 
@@ -115,13 +121,13 @@ NeuronName = Literal["lif", "cuba", "alif", "clif", "ilif", "psn", "masked_psn",
 class Neuron:
     """The spiking neuron."""
 
-    decay: Annotated[float, FROM_0_TO_1] = 0.25
+    decay: Annotated[float, FROM_0_TO_1, Traced(0.5, only_if_varied=True)] = 0.25
     """Factor of the membrane potential from one time step to the next, in [0, 1]; 1: no leak."""
-    threshold: Annotated[float, ABOVE_0] = 1.0
+    threshold: Annotated[float, ABOVE_0, Traced(1.0, only_if_varied=True)] = 1.0
     """Firing threshold; a neuron fires if its membrane potential is above it."""
     surrogate: SurrogateName = "triangle"
     """Surrogate derivative of the spike; ilif has its own."""
-    surrogate_param: Annotated[float, ABOVE_0] = 1.0
+    surrogate_param: Annotated[float, ABOVE_0, Traced(1.0, only_if_varied=True)] = 1.0
     """Parameter of the surrogate: width of triangle and rectangle, slope (alpha) of the others."""
     reset: Literal["hard", "soft", "none"] = "hard"
     """Reset after a spike: hard (to zero), soft (subtract the threshold), or none."""
@@ -237,9 +243,9 @@ NETWORK_OPTIONS = (
 class Chaos:
     """The chaos term of CSBP."""
 
-    z0: Annotated[tuple[float, ...], STRENGTHS] = (0.0,)
+    z0: Annotated[tuple[float, ...], STRENGTHS, Traced((0.0,))] = (0.0,)
     """Initial chaos strength: one value for all taps, or one per tap. 0: plain backpropagation."""
-    beta: Annotated[float, FROM_0_TO_1] = 0.95
+    beta: Annotated[float, FROM_0_TO_1, Traced(1.0)] = 0.95
     """Annealing factor: z is multiplied by it once per epoch (or step), in [0, 1]."""
     anneal: Literal["epoch", "step"] = "epoch"
     """Whether z is annealed once per epoch or once per step."""
@@ -247,9 +253,9 @@ class Chaos:
     """Tensors that the chaos term acts on, as LAYER.TENSOR: conv or dense (output of the synapses, before the norm),
     norm (after the norm), current (the neuron's input, where it is a sum), membrane (after the last time step and its
     reset), membrane_pre (before reset, at every time step). csbp_jax list NETWORK lists those of a network."""
-    target: Annotated[float, BETWEEN_0_AND_1] = 0.65
+    target: Annotated[float, BETWEEN_0_AND_1, Traced(0.5)] = 0.65
     """Target value I0 of the logistic function, in (0, 1)."""
-    scale: Annotated[float, ABOVE_0] = 10.0
+    scale: Annotated[float, ABOVE_0, Traced(1.0)] = 10.0
     """Scale k > 0: the logistic function is taken of h / k."""
     cut: Annotated[tuple[float, float] | None, Range("two numbers, low < high", lambda v: v[0] < v[1])] = None
     """Clip h to this range, with zero gradient outside (released code: -10 9.9)."""
@@ -278,7 +284,7 @@ class Loss:
     or value (numbers)."""
     per: Literal["example", "step"] = "example"
     """Whether an example has one target, or one at every time step."""
-    smoothing: Annotated[float, FROM_0_BELOW_1] = 0.0
+    smoothing: Annotated[float, FROM_0_BELOW_1, Traced(0.1, only_if_varied=True)] = 0.0
     """Label smoothing of training labels, in [0, 1); evaluation never uses it."""
     firing: Annotated[float, FROM_0] = 0.0
     """Weight of the firing-rate regulariser, which is added to the task loss: the squared distance of each layer's rate
@@ -297,11 +303,11 @@ class Optimizer:
     """Optimiser. Weight decay is part of the gradient for sgd and adam (as in PyTorch), and decoupled for the others.
     lion: sign of a momentum; its rates are 3 to 10 times lower than AdamW's. muon: orthogonalised momentum for kernels
     but the first layer's and the read-out's, adam for all else; rates as AdamW's."""
-    lr: Annotated[float, FROM_0] = 0.001
+    lr: Annotated[float, FROM_0, Traced(0.0)] = 0.001
     """Peak learning rate."""
     momentum: Annotated[float, FROM_0_BELOW_1] = 0.9
     """sgd only: momentum."""
-    weight_decay: Annotated[float, FROM_0] = 0.0
+    weight_decay: Annotated[float, FROM_0, Traced(0.1, only_if_varied=True)] = 0.0
     """Weight decay, of all parameters."""
     layer_decay: Annotated[float, Range("above 0 and at most 1", lambda v: 0 < v <= 1)] = 1.0
     """Factor of the learning rate from one layer, or residual block, to the one before it, in (0, 1]: the read-out
@@ -333,32 +339,38 @@ class Optimizer:
 class Config:
     """All options of a run."""
 
-    seed: Annotated[int, SEED] = 0
+    seed: Annotated[int, SEED, Traced(0), NoSetting("which has a place of its own")] = 0
     """Random seed of initialisation and data order."""
-    epochs: Annotated[int, integers(1, MAX_EPOCHS)] = 30
+    epochs: Annotated[int, integers(1, MAX_EPOCHS), Mark.EDITABLE] = 30
     """Number of passes over the training split."""
     batch_size: Annotated[int, integers(1, MAX_SIZE)] = 32
     """Examples per training step, over all devices."""
-    eval_batch_size: Annotated[int, integers(1, MAX_SIZE)] = 180
+    eval_batch_size: Annotated[int, integers(1, MAX_SIZE), Mark.EDITABLE, Mark.NO_PROGRAM] = 180
     """Examples per evaluation step; changes results by rounding at most, but for ``data.encode`` rate, whose spikes
     depend on it."""
-    log_every: Annotated[int, integers(1, MAX_EVERY)] = 10
+    log_every: Annotated[int, integers(1, MAX_EVERY), Mark.EDITABLE, Mark.NO_PROGRAM, Mark.NO_EFFECT] = 10
     """Steps between rows of metrics.jsonl."""
-    checkpoint_every: Annotated[int, integers(1, MAX_EVERY)] = 1
+    checkpoint_every: Annotated[int, integers(1, MAX_EVERY), Mark.EDITABLE, Mark.NO_PROGRAM, Mark.NO_EFFECT] = 1
     """Epochs between checkpoints; the last epoch always has one."""
-    patience: Annotated[int, integers(0, MAX_EVERY)] = 0
+    patience: Annotated[int, integers(0, MAX_EVERY), Mark.EDITABLE, Mark.NO_PROGRAM] = 0
     """Early stopping: number of epochs in a row without a better validation result; 0: off."""
-    loss_limit: Annotated[float, Range("above 1, or 0", lambda v: v > 1 or v == 0)] = 1000.0
+    loss_limit: Annotated[float, LOSS_LIMIT, Mark.EDITABLE, Mark.NO_PROGRAM] = 1000.0
     """Divergence: the run ends when the task loss has been above this many times its value at the first step (or above
     this number, if it began below 1) for 100 steps in a row, or for three epochs if these have fewer steps; 0: off."""
-    weights: str = ""
+    weights: Annotated[
+        str, Mark.NO_PROGRAM, FixedInExperiments("", "whose members start from drawn weights; leave it out")
+    ] = ""
     """PyTorch checkpoint with initial weights and running statistics; see docs/weights.md."""
-    weights_table: str = ""
+    weights_table: Annotated[str, Mark.NO_PROGRAM] = ""
     """JSON file with the names in that checkpoint, where they are not the published ones; see docs/weights.md."""
-    layout: Literal["data", "fsdp", "zero1"] = "data"
+    layout: Annotated[
+        Literal["data", "fsdp", "zero1"],
+        Mark.EDITABLE,
+        FixedInExperiments("data", "whose devices hold members; leave it at data"),
+    ] = "data"
     """The arrays that are split over devices: the batch only (data), also weights and optimiser state (fsdp), or also
     the optimiser state (zero1)."""
-    deterministic: bool = False
+    deterministic: Annotated[bool, Mark.EDITABLE, Mark.NO_PROGRAM, NoSetting("as members share a process")] = False
     """Command line only: ask XLA for deterministic GPU kernels (slower). Runs on CPU are always deterministic."""
     data: Data = Data()
     model: Model = Model()
@@ -380,4 +392,18 @@ def from_json(content: dict[str, Any]) -> Config:
     Raises:
       ConfigError: it has a value other than the default for an option that this version no longer has.
     """
-    return validation.from_json(without_removed(content), Config)
+    return validation.from_json(as_current(content), Config)
+
+
+MarkOfValue = TypeVar("MarkOfValue", Traced, FixedInExperiments, NoSetting)
+
+
+def fields_marked(mark: Mark) -> tuple[str, ...]:
+    """Return the fields that have a mark, in their order."""
+    return tuple(field for field, hint in validation.hints(Config).items() if mark in get_args(hint))
+
+
+def marks_by_field(kind: type[MarkOfValue]) -> dict[str, MarkOfValue]:
+    """Return the marks of a kind by their fields, such as ``{"seed": Traced(0), ...}``."""
+    extras = ((field, extra) for field, hint in validation.hints(Config).items() for extra in get_args(hint))
+    return {field: extra for field, extra in extras if isinstance(extra, kind)}

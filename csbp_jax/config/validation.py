@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from csbp_jax.config.errors import ConfigError, suggestion
-from csbp_jax.config.removed import with_removed
+from csbp_jax.config.removed import as_earlier
 from csbp_jax.config.rules import RULES, Rule, refusal
 from csbp_jax.ranges import Range
 
@@ -197,7 +197,8 @@ def from_json(content: Any, kind: type[Section]) -> Section:
 def run_name(config: Any) -> str:
     """Return the data set and a short hash of the whole config, so that other options never resume the wrong run.
 
-    Options that were removed since count at their defaults, so that a command still finds the run that it began.
+    Options that were removed since count at their defaults, and those that were added only at other values, so that a
+    command still finds the run that it began.
     """
-    text = json.dumps(with_removed(to_json(config)), sort_keys=True)
+    text = json.dumps(as_earlier(to_json(config)), sort_keys=True)
     return f"{config.data.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -27,7 +27,7 @@ NAMES = tuple(sorted([*RENAMED, *(module.name for module in pkgutil.iter_modules
 
 _OUR_NETWORKS = ("small_conv", "dense", "recurrent")
 # Networks of the literature on data for which no result of them is published.
-_OUR_EXPERIMENTS = (("digits", "spikformer_cifar"), ("cifar10", "cnn7"))
+_OUR_EXPERIMENTS = (("digits", "spikformer_cifar"), ("cifar10", "cnn7"), ("cifar10_events", "cnn7"))
 
 
 def is_published(data: str, network: str) -> bool:

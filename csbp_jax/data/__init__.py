@@ -41,6 +41,7 @@ __all__ = [
 _LOADERS = {
     "digits": "digits",
     "digits_events": "events.digits_events",
+    "cifar10_events": "events.cifar10_events",
     **dict.fromkeys(("cifar10", "cifar100", "imagenet", "mnist", "fashion_mnist"), "images.sources"),
     **dict.fromkeys(("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd", "ssc", "fsdd"), "events.sources"),
     **dict.fromkeys(("watch", "seattle_weather", "omniglot_strokes"), "series.sources"),
@@ -49,6 +50,7 @@ _LOADERS = {
 _PREPARERS = {
     "images.sources": "images.preparation",
     "events.sources": "events.preparation",
+    "events.cifar10_events": "events.cifar10_events",
     "series.sources": "series.sources",
 }
 NAMES = tuple(_LOADERS)

@@ -65,11 +65,14 @@ def _read_run(folder: pathlib.Path) -> Run:
 
 def read_rows(run: Run) -> list[Row]:
     """Read the rows of a run so far; that of a finished run's ``result.json`` is last, of kind ``result``."""
-    result, rows = run.result or {}, run.rows()
-    if result and rows:
-        last = {"kind": "result", "step": rows[-1]["step"], "seconds": rows[-1]["seconds"]}
-        rows.append(last | {weights: result[weights] for weights in ("last", "chosen", "ema") if weights in result})
-    return rows
+    result, rows = run.result, run.rows()
+    return [*rows, row_of_result(result, rows[-1])] if result and rows else rows
+
+
+def row_of_result(result: dict[str, Any], last: Row) -> Row:
+    """Return the content of a ``result.json`` as a row, after the last row of ``metrics.jsonl``."""
+    tested = {weights: result[weights] for weights in ("last", "chosen", "ema") if weights in result}
+    return {"kind": "result", "step": last["step"], "seconds": last["seconds"]} | tested
 
 
 def scalars(row: Row) -> dict[str, float]:

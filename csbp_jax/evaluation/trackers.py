@@ -12,7 +12,7 @@ import pathlib
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from csbp_jax.config import ConfigError, extras, flatten, one_line
 from csbp_jax.evaluation import follow as following
@@ -23,7 +23,11 @@ from csbp_jax.runtime import files, seals
 from csbp_jax.training import run_json
 from csbp_jax.training.metrics_log import Row
 
-Tracker = Literal["wandb", "mlflow", "trackio"]
+if TYPE_CHECKING:
+    from csbp_jax.training.callbacks import Trainer
+
+Tracked = Literal["wandb", "mlflow", "trackio"]
+"""Trackers."""
 _MOST_ROWS = 500
 """Rows per call of a tracker: what a kill may repeat."""
 _MOST_METRICS = 1000
@@ -47,7 +51,7 @@ class TrackedRun(NamedTuple):
 
 def track(
     runs: str | pathlib.Path | Sequence[str | pathlib.Path],
-    to: Tracker,
+    to: Tracked,
     project: str = "csbp_jax",
     follow: bool = False,
 ) -> list[str]:
@@ -73,37 +77,72 @@ def track(
     return [addresses[run.folder] for run in followed]
 
 
-@contextlib.contextmanager
-def alongside(
-    folder: pathlib.Path, to: Tracker | Literal["tensorboard"], project: str = "csbp_jax"
-) -> Iterator[Callable[[], None]]:
-    """Track a run that trains in this process: yields a function that logs its new rows.
+class Tracker:
+    """Logs a run to a tracker while it trains: its new rows after each epoch, and its result at the end. A callback.
 
-    If the tracker fails, this is said once, and the training goes on.
-
-    Raises:
-      ConfigError: as :func:`track`, before anything is logged.
+    If the tracker fails in training, this is said once, and the training goes on.
     """
-    failed, run = False, Run.read(folder)
-    writer = tensorboard.writer({}, run) if to == "tensorboard" else _writer(to, project, {}, run)
-    with contextlib.closing(writer):
-        next(writer)
 
-        def report() -> None:
-            nonlocal failed
-            try:
-                if not failed:
-                    writer.send(following.read_rows(run))
-            except Exception as error:  # of the tracker's own kinds
-                failed = True
-                command = f"csbp_jax track {folder} --to {to}"
-                reason = f"csbp_jax: --track {to}: {one_line(error)}"
-                print(f"{reason}; training goes on, and {command} continues here", file=sys.stderr)
+    def __init__(self, to: Tracked | Literal["tensorboard"], project: str = "csbp_jax"):
+        """Log to ``to``, under a project of the tracker.
 
-        yield report
+        Raises:
+          ConfigError: its package is not installed.
+        """
+        self.name = f"track-{to}"
+        self._to, self._project = to, project
+        self._is_started = False
+        self._run: Run | None = None
+        self._writer: following.Writer | None = None
+        extras.need(to, f"--track {to}")
+
+    def start(self, trainer: "Trainer") -> None:
+        """Open the run in the tracker; of several processes, process 0 does.
+
+        Raises:
+          ConfigError: as :func:`track`, before anything is logged.
+        """
+        from csbp_jax.runtime import multihost  # late: tracking from outside a training needs no JAX
+
+        self._is_started = True
+        multihost.broadcast_from_host0(lambda: self._open(trainer.folder))
+
+    def __call__(self, trainer: "Trainer", row: Row) -> None:
+        """Log the rows of the epoch's steps, and that of the epoch, which ``metrics.jsonl`` does not have yet."""
+        self._log(lambda rows: [*rows, seals.parse(seals.line(row).encode())])
+
+    def end(self, trainer: "Trainer", result: dict[str, Any]) -> None:
+        """Log the result."""
+        if not self._is_started:  # the run was finished before
+            self.start(trainer)
+        self._log(lambda rows: [*rows, following.row_of_result(result, rows[-1])])
+
+    def close(self) -> None:
+        """Close the run in the tracker."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _open(self, folder: pathlib.Path) -> None:
+        self._run = run = Run.read(folder)
+        self._writer = (
+            tensorboard.writer({}, run) if self._to == "tensorboard" else _writer(self._to, self._project, {}, run)
+        )
+        next(self._writer)
+
+    def _log(self, with_last: Callable[[list[Row]], list[Row]]) -> None:
+        """Log the rows of the run so far, to which ``with_last`` adds the last one."""
+        if self._run is None or self._writer is None:
+            return
+        try:
+            self._writer.send(with_last(self._run.rows()))
+        except Exception as error:  # of the tracker's own kinds
+            self._writer = None
+            command = f"csbp_jax track {self._run.folder} --to {self._to}"
+            reason = f"csbp_jax: --track {self._to}: {one_line(error)}"
+            print(f"{reason}; training goes on, and {command} continues here", file=sys.stderr)
 
 
-def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], run: Run) -> following.Writer:
+def _writer(to: Tracked, project: str, addresses: dict[pathlib.Path, str], run: Run) -> following.Writer:
     folder = run.folder
 
     def refuse() -> None:
@@ -133,13 +172,13 @@ def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], run: 
                     seals.write_json(file, {"id": tracked.id, "step": step, "kinds": kinds})
 
 
-def _package(to: Tracker) -> Any:
+def _package(to: Tracked) -> Any:
     extras.need(to, f"--to {to}")
     return importlib.import_module(to)
 
 
 @contextlib.contextmanager
-def _wandb(to: Tracker, run: Run, project: str, known: str) -> Iterator[TrackedRun]:
+def _wandb(to: Tracked, run: Run, project: str, known: str) -> Iterator[TrackedRun]:
     """Open a run of W&B or of trackio, or resume the ``known`` one; a row is a row of its history, with ``seconds``.
 
     Offline, W&B cannot resume: the run is written again from its first row, to a new folder.
@@ -183,7 +222,7 @@ def _wandb(to: Tracker, run: Run, project: str, known: str) -> Iterator[TrackedR
 
 
 @contextlib.contextmanager
-def _mlflow(to: Tracker, run: Run, project: str, known: str) -> Iterator[TrackedRun]:
+def _mlflow(to: Tracked, run: Run, project: str, known: str) -> Iterator[TrackedRun]:
     """Open a run of MLflow, or resume the ``known`` one; fields of the config are its parameters."""
     mlflow = _package(to)
     entities = mlflow.entities

@@ -4,19 +4,22 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from csbp_jax.config import Config, ConfigError, flatten, replaced, suggestion
+from csbp_jax.config import (
+    Config,
+    ConfigError,
+    FixedInExperiments,
+    NoSetting,
+    flatten,
+    marks_by_field,
+    replaced,
+    suggestion,
+)
 from csbp_jax.runs.run import plain
 from csbp_jax.training import build
 from csbp_jax.training.plugins import Own
 
 Fields = Mapping[str, Any]
 """``{"chaos.z0": 3.0, ...}``: fields of a config by their names on the command line, or of a system of one's own."""
-
-# Fields that members cannot vary or use: the only allowed value, and why.
-_IMPOSSIBLE = {
-    "weights": ("", "whose members start from drawn weights; leave it out"),
-    "layout": ("data", "whose devices hold members; leave it at data"),
-}
 
 
 def key(fields: Fields) -> str:
@@ -29,9 +32,8 @@ def check_field(config: Config, field: str) -> None:
     known = [*flatten(config), *(f"chaos.z0.{tap}" for tap in config.chaos.taps)]
     if field not in known:
         raise ConfigError(f"there is no field {field}; {suggestion(field, known)}")
-    if field in ("deterministic", "seed"):
-        reason = "as members share a process" if field == "deterministic" else "which has a place of its own"
-        raise ConfigError(f"{field} is no field of a setting, {reason}")
+    if refusal := marks_by_field(NoSetting).get(field):
+        raise ConfigError(f"{field} is no field of a setting, {refusal.why}")
 
 
 def at(config: Config, fields: Fields) -> Config:
@@ -46,9 +48,9 @@ def at(config: Config, fields: Fields) -> Config:
         check_field(with_taps, field)
     config = config.replace(**fields)
     flat = flatten(config)
-    for field, (possible, reason) in _IMPOSSIBLE.items():
-        if flat[field] != possible:
-            raise ConfigError(f"{field}: {flat[field]} is not possible in an experiment, {reason}")
+    for field, fixed in marks_by_field(FixedInExperiments).items():
+        if flat[field] != fixed.value:
+            raise ConfigError(f"{field}: {flat[field]} is not possible in an experiment, {fixed.why}")
     return config
 
 

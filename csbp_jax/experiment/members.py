@@ -1,7 +1,6 @@
 """K runs at once: their states are one pytree with a leading axis of members, their steps one compiled function."""
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -17,16 +16,15 @@ from numpy.typing import NDArray
 from csbp_jax import data, learner, models
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.source import stack_batches
-from csbp_jax.learner import Batch, State, measures
+from csbp_jax.learner import Batch, State
 from csbp_jax.runs.run import tested_columns
 from csbp_jax.runtime import preemption, sharding
 from csbp_jax.runtime.hardware import compiler_options, quick_options
-from csbp_jax.training import build, selection
+from csbp_jax.training import build, progress
 from csbp_jax.training.build import Splits
 from csbp_jax.training.compiled import compile_run, eval_keys
-from csbp_jax.training.health import MemberLosses
-from csbp_jax.training.monitor import BAD_STEPS_STOP
 from csbp_jax.training.plugins import Own
+from csbp_jax.xla import gpu_convolution
 
 MOST_RESIDENT = 2**28
 """Bytes of data, 256 MiB, up to which they stay on the devices."""
@@ -121,8 +119,8 @@ class Members:
         self.epoch = trained(self._over_members(epoch, (0, 0, None)))
         self.eval_step = jax.jit(self._over_members(run.pure_eval_step, (0, 0, None)))
         self.evaluation = jax.jit(self._over_members(evaluation, (0, 0, None)))
-        self.update_selection = jax.jit(self._over_members(update_selection, (0, 0, 0, 0, None)), donate_argnums=1)
         self.freeze = jax.jit(self._over_members(_where, (0, 0, 0)))
+        self.replace = jax.jit(self._over_members(_where, (0, 0, 0)), donate_argnums=2)
         self.resident = self._resident() if scans(config, own, self.platform) else None
 
     def _resident(self) -> "Resident | None":
@@ -157,20 +155,26 @@ class Members:
         return data.eval_batches(source, self.eval_size, readers=readers, ends=self.ends)
 
     def _over_members(self, function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
+        mapped = _vmap_or_call(function, axes)
+
+        def over_members(*arguments: Any) -> Any:
+            with gpu_convolution.each_member_alone(self.platform == "gpu"):
+                return mapped(*arguments)
+
         if not self.sharded:
-            return _vmap_or_call(function, axes)
+            return over_members
         # Under a plain vmap the partitioner would gather the members' weights; a shard_map keeps them in place.
         specs = tuple(P() if axis is None else P("member") for axis in axes)
         # What varies over members is not checked: the neuron's hand-written reverse pass does not declare it.
-        mapped = jax.shard_map(
-            _vmap_or_call(function, axes),
+        sharded = jax.shard_map(
+            over_members,
             mesh=self.mesh,
             in_specs=specs,
             out_specs=P("member"),
             axis_names={"member"},
             check_vma=False,
         )
-        return self._refusing_convolutions(mapped) if SHARDS_NO_CONVOLUTIONS else mapped
+        return self._refusing_convolutions(sharded) if SHARDS_NO_CONVOLUTIONS else sharded
 
     def _refusing_convolutions(self, mapped: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that says in a line what JAX before 0.8 refuses by an empty error."""
@@ -196,7 +200,7 @@ class Members:
             "weight_decay": lambda config: config.optimizer.weight_decay,
             "smoothing": lambda config: config.loss.smoothing,
         }
-        names = set(map(build.beside_name, self.varying))
+        names = set(map(learner.hyperparameter_name, self.varying))
         members = [
             learner.hyperparameters(config, self.steps_per_epoch) | {name: read[name](config) for name in names}
             for config in configs
@@ -223,18 +227,19 @@ class Members:
     def evaluate(self, states: Any, seeds: Sequence[int], split: str) -> dict[str, np.ndarray]:
         """Compute ``{MEASURE [K], loss [K]}`` over a split, each example once."""
         keys = jnp.stack([eval_keys(seed, self.splits[split], self.eval_size, self.ends) for seed in seeds])
+        check = preemption.current().raise_if_requested
         if self.resident:
-            preemption.current().raise_if_requested()
+            check()
             sums = self.evaluation(states, keys, self.resident.blocks[split])
             of_batches = {name: values.swapaxes(0, 1).astype(float) for name, values in jax.device_get(sums).items()}
+            measured = progress.measured(self.config, of_batches)
         else:
-            steps = []
-            for number, batch in enumerate(self._eval_batches(split)):
-                preemption.current().raise_if_requested()
-                steps.append(self.eval_step(states, keys[:, number], self.shard_batch(batch, axis=0)))
-            of_batches = jax.tree.map(lambda *sums: np.array(sums, float), *jax.device_get(steps))
-        loss = of_batches["loss"].sum(axis=0) / of_batches["count"].sum(axis=0)
-        return measures.measures(self.config, of_batches) | {"loss": loss}
+
+            def eval_step(number: int, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+                return self.eval_step(states, keys[:, number], self.shard_batch(batch, axis=0))
+
+            measured = progress.evaluate(self.config, self._eval_batches(split), eval_step, check)
+        return {name: values for name, values in measured.items() if name != "count"}
 
 
 class _Batches:
@@ -329,58 +334,54 @@ def train(
     config, seeds = members.config, [c.seed for c in configs]
     records = {seed: of_seed[seed] if of_seed else members.splits["train"] for seed in seeds}
     states = members.init(jnp.stack([jax.random.key(seed) for seed in seeds]), members.hparams(configs))
-    selected, epochs = _no_selection(states), list[dict[str, NDArray[Any]]]()
     running, last = np.ones(len(seeds), bool), np.zeros(len(seeds), int)
+    chosen = progress.no_selection(jax.tree.map(jnp.copy, learner.weights_of(states)), running.shape)
+    epochs: list[dict[str, NDArray[Any]]] = []
     # One program steps all members, stopped ones too: ``present`` has those as they were when they stopped.
     present: Any = None
-    losses = MemberLosses((c.loss_limit for c in configs), members.steps_per_epoch)
+    health = progress.Health([c.loss_limit for c in configs], members.steps_per_epoch)
     batches = _Batches(members, seeds, records)
     with contextlib.closing(batches):
         for epoch in range(1, config.epochs + 1):
-            states, measured = batches.train(states, epoch - 1)
+            states, metrics = batches.train(states, epoch - 1)
             stopped = states if present is None else present
             present = members.freeze(jnp.asarray(running), states, stopped) if config.patience else states
             validation = members.evaluate(present, seeds, "validation")
-            rank = (validation[name].astype(np.float32) for name in (measures.PRIMARY[config.loss.task], "loss"))
-            weights = learner.weights_of(present)
-            selected = members.update_selection(weights, selected, *rank, jnp.int32(epoch))
-            for task_loss, bad_steps in zip(measured["task_loss"], measured["bad_steps"], strict=True):
-                losses.update(task_loss, (bad_steps == 0) & running)
-            row = _epoch_means(measured) | {f"validation_{name}": values for name, values in validation.items()}
+            chosen = progress.select(chosen, learner.weights_of(present), epoch, validation, members.replace)
+            first_step = (epoch - 1) * members.steps_per_epoch + 1
+            steps = zip(metrics["task_loss"], metrics["bad_steps"], strict=True)
+            for step, (task_loss, bad_steps) in enumerate(steps, start=first_step):
+                health.update(step, task_loss, bad_steps, running)
+            row = _epoch_means(metrics) | {f"validation_{name}": values for name, values in validation.items()}
             if config.optimizer.ema:
                 averaged = members.evaluate(learner.with_ema_weights(present), seeds, "validation")
                 row |= {f"ema_validation_{name}": values for name, values in averaged.items()}
             epochs.append({k: v if running.all() else np.where(running, v, np.nan) for k, v in row.items()})
             last[running] = epoch
-            chosen = np.asarray(jax.device_get(selected["epoch"]))
-            running &= [not selection.is_over(config, epoch, at) for at in chosen]
+            running &= ~progress.is_over(config, epoch, chosen["epoch"])
             show(epoch if running.any() else config.epochs)
             if not running.any():
                 break
     save(learner.weights_of(present), last)
     curves = {name: np.stack([row[name] for row in epochs], axis=1) for name in epochs[0]}
-    diverged = losses.diverged | (np.nanmax(curves["bad_steps"], axis=1) >= BAD_STEPS_STOP)
-    of_chosen = dataclasses.replace(present, **selected["weights"])
-    tested = {"last": (present, last), "chosen": (of_chosen, chosen)}
-    if config.optimizer.ema:
-        tested["ema"] = (learner.with_ema_weights(present), last)
-    return _tested(members, tested, seeds, curves, diverged) | {"diverged": diverged} | curves
+    tested = progress.tested_weights(config, present, last, chosen)
+    return _tested(members, tested, seeds, curves, health.diverged) | {"diverged": health.diverged} | curves
 
 
 def _tested(
     members: Members,
-    tested: Mapping[str, tuple[State, NDArray[Any]]],
+    tested: Mapping[str, progress.Tested],
     seeds: Sequence[int],
     curves: Mapping[str, NDArray[Any]],
     diverged: NDArray[Any],
 ) -> dict[str, Any]:
-    """Return the measures of each kind of weights, given as states with the epochs that they are of."""
+    """Return the measures of each kind of weights (:func:`csbp_jax.training.progress.tested_weights`)."""
     of_kind = {}
-    for kind, (weights, at) in tested.items():
+    for kind, (weights, at, prefix) in tested.items():
         test = members.evaluate(weights, seeds, "test")
         values: dict[str, Any] = {"epoch": at}
         for name, value in test.items():
-            of_epochs = curves[f"ema_validation_{name}" if kind == "ema" else f"validation_{name}"]
+            of_epochs = curves[f"{prefix}{name}"]
             validation = np.take_along_axis(of_epochs, np.maximum(at, 1)[:, None] - 1, axis=1)[:, 0]
             values |= {f"test_{name}": value, f"validation_{name}": validation}
         of_kind[kind] = {name: np.where(diverged | (at == 0), np.nan, value) for name, value in values.items()}
@@ -396,35 +397,15 @@ def _where(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
 
 
-def update_selection(
-    weights: dict[str, Any], selected: dict[str, Any], accuracy: jax.Array, loss: jax.Array, epoch: jax.Array
-) -> dict[str, Any]:
-    """Return a member's selection after an epoch: its weights, if they validated better."""
-    better = selection.is_better(accuracy, loss, selected["accuracy"], selected["loss"])
-    return _where(better, {"weights": weights, "accuracy": accuracy, "loss": loss, "epoch": epoch}, selected)
+def _epoch_means(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Average metrics ``[steps, K]`` over the good steps, ``[K]`` each; those of a tap or layer as ``NAME.LAYER``.
 
-
-def _no_selection(states: State) -> dict[str, Any]:
-    members = states.step.shape
-    return {
-        "weights": jax.tree.map(jnp.copy, learner.weights_of(states)),
-        "accuracy": jnp.full(members, selection.NO_EPOCH["accuracy"], jnp.float32),
-        "loss": jnp.full(members, selection.NO_EPOCH["loss"], jnp.float32),
-        "epoch": jnp.full(members, selection.NO_EPOCH["epoch"], jnp.int32),
-    }
-
-
-def _epoch_means(measured: dict[str, Any]) -> dict[str, Any]:
-    """Average metrics ``[steps, K]`` over the finite steps, ``[K]`` each; those of a tap or layer as ``NAME.LAYER``.
-
-    ``bad_steps`` is the longest row of bad ones.
+    ``bad_steps`` is the longest row of non-finite ones.
     """
-    bad = measured["bad_steps"]
-    count = (bad == 0).sum(axis=0)
-    means: dict[str, Any] = {}
-    for path, values in jax.tree_util.tree_leaves_with_path({k: v for k, v in measured.items() if k != "bad_steps"}):
-        total = np.where(bad == 0, values, 0).sum(axis=0)
-        means[jax.tree_util.keystr(path, simple=True, separator=".")] = np.where(
-            count > 0, total / np.maximum(count, 1), np.nan
-        )
-    return means | {"bad_steps": bad.max(axis=0)}
+    bad_steps = metrics["bad_steps"]
+    averaged = {name: values for name, values in metrics.items() if name != "bad_steps"}
+    sums = progress.Sums(averaged, bad_steps.shape[1:])
+    sums.add(averaged, bad_steps == 0)
+    means = jax.tree_util.tree_leaves_with_path(sums.means())
+    named = {jax.tree_util.keystr(path, simple=True, separator="."): values for path, values in means}
+    return named | {"bad_steps": bad_steps.max(axis=0)}

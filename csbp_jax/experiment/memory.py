@@ -173,14 +173,14 @@ def needed(members: Members, config: Config, count: int, seeds: int) -> int | No
       count: how many train at once.
       seeds: the most different seeds that they have, each with batches of its own.
     """
-    states, keys = _states(members, config, count)
+    states, keys = state_shapes(members, config, count)
     share = members.mesh.shape["member"]
     selection, copy = (_bytes(tree) // share for tree in (learner.weights_of(states), states))
     beside = selection + (copy if members.config.patience else 0)
     try:
         needs = [
             _program_bytes(program, arguments) + _bytes(resident)
-            for program, arguments, resident in _programs(members, states, keys, min(seeds, count))
+            for program, arguments, resident in programs(members, states, keys, min(seeds, count))
         ]
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if lacks_memory(error):  # XLA for TPUs plans the memory when it compiles
@@ -189,7 +189,7 @@ def needed(members: Members, config: Config, count: int, seeds: int) -> int | No
     return beside + max(needs)
 
 
-def _states(members: Members, config: Config, count: int) -> tuple[Any, jax.Array]:
+def state_shapes(members: Members, config: Config, count: int) -> tuple[Any, jax.Array]:
     """Return the shapes of the states of ``count`` members, and their keys."""
     keys = jnp.stack([jax.random.key(0)] * count)
     states = jax.eval_shape(members.init, keys, members.hparams([config] * count))
@@ -197,8 +197,15 @@ def _states(members: Members, config: Config, count: int) -> tuple[Any, jax.Arra
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), states), keys
 
 
-def _programs(members: Members, states: Any, keys: jax.Array, seeds: int) -> list[tuple[Any, tuple[Any, ...], Any]]:
-    """Return the programs of training and of evaluation, each with its arguments, and the data beside these."""
+def programs(members: Members, states: Any, keys: jax.Array, seeds: int) -> list[tuple[Any, tuple[Any, ...], Any]]:
+    """Return the programs of training and of evaluation, each with its arguments, and the data beside these.
+
+    Args:
+      members: compiled for their group.
+      states: the shapes of their states, as :func:`state_shapes` returns them with ``keys``.
+      keys: of the members.
+      seeds: the number of different seeds, each with batches of its own.
+    """
     count, size, steps = len(keys), members.config.batch_size, members.steps_per_epoch
     evaluations = len(data.eval_order(members.splits["validation"], members.eval_size, members.ends)[0])
     eval_keys = jax.eval_shape(lambda keys: jax.vmap(lambda key: jax.random.split(key, evaluations))(keys), keys)

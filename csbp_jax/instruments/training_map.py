@@ -277,7 +277,7 @@ def flips_text(config: Config, ratio: float, data_dir: str | pathlib.Path, own: 
     """
     if not 0 < ratio < math.inf:
         raise ConfigError(f"--flips: {ratio} is not possible; allowed is above 0")
-    if others := [part for part in own.plugins if part != "data"]:
+    if others := [part for part in own.parts if part != "data"]:
         raise ConfigError(f"--flips: not possible with {own.label}, whose {others[0]} the flip meter does not know")
     splits, _ = build.load_data(check(config), own, data_dir)
     config = resolve(config, splits)

@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax.tree_util import tree_map_with_path
 
 from csbp_jax import controls
-from csbp_jax.config import Config, ConfigError
+from csbp_jax.config import Config, ConfigError, Traced, marks_by_field
 from csbp_jax.learner import optimizer
 
 Batch = dict[str, jax.Array]
@@ -42,15 +43,19 @@ class State:
 
 OF_UPDATE = ("forcing", "weight_decay")  # arguments of an optimiser's update
 _OPTIONAL = ("neuron", *OF_UPDATE, "smoothing")
-_FLOATS = (
-    "lr",
-    "z0",
-    "beta",
-    "target",
-    "scale",
-    "weight_decay",
-    "smoothing",
-)  # of which a config or a caller may have whole numbers
+
+
+def hyperparameter_name(field: str) -> str:
+    """Return the name of a traced field of the config among the hyperparameters, of which a neuron is one."""
+    return "neuron" if field.startswith("model.neuron.") else field.rpartition(".")[2]
+
+
+# A config or a caller may have whole numbers for them.
+_FLOATS = {
+    hyperparameter_name(field)
+    for field, traced in marks_by_field(Traced).items()
+    if np.asarray(traced.stand_in).dtype.kind == "f" and not field.startswith("model.neuron.")
+}
 
 
 def lengths_of(batch: Batch) -> dict[str, jax.Array]:

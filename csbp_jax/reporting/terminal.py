@@ -247,7 +247,9 @@ def print_result(
     ]
     headings = ["weights of", *(labels[kind] for kind in kinds)]
     print_table(console, f"{run.name}: {result['seconds']:.0f} s of training", headings, rows)
-    if result.get("stopped_early"):
+    if "stopped" in result:
+        console.print(f"stopped by callback {result['stopped']}", soft_wrap=True)
+    elif result.get("stopped_early"):
         console.print(f"stopped early: no epoch after {result['chosen']['epoch']} was better in validation")
     for label, path in (
         ("figures", run / "figures"),

@@ -6,13 +6,10 @@ import pathlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal
 
-from csbp_jax.config import ConfigError, flatten
+from csbp_jax.config import ConfigError, Mark, fields_marked, flatten
 from csbp_jax.reporting.measures import names
 from csbp_jax.training import run_json
 from csbp_jax.training.metrics_log import Row, follow_rows
-
-WITHOUT_EFFECT = {"log_every", "checkpoint_every", "data.workers", "data.threads"}
-"""Fields of a config that change no result."""
 
 WeightsOf = Literal["last", "chosen", "ema"]
 """Weights of a run: of the last epoch, of the epoch chosen by validation, or their moving average (EMA) at the last."""
@@ -128,5 +125,6 @@ def differing_fields(runs: Sequence[Run]) -> list[str]:
 
     A field that a run does not have counts as None.
     """
-    names = dict.fromkeys(name for run in runs for name in run.fields if name not in WITHOUT_EFFECT)
+    without_effect = fields_marked(Mark.NO_EFFECT)
+    names = dict.fromkeys(name for run in runs for name in run.fields if name not in without_effect)
     return [name for name in names if any(run.fields.get(name) != runs[0].fields.get(name) for run in runs)]

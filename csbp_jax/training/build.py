@@ -10,7 +10,18 @@ from typing import Any
 import jax
 
 from csbp_jax import data, learner, losses, models, weights
-from csbp_jax.config import Config, ConfigError, Rule, check, check_rules, flatten, one_line, replaced
+from csbp_jax.config import (
+    Config,
+    ConfigError,
+    Rule,
+    Traced,
+    check,
+    check_rules,
+    flatten,
+    marks_by_field,
+    one_line,
+    replaced,
+)
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
 from csbp_jax.data.source import UserSource
@@ -43,21 +54,12 @@ _DATA_RULES = (
 )
 
 TRACED: dict[str, Any] = {
-    "seed": 0,
-    "chaos.z0": (0.0,),
-    "chaos.beta": 1.0,
-    "chaos.target": 0.5,
-    "chaos.scale": 1.0,
-    "optimizer.lr": 0.0,
+    field: traced.stand_in for field, traced in marks_by_field(Traced).items() if not traced.only_if_varied
 }
 """Fields that are traced, with a valid value for each: runs that differ in them share a compilation."""
 
 TRACED_BESIDE: dict[str, Any] = {
-    "model.neuron.decay": 0.5,
-    "model.neuron.threshold": 1.0,
-    "model.neuron.surrogate_param": 1.0,
-    "optimizer.weight_decay": 0.1,
-    "loss.smoothing": 0.1,
+    field: traced.stand_in for field, traced in marks_by_field(Traced).items() if traced.only_if_varied
 }
 """Fields that are traced too where members of an experiment differ in them, with a valid value for each."""
 
@@ -181,7 +183,7 @@ def build_recipe(config: Config, own: Own, steps_per_epoch: int, hparams: dict[s
         if part not in own.with_hparams:
             return function(ConfigView(config, ["seed"]), *arguments)
         traced = hparams or learner.hyperparameters(config, steps_per_epoch)
-        beside = [field for field in TRACED_BESIDE if beside_name(field) in traced]
+        beside = [field for field in TRACED_BESIDE if learner.hyperparameter_name(field) in traced]
         return function(ConfigView(config, [*TRACED, *beside]), *arguments, hparams=traced)
 
     with blamed(own):
@@ -216,11 +218,6 @@ def ordered_layers(config: Config, model: Any) -> tuple[str, ...]:
     """Return the layers of a network in their order if the config's optimiser needs them, else nothing."""
     needs_order = config.optimizer.layer_decay != 1 or config.optimizer.name == "muon"
     return models.layer_names(model, config.model.input_shape) if needs_order else ()
-
-
-def beside_name(field: str) -> str:
-    """Return the name in ``hparams`` of a field of :data:`TRACED_BESIDE`."""
-    return "neuron" if field.startswith("model.neuron.") else field.split(".")[1]
 
 
 def with_others(config: Config, fields: Mapping[str, Any]) -> Config:

@@ -12,24 +12,18 @@ from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from csbp_jax import data, learner, weights
-from csbp_jax.config import Config, ConfigError, flatten
+from csbp_jax.config import Config, ConfigError, Mark, fields_marked, flatten
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
 from csbp_jax.data.source import stack
-from csbp_jax.learner import Batch, Recipe, State, calibration, measures, optimizer
+from csbp_jax.learner import Batch, Recipe, State, calibration, optimizer
 from csbp_jax.runtime import sharding
 from csbp_jax.runtime.hardware import compiler_options, flops, quick_options
-from csbp_jax.training import build
+from csbp_jax.training import build, progress
 from csbp_jax.training.plugins import Own
 from csbp_jax.xla.platform import traced_for
 
 Result = TypeVar("Result")
-
-WITHOUT_PROGRAM: tuple[str, ...] = (
-    *("weights", "weights_table", "patience", "loss_limit", "log_every", "checkpoint_every"),
-    *("eval_batch_size", "data.dir", "data.workers", "data.threads", "data.buckets", "deterministic"),
-)
-"""Fields of a config that no compiled program depends on, unless a user's own function reads them."""
 
 
 class _shared(functools.cached_property[Result]):
@@ -182,18 +176,15 @@ class CompiledRun:
         batch_size = sharding.rounded_up(self.config.eval_batch_size, self.mesh.size)
         ends = self.buckets.ends.tolist()
         keys = eval_keys(self.config.seed, source, batch_size, ends)
-        sums: list[dict[str, jax.Array]] = []
         readers = data.configured_readers(self.config)
         rows = self._rows(batch_size)
         batches = data.eval_batches(source, batch_size, rows=rows, readers=readers, ends=ends)
-        for number, batch in enumerate(batches):
-            check()
-            sums.append(self._eval_step(state, keys[number], self.shard_batch(batch)))
-            jax.block_until_ready(sums[-2:-1])  # at most two batches are in flight
-        of_batches = jax.tree.map(lambda *values: np.array(values, float), *jax.device_get(sums))
-        measured = {name: float(value) for name, value in measures.measures(self.config, of_batches).items()}
-        count = of_batches["count"].sum()
-        return {"count": int(count), **measured, "loss": float(of_batches["loss"].sum() / count)}
+
+        def eval_step(number: int, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+            return self._eval_step(state, keys[number], self.shard_batch(batch))
+
+        measured = progress.evaluate(self.config, batches, eval_step, check)
+        return {name: int(value) if name == "count" else float(value) for name, value in measured.items()}
 
     def shard_batch(self, batch: Mapping[str, np.ndarray]) -> Batch:
         """Split a batch on the host over the mesh."""
@@ -322,16 +313,17 @@ def compile_run(
     unmixed = transform.make_unmixed(config, source.events) if config.data.mix_off_epochs else None
     of_source = id(source) if config.model.init_rate is not None else source.events
     kind = jnp.result_type(float), platform
-    programs = _programs(with_programs_of(config, own), steps_per_epoch, own, mesh, kind, of_source)
+    of_own = own if own.parts else Own()  # callbacks are in no program
+    programs = _programs(with_programs_of(config, own), steps_per_epoch, of_own, mesh, kind, of_source)
     transforms = transform.make(config, source.events)
     return CompiledRun(recipe, own, source, mesh, *transforms, unmixed, platform, programs)
 
 
 def with_programs_of(config: Config, own: Own = Own()) -> Config:
     """Return a config that is equal for two configs whose training has the same programs."""
-    if set(own.plugins) - {"data"}:
+    if set(own.parts) - {"data"}:
         return build.without_traced(config, own)  # own functions may read any other field
-    defaults, without = flatten(Config()), WITHOUT_PROGRAM
+    defaults, without = flatten(Config()), fields_marked(Mark.NO_PROGRAM)
     if config.optimizer.schedule == "constant" and not config.data.mix_off_epochs:
         without = (*without, "epochs")
     return build.with_others(build.without_traced(config, own), {field: defaults[field] for field in without})

@@ -10,7 +10,7 @@ from typing import Any
 
 from csbp_jax.config import Config, to_json
 from csbp_jax.runtime import files, seals
-from csbp_jax.training import run_json, selection
+from csbp_jax.training import progress, run_json
 from csbp_jax.training.checkpoint import checkpoint
 
 
@@ -32,8 +32,9 @@ class Decision:
 def decide(folder: pathlib.Path, store: str, config: Config) -> Decision:
     """Decide whether a run is finished or goes on, and change nothing.
 
-    A run with a result goes on if ``epochs`` was raised since. It also does if the newest checkpoint is damaged but not
-    the one before: then it repeats its last epochs, as the commands that read a run advise.
+    A run with a result goes on if ``epochs`` was raised since, unless it stopped early or a callback stopped it. It
+    also does if the newest checkpoint is damaged but not the one before: then it repeats its last epochs, as the
+    commands that read a run advise.
 
     Args:
       folder: of the run.
@@ -52,7 +53,7 @@ def decide(folder: pathlib.Path, store: str, config: Config) -> Decision:
         return Decision(None, f"a checkpoint is damaged ({checkpoint.listed(damaged)})", differing)
     result = run_json.read_result(folder)
     trained = result["last"]["epoch"]
-    if selection.is_over(config, trained, result["chosen"]["epoch"]):
+    if "stopped" in result or progress.is_over(config, trained, result["chosen"]["epoch"]):
         return Decision(result, "", differing)
     if newest is None:
         raise checkpoint.none_intact(store, damaged)

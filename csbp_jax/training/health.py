@@ -1,21 +1,17 @@
 """Signs that training has failed: a task loss far above its start, and layers that never or always fire.
 
-Steps that are not finite are skipped by ``learner/step.py``, and three in a row end the run in ``monitor.py``.
-
+What counts as divergence is in ``progress.py``; here are the rows and lines that tell of it.
 What a run must remember across a resume is in its rows of ``metrics.jsonl``.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from csbp_jax.config import Diverged
 from csbp_jax.training.metrics_log import Row
+from csbp_jax.training.progress import Health
 
-HIGH_STEPS_STOP, HIGH_EPOCHS_STOP = 100, 3
-"""A run stops after this many steps or epochs, whichever are fewer steps, in a row with a task loss above its limit."""
 ALWAYS = 0.999
 """A layer with a larger share than this of the spikes that it can have, averaged over an epoch, always fires."""
 
@@ -27,85 +23,60 @@ _HINTS = {
 }
 
 
-def loss_limit(factor: Any, first: Any) -> Any:
-    """Return the largest task loss of a healthy step, ``factor * max(first, 1)``; infinite for a factor of 0.
-
-    Args:
-      factor: ``config.loss_limit``.
-      first: task loss of the first step. Below 1, as of loaded weights, a thousand times it would not be divergence.
-    """
-    return np.where(np.asarray(factor) > 0, factor * np.maximum(first, 1.0), np.inf)
-
-
-def steps_to_stop(steps_per_epoch: int) -> int:
-    """Return how many steps in a row may have a task loss above the limit: 100, or those of three epochs if fewer."""
-    return min(HIGH_STEPS_STOP, HIGH_EPOCHS_STOP * steps_per_epoch)
-
-
 class LossWatch:
-    """The task loss of a run, compared with its limit after each finite step; a skipped step changes nothing."""
+    """The rows and lines that tell of the task loss of a run (:class:`csbp_jax.training.progress.Health`)."""
 
     def __init__(self, factor: float, rows: Iterable[Row], steps_per_epoch: int):
         """Continue from the rows written so far.
 
         A run from before these rows existed takes its next step for the first.
         """
-        self._factor, self._first, self._steps_to_stop = factor, np.nan, steps_to_stop(steps_per_epoch)
-        self.high_since = 0
-        """First step of the present stretch of steps above the limit; 0 if the loss is below it."""
-        self.was_high = False
+        first, high_since, self._was_high = np.nan, 0, False
         for row in rows:
             if row["kind"] == _FIRST:
-                self._first = row["task_loss"]
+                first = row["task_loss"]
             elif row["kind"] in (_HIGH, _NORMAL):
-                self.high_since, self.was_high = row["step"] if row["kind"] == _HIGH else 0, True
+                high_since, self._was_high = row["step"] if row["kind"] == _HIGH else 0, True
+        self._factor, self._health = factor, Health(factor, steps_per_epoch, first, high_since)
 
-    def rows(self, step: int, loss: float) -> Iterator[tuple[Row, str]]:
+    @property
+    def high_since(self) -> int:
+        """The first step of the present stretch of steps above the limit; 0 if the loss is below it."""
+        return int(self._health.high_since)
+
+    def rows(self, step: int, loss: float, bad_steps: int = 0) -> Iterator[tuple[Row, str]]:
         """Yield the rows to write after a step, each with a line to print, which may be empty.
 
+        Args:
+          step: its number, from 1 on.
+          loss: its task loss.
+          bad_steps: the number of non-finite steps in a row that it ends.
+
         Raises:
-          Diverged: the loss has been above its limit for :func:`steps_to_stop` in a row.
+          Diverged: the loss has been above its limit for too many steps in a row, or these were not finite.
         """
-        if np.isnan(self._first):
-            self._first = loss
+        health = self._health
+        is_first, was_since = bool(np.isnan(health.first)), self.high_since
+        health.update(step, loss, bad_steps)
+        if bad_steps:
+            if health.diverged:
+                raise Diverged(f"loss or gradient was not finite at steps {step - bad_steps + 1} to {step}")
+            return
+        first, limit = float(health.first), float(health.limit)
+        if is_first:
             yield {"kind": _FIRST, "step": step, "task_loss": loss}, ""
-        limit = float(loss_limit(self._factor, self._first))
-        if (loss > limit) != bool(self.high_since):
-            self.high_since = step if loss > limit else 0
-            line = f"step {step}: the task loss is {loss:.3g}, above {limit:.3g}; it began at {self._first:.3g}"
+        if bool(self.high_since) != bool(was_since):
+            line = f"step {step}: the task loss is {loss:.3g}, above {limit:.3g}; it began at {first:.3g}"
             yield (
                 {"kind": _HIGH if self.high_since else _NORMAL, "step": step, "task_loss": loss},
-                ("" if self.was_high else f"{line}. The run ends if this lasts {self._steps_to_stop} steps"),
+                ("" if self._was_high else f"{line}. The run ends if this lasts {health.steps_to_stop} steps"),
             )
-            self.was_high = True
-        if self.high_since and step - self.high_since + 1 >= self._steps_to_stop:
+            self._was_high = True
+        if health.diverged:
             raise Diverged(
-                f"the task loss was above {limit:.3g} at steps {self.high_since} to {step}; it began at "
-                f"{self._first:.3g} (loss_limit {self._factor:g})"
+                f"the task loss was above {limit:.3g} at steps {self.high_since} to {step}; it began at {first:.3g} "
+                f"(loss_limit {self._factor:g})"
             )
-
-
-class MemberLosses:
-    """The same rule for runs that train together.
-
-    Attributes:
-      diverged: ``[K]``, whether a member's loss has been above its limit for :func:`steps_to_stop` in a row.
-    """
-
-    def __init__(self, factors: Iterable[float], steps_per_epoch: int):
-        self._steps_to_stop = steps_to_stop(steps_per_epoch)
-        self._factors = np.array(list(factors), float)
-        self._first = np.full(len(self._factors), np.nan)
-        self._high_steps = np.zeros(len(self._factors), int)
-        self.diverged = np.zeros(len(self._factors), bool)
-
-    def update(self, losses: NDArray[Any], finite: NDArray[np.bool_]) -> None:
-        """Take the members' task losses ``[K]`` of a step, and whether the step was finite rather than skipped."""
-        self._first = np.where(np.isnan(self._first) & finite, losses, self._first)
-        high = losses > loss_limit(self._factors, self._first)
-        skipped = self._high_steps + (self._high_steps > 0)
-        self._high_steps = np.where(finite, np.where(high, self._high_steps + 1, 0), skipped)
-        self.diverged |= finite & (self._high_steps >= self._steps_to_stop)
 
 
 class LayerWatch:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import multihost, profiling
 from csbp_jax.runtime.preemption import Stop, current
 from csbp_jax.training import build, continuation, run_dir, run_json, session
+from csbp_jax.training.callbacks import Callback, Callbacks, Figures
 from csbp_jax.training.checkpoint import location
 from csbp_jax.training.compiled import compile_run
 from csbp_jax.training.continuation import Decision
@@ -35,7 +36,7 @@ def train(
     own: Own = Own(),
     profile: str = "",
     checkpoints: str | None = None,
-    alongside: Callable[[pathlib.Path], contextlib.AbstractContextManager[Callable[[], None]]] | None = None,
+    callbacks: Sequence[Callback] = (),
     **fields: Any,
 ) -> dict[str, Any]:
     """Train, or resume a stopped run of the same config, and return the content of ``result.json``.
@@ -54,8 +55,8 @@ def train(
       profile: ``START:N`` writes a trace of N steps from step START on to the run's folder ``profile``.
       checkpoints: a directory or an address ``gs://BUCKET/DIRECTORY``, under which the run's name holds its
         checkpoints, with all that another machine needs to resume; by default they are in the run's folder.
-      alongside: entered with the run's folder, on process 0; what it yields is called after each epoch and at the end,
-        such as :func:`csbp_jax.evaluation.trackers.alongside`.
+      callbacks: called after each epoch, ``callback(trainer, row)``
+        (:class:`csbp_jax.training.callbacks.Callback`), such as :class:`csbp_jax.evaluation.trackers.Tracker`.
       fields: other values of the config, as of :meth:`csbp_jax.config.Config.replace`.
 
     Raises:
@@ -64,7 +65,8 @@ def train(
       Diverged: loss or gradient was not finite for three steps in a row, or the task loss was too large
         (``config.loss_limit``).
       Stopped: a stop was requested, and all progress is saved; the same call resumes.
-      TypeError: ``config`` is neither a config nor a name.
+      TypeError: ``config`` is neither a config nor a name, or a callback is none.
+      ValueError: two callbacks have one name, or one has no proper name.
     """
     if not isinstance(config, Config | str):
         raise TypeError(f"train: config is {config!r}, but must be a Config or the name of a preset, such as 'digits'")
@@ -77,31 +79,28 @@ def train(
     console = (console or make_console()) if multihost.is_host0() else Console(quiet=True)
     make_job, config, fingerprint, classes = _prepare(requested, own, data_dir, profile, checkpoints, console)
     name = plugin_run_name(config, own) if name is None else name
+    called = Callbacks([*callbacks, Figures()], config, own)
     with contextlib.ExitStack() as stack:
         opened = _opened(config, fingerprint, classes, own, pathlib.Path(root), name, fresh, checkpoints, console)
         folder, of_folder, decision = stack.enter_context(opened)
-        beside = alongside(folder) if alongside and multihost.is_host0() else None
-        report = stack.enter_context(beside or contextlib.nullcontext(lambda: None))
+        stack.callback(called.close)
         show = functools.partial(console.print, soft_wrap=True)
+        go_on = functools.partial(continuation.carry_out, decision, folder, config, show)
+        job = make_job(folder=folder, **of_folder, go_on=go_on, stop=stop, console=console, callbacks=called)
+        trainer = job.trainer()
         if decision.result is None:
-            go_on = functools.partial(continuation.carry_out, decision, folder, config, show)
-            job = make_job(folder=folder, **of_folder, go_on=go_on, stop=stop, console=console, report=report)
-            result = _trained(job)
+            with stop.deferred():
+                trained = session.train(job, trainer)
+            # All is saved, and finishing can be repeated: from here on a stop ends it at once.
+            stop.raise_if_requested()
+            result = session.finish(job, trainer, trained)
         else:
             continuation.say_finished(decision, folder, config, show)
             result = decision.result
-        report()
-        options = (" --trust" if own.code else None) if own.plugins else ""
+            called.end(trainer, result)
+        options = (" --trust" if own.code else None) if own.parts else ""
         terminal.print_result(console, folder, result, of_folder["store"], options)
         return result
-
-
-def _trained(job: Job) -> dict[str, Any]:
-    with job.stop.deferred():
-        trained = session.train(job)
-    # All is saved, and finishing can be repeated: from here on a stop ends it at once.
-    job.stop.raise_if_requested()
-    return session.finish(job, trained)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The monitor of a run: reads the metrics of its steps, shows and writes them, and detects divergence."""
+"""The monitor of a run: reads the metrics of its steps, shows and writes them, and ends a run that has diverged."""
 
 import dataclasses
 import time
@@ -9,14 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax.config import Config, Diverged
+from csbp_jax.config import Config
 from csbp_jax.reporting import terminal
 from csbp_jax.runtime import hardware
 from csbp_jax.training.health import LayerWatch, LossWatch
 from csbp_jax.training.metrics_log import Row
-
-BAD_STEPS_STOP = 3
-"""A run stops after this many non-finite steps in a row."""
+from csbp_jax.training.progress import Sums
 
 
 def empty_progress(metrics: Any) -> dict[str, Any]:
@@ -26,10 +24,10 @@ def empty_progress(metrics: Any) -> dict[str, Any]:
       metrics: of a step, as ``train_step`` returns them (shapes suffice).
 
     Returns:
-      ``{"epochs": ended epochs, "count": good steps since, "sums": their metrics}``, as arrays.
+      ``{"epochs": ended epochs, "count": good steps since, "sums": their metrics, "stopped": whether a callback has
+      stopped the run}``, as arrays.
     """
-    sums = jax.tree.map(lambda _: np.zeros(()), {name: m for name, m in metrics.items() if name != "bad_steps"})
-    return {"epochs": np.asarray(0), "count": np.asarray(0), "sums": sums}
+    return {"epochs": np.asarray(0), "stopped": np.asarray(False)} | Sums(metrics).progress()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +58,7 @@ class TrainingMonitor:
         self,
         config: Config,
         steps_per_epoch: int,
+        metrics: Any,
         progress: dict[str, Any],
         started: tuple[int, Sequence[Row]],
         outputs: Outputs,
@@ -70,13 +69,15 @@ class TrainingMonitor:
         Args:
           config: of the run.
           steps_per_epoch: training steps per epoch.
-          progress: as :func:`empty_progress` returns it.
+          metrics: of a step (shapes suffice).
+          progress: as :func:`empty_progress` returns it; a sum may be missing.
           started: the step that the run continues from, and the rows up to it, at least that of the start.
           outputs: where to write.
           seconds_per_step_at_peak: of a step, at the devices' peak FLOP/s, for the utilisation; 0 if unknown.
         """
         self.config, self.steps_per_epoch, self.outputs = config, steps_per_epoch, outputs
-        self.epochs, self.count, self.sums = int(progress["epochs"]), int(progress["count"]), progress["sums"]
+        self.epochs, self._sums = int(progress["epochs"]), Sums(metrics)
+        self._sums.restore(progress)
         self.step, self.bad_steps = started[0], 0
         self._losses = LossWatch(config.loss_limit, started[1], steps_per_epoch)
         self._layers = LayerWatch(started[1], config.model.neuron.most_spikes)
@@ -120,38 +121,40 @@ class TrainingMonitor:
         if self.bad_steps:
             self.outputs.write({"kind": "bad", "step": self.step, "seconds": self.seconds, "bad_steps": self.bad_steps})
             self.outputs.print(f"step {self.step}: loss or gradient is not finite; the step is skipped")
-            if self.bad_steps == BAD_STEPS_STOP:
-                first = self.step - BAD_STEPS_STOP + 1
-                raise Diverged(f"loss or gradient was not finite at steps {first} to {self.step}")
-            return
-        self.count, self._steps_in_interval = self.count + 1, self._steps_in_interval + 1
-        self.sums = jax.tree.map(lambda total, value: total + value, self.sums, metrics)
-        if self.step % self.config.log_every == 0:
-            row = self._row("train", metrics)
-            self.outputs.write(row)
-            self.outputs.show(self.step, terminal.progress_line(row, self.config.epochs))
-        self._report(self._losses.rows(self.step, metrics["task_loss"]))
+        else:
+            self._steps_in_interval += 1
+            self._sums.add(metrics)
+            if self.step % self.config.log_every == 0:
+                row = self._row("train", metrics)
+                self.outputs.write(row)
+                self.outputs.show(self.step, terminal.progress_line(row, self.config.epochs))
+        self._report(self._losses.rows(self.step, metrics["task_loss"], self.bad_steps))
 
     @property
     def steps_left(self) -> int:
         """Steps to the end of the epoch."""
         return (self.epochs + 1) * self.steps_per_epoch - self.step
 
-    def end_epoch(self, validation: dict[str, float], ema_validation: dict[str, float]) -> None:
-        """Write the epoch's row: the means of its good steps, and the validation of the weights and of their EMA."""
-        means = jax.tree.map(lambda total: float(total / self.count), self.sums) if self.count else {}
+    def epoch_row(self, validation: dict[str, float], ema_validation: dict[str, float]) -> Row:
+        """Return the epoch's row: the means of its good steps, and the validation of the weights and of their EMA."""
+        means = jax.tree.map(float, self._sums.means()) if self._sums.count else {}
         row = self._row("epoch", means)
         row |= {f"validation_{name}": value for name, value in validation.items()}
         row |= {f"ema_validation_{name}": value for name, value in ema_validation.items()}
+        return row
+
+    def end_epoch(self, row: Row) -> None:
+        """Write the epoch's row, and begin the next one."""
         self.outputs.write(row)
         self.outputs.print(terminal.progress_line(row, self.config.epochs))
-        self._report(self._layers.rows(row["epoch"], means.get("rates", {})))
-        self.epochs, self.count, self.sums = self.epochs + 1, 0, jax.tree.map(np.zeros_like, self.sums)
+        self._report(self._layers.rows(row["epoch"], row.get("rates", {})))
+        self.epochs += 1
+        self._sums.begin_epoch()
         self._steps_in_interval, self._interval_start, self._waited = 0, time.perf_counter(), 0.0
 
-    def progress(self) -> dict[str, Any]:
+    def progress(self, stopped: bool = False) -> dict[str, Any]:
         """Return the monitor's part of a checkpoint; as :func:`empty_progress` returns it."""
-        return jax.tree.map(np.asarray, {"epochs": self.epochs, "count": self.count, "sums": self.sums})
+        return {"epochs": np.asarray(self.epochs), "stopped": np.asarray(stopped)} | self._sums.progress()
 
     @property
     def seconds(self) -> float:

@@ -44,10 +44,10 @@ def reload(folder: pathlib.Path, metadata: dict[str, Any], trust: bool, own: Own
       ConfigError: they are not available, for the reason in the message.
     """
     names, copy = metadata.get("parts", []), folder / COPY
-    if own is not None and list(own.plugins) != names:
+    if own is not None and list(own.parts) != names:
         expected = "own parts" if names else "no own parts"
         raise ConfigError(
-            f"{folder}: has {expected}{in_parentheses(names)}, but given are{in_parentheses(own.plugins) or ' none'}"
+            f"{folder}: has {expected}{in_parentheses(names)}, but given are{in_parentheses(own.parts) or ' none'}"
         )
     if own is not None or not names:
         return own or Own()

@@ -15,7 +15,10 @@ from csbp_jax.config import Config, ConfigError, run_name
 COPY = "experiment.py"
 """Name of the plugin file's copy in a run directory."""
 
-PLUGINS = ("data", "neuron", "model", "loss", "term", "control")
+PARTS = ("data", "neuron", "model", "loss", "term", "control")
+"""Functions that replace a part of the package, and without which a run cannot be read."""
+PLUGINS = (*PARTS, "callbacks")
+"""Functions that a plugin file may define."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Own:
       term: ``term(config) -> term(h, target, scale, *, cut, reduce) -> scalar``, in place of ``chaos.term``.
       control: ``control(config, tx) -> tx``, an optax transformation made of the optimiser's. Its update gets
         ``value`` (the loss), ``step`` and ``key``, and is computed for a learning rate of 1.
+      callbacks: ``callbacks(config) -> list`` of what is called after each epoch of a single run
+        (:class:`csbp_jax.training.callbacks.Callback`). It changes no program, and the config has all its fields.
       file, code: path and content of the plugin file, if they come from one.
     """
 
@@ -46,6 +51,7 @@ class Own:
     loss: Callable[..., Any] | None = None
     term: Callable[..., Any] | None = None
     control: Callable[..., Any] | None = None
+    callbacks: Callable[[Config], Sequence[Any]] | None = None
     file: str = ""
     code: bytes = b""
 
@@ -54,15 +60,20 @@ class Own:
         """Names of the functions that are given."""
         return tuple(name for name in PLUGINS if getattr(self, name) is not None)
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of those that a run depends on, all but ``callbacks``."""
+        return tuple(name for name in PARTS if getattr(self, name) is not None)
+
     @functools.cached_property
     def with_hparams(self) -> tuple[str, ...]:
         """Names of those that take the traced values."""
-        return tuple(name for name in self.plugins if "hparams" in inspect.signature(getattr(self, name)).parameters)
+        return tuple(name for name in self.parts if "hparams" in inspect.signature(getattr(self, name)).parameters)
 
     @property
     def shares(self) -> bool:
         """Whether runs that differ in traced values share a compilation: no function but ``data`` may read them."""
-        return set(self.plugins) <= {"data", *self.with_hparams}
+        return set(self.parts) <= {"data", *self.with_hparams}
 
     @property
     def label(self) -> str:
@@ -71,12 +82,12 @@ class Own:
 
     def metadata(self) -> dict[str, Any]:
         """Return what ``config.json`` stores."""
-        if not self.plugins:
+        if not self.plugins or not (self.parts or self.code):
             return {}
         file = (
             {"file": os.path.abspath(self.file), "sha256": hashlib.sha256(self.code).hexdigest()} if self.code else {}
         )
-        return {"parts": list(self.plugins), **file}
+        return {"parts": list(self.parts), **file}
 
 
 def plugin_run_name(config: Config, own: Own) -> str:
@@ -85,9 +96,9 @@ def plugin_run_name(config: Config, own: Own) -> str:
     Raises:
       ConfigError: the plugins come from no file, so that the name could not distinguish them from others.
     """
-    if own.plugins and not own.code:
+    if own.parts and not own.code:
         raise ConfigError(
-            f"NAME: missing; a run with own parts{in_parentheses(own.plugins)} that are in no file needs a name"
+            f"NAME: missing; a run with own parts{in_parentheses(own.parts)} that are in no file needs a name"
         )
     if not own.code:
         return run_name(config)

@@ -5,14 +5,11 @@ import pathlib
 from collections.abc import Callable, Collection
 from typing import Any
 
-from csbp_jax.config import Config, ConfigError, check, flatten, from_json, without_removed
+from csbp_jax.config import Config, ConfigError, Mark, as_current, check, fields_marked, flatten, from_json
 from csbp_jax.reporting import measures
 from csbp_jax.runtime import files, seals
 
-EDITABLE = {
-    *("epochs", "patience", "eval_batch_size", "log_every", "checkpoint_every", "layout"),
-    *("deterministic", "loss_limit", "data.dir", "data.workers", "data.threads"),
-}
+EDITABLE = frozenset(fields_marked(Mark.EDITABLE))
 """Fields of a config that may change when a run goes on."""
 
 BLOCKS = "blocks"
@@ -59,11 +56,11 @@ def read_json(
 
 
 def read_config(run: pathlib.Path, remedy: str = RESTART) -> dict[str, Any]:
-    """Read the ``config.json`` of a run or an experiment, without options that this version no longer has.
+    """Read the ``config.json`` of a run or an experiment, its options as this version has them.
 
     Raises:
       ConfigError: the file cannot be read, was changed after it was written, has another schema, or has a value other
-        than the default for such an option.
+        than the default for an option that this version no longer has.
     """
     file = run / "config.json"
     content = read_json(file, _is_config, remedy)
@@ -73,7 +70,7 @@ def read_config(run: pathlib.Path, remedy: str = RESTART) -> dict[str, Any]:
             "version that wrote it"
         )
     try:
-        return content | {"config": without_removed(content["config"])}
+        return content | {"config": as_current(content["config"])}
     except ConfigError as error:
         raise ConfigError(
             f"{file}: from another version of csbp_jax ({error}); use the version that wrote it"

@@ -1,24 +1,25 @@
-"""Where a training stands, and the three parts of it: start, an epoch, the finish."""
+"""Where a training stands, the training itself from its start to its last epoch, and its finish."""
 
 import contextlib
 import dataclasses
-import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from csbp_jax import learner, weights
 from csbp_jax.config import Config, ConfigError, Diverged
 from csbp_jax.learner import Batch, State
-from csbp_jax.reporting import plots_training, terminal
+from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import files, hardware, multihost, profiling, seals
 from csbp_jax.runtime.preemption import Stop, Stopped
-from csbp_jax.training import metrics_log, selection
+from csbp_jax.training import metrics_log, progress, results
 from csbp_jax.training.build import Splits
+from csbp_jax.training.callbacks import Callbacks, States, Trainer
 from csbp_jax.training.checkpoint import checkpoint
 from csbp_jax.training.compiled import CompiledRun, initial_state
 from csbp_jax.training.metrics_log import Row
@@ -31,17 +32,19 @@ class Session:
     """All that a run resumes from, and the content of a checkpoint.
 
     state: of the training step. chosen: the weights of the best validation epoch, with its number and validation.
-    progress: what the monitor has measured of an unfinished epoch.
+    progress: what the monitor has measured of an unfinished epoch, and whether a callback has stopped the run.
+    callbacks: the state of the callbacks after the last epoch.
     """
 
     state: State
     chosen: dict[str, Any]
     progress: dict[str, Any]
+    callbacks: States = dataclasses.field(default_factory=dict)
 
     @classmethod
     def fresh(cls, state: State, metrics: dict[str, Any]) -> "Session":
         """Return that of the start of a run; shapes of the state and of a step's metrics suffice."""
-        return cls(state, selection.summary(0, selection.NO_EPOCH) | learner.weights_of(state), empty_progress(metrics))
+        return cls(state, progress.no_selection(learner.weights_of(state)), empty_progress(metrics))
 
     @property
     def position(self) -> tuple[int, int]:
@@ -53,9 +56,15 @@ class Session:
         step, epochs = self.position
         return step > epochs * steps_per_epoch
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a callback has stopped it."""
+        return bool(self.progress["stopped"])
+
     def is_over(self, config: Config) -> bool:
         """Return whether its epochs are enough; decided by what a checkpoint holds, so a resume decides the same."""
-        return selection.is_over(config, int(self.progress["epochs"]), int(self.chosen["epoch"]))
+        epochs, chosen = int(self.progress["epochs"]), int(self.chosen["epoch"])
+        return self.is_stopped or bool(progress.is_over(config, epochs, chosen))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +83,9 @@ class Job:
       store: directory or address of the checkpoints.
       identity: what tells the run from others.
       console: where progress is shown.
+      callbacks: are called after each epoch.
       check_in_place: raises an error if the folder is no longer where it was; called before anything is saved.
       go_on: changes the files of a run that goes on; called in process 0, once its checkpoint has been restored.
-      report: called after each epoch.
     """
 
     run: CompiledRun
@@ -91,9 +100,9 @@ class Job:
     store: str
     identity: dict[str, Any]
     console: Console
+    callbacks: Callbacks
     check_in_place: Callable[[], None]
     go_on: Callable[[], None]
-    report: Callable[[], None]
 
     @property
     def log_file(self) -> pathlib.Path:
@@ -103,6 +112,10 @@ class Job:
     def show(self, line: str) -> None:
         """Print a line, however wide the terminal is."""
         self.console.print(line, soft_wrap=True)
+
+    def trainer(self) -> Trainer:
+        """Return the training as its callbacks see it, without a state."""
+        return Trainer(self.run, self.splits, self.folder, self.show, self.stop.raise_if_requested)
 
 
 class Saves:
@@ -134,103 +147,111 @@ class Saves:
             self.saved = position
 
 
-@dataclasses.dataclass(frozen=True)
-class Tools:
-    """The open files and iterators of a training."""
-
-    monitor: TrainingMonitor
-    batches: Iterator[Batch]
-    train_step: Callable[[State, Batch], tuple[State, dict[str, Any]]]
-    save: Saves
-
-
-def train(job: Job) -> Session:
-    """Train from the newest checkpoint, or from the start, to the last epoch."""
-    with contextlib.ExitStack() as stack:
-        session, tools = start(job, stack)
-        # A run that was stopped within an epoch ends it, even if it goes on with fewer epochs or less patience.
-        while not session.is_over(job.run.config) or session.is_within_epoch(job.run.steps_per_epoch):
-            session = epoch(job, tools, session)
-        return session
-
-
-def start(job: Job, stack: contextlib.ExitStack) -> tuple[Session, Tools]:
-    """Restore the newest checkpoint, or begin; what is opened is closed by ``stack``."""
-    run, config, host0 = job.run, job.run.config, multihost.is_host0()
-    beside = [] if job.store == str(job.folder / "checkpoints") else [job.folder / "config.json", job.log_file]
-    store = stack.enter_context(checkpoint.open_folder(job.store, job.show, beside, job.identity, job.check_in_place))
-    session, rows = _restored(job, store) or _begun(job)
-    step, _ = session.position
-    if beside:
-        multihost.broadcast_from_host0(lambda: files.write_text(job.folder / "checkpoints", f"{job.store}\n"))
-    _announce(job, step, rows)
-    log = stack.enter_context(metrics_log.opened(job.log_file if host0 else pathlib.Path(os.devnull)))
-    bar = stack.enter_context(terminal.progress(job.console, run.total_steps, step))
-    if not step:
-        rows = [_row_of_start(job, session.state)]
-        log.write(rows[0])
-        job.show(terminal.gradient_share(rows[0]["gradient_norms"]))
-        if line := terminal.unfaded(config.chaos, config.epochs, run.total_steps):
-            job.show(line)
-
-    peak = hardware.peak_flops()
-    # Batches of several lengths differ in their operations.
-    seconds = run.flops(session.state, job.first_batch) / peak if peak and run.buckets.lengths is None else 0.0
-    monitor = TrainingMonitor(
-        config, run.steps_per_epoch, session.progress, (step, rows), Outputs(log.write, bar, job.show), seconds
-    )
-    host_batches = stack.enter_context(contextlib.closing(run.batches(config.seed, step)))
-    steps_left, traced = range(step + 1, run.total_steps + 1), job.steps_traced if host0 else range(0)
-    train_step = stack.enter_context(
-        profiling.profiled(run.train_step, steps_left, traced, job.folder / "profile", job.show)
-    )
-    stack.enter_context(_last_good_checkpoint_named(store, monitor))
-
-    def check() -> None:
-        job.check_in_place()
-        log.check_in_place()
-
-    save = Saves(store, check, log.sync if host0 else lambda: None, session.position)
-    return session, Tools(monitor, map(run.shard_batch, host_batches), train_step, save)
-
-
-def epoch(job: Job, tools: Tools, session: Session) -> Session:
-    """Train to the end of the epoch, validate, select, and save.
+def train(job: Job, trainer: Trainer) -> Session:
+    """Train from the newest checkpoint, or from the start, to the last epoch.
 
     Raises:
       Stopped: a stop was requested, and all progress is saved.
       Diverged: as :class:`TrainingMonitor`.
     """
-    run, config, monitor, state = job.run, job.run.config, tools.monitor, session.state
-    evaluate = functools.partial(run.evaluate, source=job.splits["validation"], check=job.stop.raise_if_requested)
-    try:
-        for _ in range(monitor.steps_left):
-            if job.stop.poll() is not None:
-                break
-            state, metrics = tools.train_step(state, monitor.timed_next(tools.batches))
-            monitor(metrics)
-        # The monitor is a step behind, and a checkpoint counts every step that its state has done.
-        monitor.catch_up()
-        job.stop.raise_if_requested()
-        validation = evaluate(state)
-        ema_validation = evaluate(learner.with_ema_weights(state)) if config.optimizer.ema else {}
-    except Stopped as stopped:
-        tools.save(dataclasses.replace(session, state=state, progress=monitor.progress()))
-        raise Stopped(stopped.code, monitor.step) from None
-    monitor.end_epoch(validation, ema_validation)
-    chosen = selection.update(session.chosen, learner.weights_of(state), monitor.epochs, validation)
-    session = Session(state, chosen, monitor.progress())
-    # Two checkpoints are kept: those of a failing stretch would push out the last good one. The last epoch is saved
-    # even so: of a finished run there is no epoch to train again.
-    is_due = monitor.epochs % config.checkpoint_every == 0 and monitor.failing_since is None
-    if is_due or session.is_over(config):
-        tools.save(session)
-    job.report()
-    return session
+    run, config, stop, host0 = job.run, job.run.config, job.stop, multihost.is_host0()
+    with contextlib.ExitStack() as stack:
+        # Restore the newest checkpoint, or begin. The callbacks start before any file of the run changes.
+        apart = job.store != str(job.folder / "checkpoints")
+        copied = [job.folder / "config.json", job.log_file] if apart else []
+        opened = checkpoint.open_folder(job.store, job.show, copied, job.identity, job.check_in_place)
+        store = stack.enter_context(opened)
+        restored = _restored(job, store)
+        is_resumed = restored is not None
+        session = restored or _initial(job)
+        del restored  # it would keep its weights in memory
+        trainer.state = session.state
+        job.callbacks.start(trainer, session.callbacks, is_resumed)
+        session = dataclasses.replace(session, callbacks=job.callbacks.states())
+        rows = _continue_files(job, store, session) if is_resumed else _begin_files(job)
+        if apart:
+            multihost.broadcast_from_host0(lambda: files.write_text(job.folder / "checkpoints", f"{job.store}\n"))
+        step, _ = session.position
+        _announce(job, step, rows)
+
+        # Open what a step reads and writes.
+        log = stack.enter_context(metrics_log.opened(job.log_file if host0 else pathlib.Path(os.devnull)))
+        bar = stack.enter_context(terminal.progress(job.console, run.total_steps, step))
+        if not step:
+            rows = [_row_of_start(job, session.state)]
+            log.write(rows[0])
+            job.show(terminal.gradient_share(rows[0]["gradient_norms"]))
+            if line := terminal.unfaded(config.chaos, config.epochs, run.total_steps):
+                job.show(line)
+        peak = hardware.peak_flops()
+        # Batches of several lengths differ in their operations.
+        seconds = run.flops(session.state, job.first_batch) / peak if peak and run.buckets.lengths is None else 0.0
+        outputs = Outputs(log.write, bar, job.show)
+        monitor = TrainingMonitor(
+            config, run.steps_per_epoch, job.metrics, session.progress, (step, rows), outputs, seconds
+        )
+        host_batches = stack.enter_context(contextlib.closing(run.batches(config.seed, step)))
+        batches = map(run.shard_batch, host_batches)
+        steps_left, traced = range(step + 1, run.total_steps + 1), job.steps_traced if host0 else range(0)
+        train_step = stack.enter_context(
+            profiling.profiled(run.train_step, steps_left, traced, job.folder / "profile", job.show)
+        )
+        stack.enter_context(_last_good_checkpoint_named(store, monitor))
+
+        def check() -> None:
+            job.check_in_place()
+            log.check_in_place()
+
+        save = Saves(store, check, log.sync if host0 else lambda: None, session.position)
+
+        # A run that was stopped within an epoch ends it, even if it goes on with fewer epochs or less patience.
+        while not session.is_over(config) or session.is_within_epoch(run.steps_per_epoch):
+            state = session.state
+            try:
+                # Train to the end of the epoch.
+                for _ in range(monitor.steps_left):
+                    if stop.poll() is not None:
+                        break
+                    state, metrics = train_step(state, monitor.timed_next(batches))
+                    monitor(metrics)
+                # The monitor is a step behind, and a checkpoint counts every step that its state has done.
+                monitor.catch_up()
+                stop.raise_if_requested()
+
+                # Evaluate, and select the weights of the epoch if they are better.
+                trainer.state = state
+                validation = trainer.evaluate("validation")
+                ema_validation = {}
+                if config.optimizer.ema:
+                    ema_validation = trainer.evaluate("validation", learner.with_ema_weights(state))
+                row = monitor.epoch_row(validation, ema_validation)
+                new_weights = learner.weights_of(state)
+                chosen = progress.select(session.chosen, new_weights, row["epoch"], validation, _copied)
+
+                # Call the callbacks, which may add to the row.
+                if stopped_by := job.callbacks(trainer, row):
+                    row["stopped"] = stopped_by
+                callbacks = job.callbacks.states()
+            except Stopped as stopped:
+                # What the callbacks had after the epoch before: they are called again when the epoch ends.
+                save(dataclasses.replace(session, state=state, progress=monitor.progress()))
+                raise Stopped(stopped.code, monitor.step) from None
+
+            # Write the row, and save.
+            monitor.end_epoch(row)
+            if stopped_by:
+                job.show(f"{job.folder}: callback {stopped_by}; the training ends after epoch {row['epoch']}")
+            session = Session(state, chosen, monitor.progress(bool(stopped_by)), callbacks)
+            # Two checkpoints are kept: those of a failing stretch would push out the last good one. The last epoch is
+            # saved even so: of a finished run there is no epoch to train again.
+            is_due = monitor.epochs % config.checkpoint_every == 0 and monitor.failing_since is None
+            if is_due or session.is_over(config):
+                save(session)
+        return session
 
 
-def finish(job: Job, session: Session) -> dict[str, Any]:
-    """Test each kind of weights, draw the figures, and write and return the content of ``result.json``.
+def finish(job: Job, trainer: Trainer, session: Session) -> dict[str, Any]:
+    """Test each kind of weights, tell the callbacks, and write and return the content of ``result.json``.
 
     Raises:
       ConfigError: rows of ``metrics.jsonl`` are missing.
@@ -246,7 +267,7 @@ def finish(job: Job, session: Session) -> dict[str, Any]:
     config, rows = job.run.config, multihost.broadcast_from_host0(read_rows)
     if not int(session.chosen["epoch"]):
         raise Diverged("diverged: no epoch has a finite validation loss. Try a smaller optimizer.lr or chaos.z0")
-    result = selection.test_results(
+    result = results.test_results(
         job.run,
         session.state,
         chosen=session.chosen,
@@ -256,53 +277,81 @@ def finish(job: Job, session: Session) -> dict[str, Any]:
     )
     if config.patience:
         result["stopped_early"] = result["last"]["epoch"] < config.epochs
+    if session.is_stopped:
+        result["stopped"] = [row for row in rows if row["kind"] == "epoch"][-1].get("stopped", "")
+    # Before the result is written, so that a run with a result has all that a callback leaves.
+    multihost.broadcast_from_host0(job.check_in_place)
+    trainer.state = session.state
+    job.callbacks.end(trainer, result)
 
-    def write_results() -> None:
+    def write_result() -> None:
         job.check_in_place()
-        files.check_links(job.folder, "figures")
-        plots_training.draw(job.folder, rows)
         seals.write_json(job.folder / "result.json", result)
 
-    multihost.broadcast_from_host0(write_results)
+    multihost.broadcast_from_host0(write_result)
     return result
 
 
-def _restored(job: Job, store: checkpoint.Checkpoints) -> tuple[Session, list[Row]] | None:
-    """Restore the newest checkpoint, and return it with the rows of metrics up to it; None if there is no checkpoint.
-
-    Whatever could make the run be refused is checked before anything in its folder changes. After a kill in between,
-    the same command decides the same again: the result is set aside before a damaged checkpoint is.
+def _restored(job: Job, store: checkpoint.Checkpoints) -> Session | None:
+    """Restore the newest checkpoint; None if there is none. No file changes.
 
     Raises:
-      ConfigError: rows are missing, or the run has trained for more epochs than its config has.
+      ConfigError: the run has trained for more epochs than its config has.
     """
     run = job.run
-    session: Session | None = store.restore(Session.fresh(run.state_shapes, job.metrics))
-    if session is None:
+    fresh = Session.fresh(run.state_shapes, job.metrics)
+    like = {"state": fresh.state, "chosen": fresh.chosen, "progress": fresh.progress}
+    parts = store.restore(like, optional=["progress"], as_stored=["callbacks"])
+    if parts is None:
         return None
-    step, epochs = session.position
+    # Fields that an older version did not store are as at the start, but a sum that it lacks is not 0.
+    stored = fresh.progress | {"sums": {}} | parts["progress"]
+    session = Session(parts["state"], parts["chosen"], stored, parts["callbacks"])
+    step, _ = session.position
     if step > run.total_steps:
         raise ConfigError(
             f"epochs: {run.config.epochs} is not possible, the newest checkpoint of {job.folder} is of epoch "
             f"{-(-step // run.steps_per_epoch)}; allowed is from this epoch on, or give another NAME (--name)"
         )
+    return session
+
+
+def _initial(job: Job) -> Session:
+    """Return the session of the start of a run."""
+    state = initial_state(job.run, job.plan, job.show)
+    copies: dict[str, Any] = jax.tree.map(jnp.copy, learner.weights_of(state))  # as the step donates the state's own
+    return dataclasses.replace(Session.fresh(state, job.metrics), chosen=progress.no_selection(copies))
+
+
+def _copied(better: Any, new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of the new weights of a run, as :func:`csbp_jax.training.progress.select` replaces old ones."""
+    copies: dict[str, Any] = jax.tree.map(jnp.copy, new)
+    return copies
+
+
+def _continue_files(job: Job, store: checkpoint.Checkpoints, session: Session) -> list[Row]:
+    """Cut the files of a run back to its checkpoint, and return the rows of metrics up to it.
+
+    After a kill in between, the same command decides the same again: the result is set aside before a damaged
+    checkpoint is.
+
+    Raises:
+      ConfigError: rows are missing.
+    """
 
     def change_files() -> list[Row]:
-        rows = metrics_log.rewind(job.log_file, step, epochs, run.steps_per_epoch)
+        store.restore_run_files()
+        rows = metrics_log.rewind(job.log_file, *session.position, job.run.steps_per_epoch)
         job.go_on()
         return rows
 
     rows = multihost.broadcast_from_host0(change_files)
     store.set_damaged_aside()
-    return session, rows
+    return rows
 
 
-def _begun(job: Job) -> tuple[Session, list[Row]]:
-    """Return the session of the start of a run, without rows of metrics; those of an earlier start are renamed."""
-    state = initial_state(job.run, job.plan, job.show)
-    # A copy of the weights, as the step donates the state's own.
-    chosen = selection.select(learner.weights_of(state), 0, selection.NO_EPOCH)
-    session = dataclasses.replace(Session.fresh(state, job.metrics), chosen=chosen)
+def _begin_files(job: Job) -> list[Row]:
+    """Begin the files of a run, without rows of metrics; those of an earlier start are renamed."""
 
     def change_files() -> None:
         job.go_on()
@@ -311,7 +360,7 @@ def _begun(job: Job) -> tuple[Session, list[Row]]:
         files.write_text(job.log_file, "")
 
     multihost.broadcast_from_host0(change_files)
-    return session, []
+    return []
 
 
 def _announce(job: Job, step: int, rows: list[Row]) -> None:

@@ -8,7 +8,7 @@ import jax
 from jax import lax
 from jax.sharding import AbstractMesh, PartitionSpec
 
-from csbp_jax.xla import cpu_convolution
+from csbp_jax.xla import cpu_convolution, gpu_convolution
 from csbp_jax.xla.memory import mesh_of_slices, save
 from csbp_jax.xla.platform import by_platform
 
@@ -39,6 +39,8 @@ def convolution(
         forms["cpu"] = functools.partial(
             cpu_convolution.convolution, strides=strides, padding=padding, precision=options.get("precision")
         )
+    if gpu_convolution.each_member_alone.value:
+        forms["gpu"] = lambda x, kernel: save(gpu_convolution.convolution(x, kernel, strides, padding, **options))
     if time_steps > 1:
         forms["tpu"] = functools.partial(over_time, strides=strides, padding=padding, time_steps=time_steps, **options)
     return by_platform(

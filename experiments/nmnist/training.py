@@ -22,7 +22,7 @@ from csbp_jax.data.source import ArraySource
 from csbp_jax.data.splits import stratified
 from csbp_jax.learner import Batch, State
 from csbp_jax.training.compiled import CompiledRun, compile_run
-from csbp_jax.training.selection import NO_EPOCH, is_better
+from csbp_jax.training.progress import NO_EPOCH, is_better
 
 Array = NDArray[Any]
 

@@ -29,6 +29,7 @@ WRITERS: dict[str, Callable[..., Any]] = {
         name: functools.partial(event_formats.trees, name)
         for name in ("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd", "ssc", "fsdd")
     },
+    "cifar10_events": lambda folder: formats.cifar10(folder, per_file=10),
     **series_formats.WRITERS,
 }
 OTHER = {
@@ -76,7 +77,10 @@ def prepare_and_train(tmp_path, monkeypatch, capsys):
 )
 def test_prepare_and_train(name, prepare_and_train):
     preset = f"{name}_small" if name in PUBLISHED else name
-    narrow = ["--model.features", *["4" for _ in configs.load(preset).model.features or ()]]  # of the same depth
+    if features := configs.load(preset).model.features:
+        narrow = ["--model.features", *["4"] * len(features)]  # of the same depth
+    else:
+        narrow = ["--model.width", "0.07"]
     reported, printed, result = prepare_and_train(preset, *SMALL.split(), *narrow, *OTHER.get(name, "").split())
     assert reported.startswith(f"{name}: train ") and reported.endswith(" records")
     assert "meant for accelerators" not in printed

@@ -1,6 +1,8 @@
 """The commands sweep and best: their words, what they train, show and write, and how they go on."""
 
+import functools
 import re
+import shutil
 import signal
 import time
 
@@ -9,16 +11,22 @@ import pandas
 import pytest
 
 from csbp_jax import configs
-from csbp_jax.cli import main, sweep_commands
+from csbp_jax.cli import main, options, sweep_commands
 from csbp_jax.experiment import system
 from csbp_jax.runs import RunTable
 from csbp_jax.runs.run import tested_columns as columns_of
 from csbp_jax.runtime import seals
+from csbp_jax.training import compiled
 from tests.support import processes
+from tests.support.rows import full
 
 DIGITS = configs.load("digits")
 LINE = ["--model.name", "dense", "--model.features", "6", "--model.time-steps", "2", "--chaos.taps", "fc1.membrane"]
 LINE += ["--epochs", "2", "--batch-size", "320", "--chaos.z0", "10"]
+
+
+# A twentieth of a second for each value of a grid, of which most are those of other grids.
+read_field = functools.cache(options.read_field)
 
 
 @pytest.fixture
@@ -38,7 +46,7 @@ def sweep(tmp_path, capsys):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Results that a function of the config gives, without training or saved figures; the configs, in chunks."""
+    """Results that a function of the config gives, without programs or figures; the configs, in chunks."""
     chunks = []
 
     def accuracy(config):
@@ -53,7 +61,10 @@ def trained(monkeypatch):
         return {name: np.where(diverged, np.nan, shares) for name in names} | {"diverged": diverged} | rates
 
     monkeypatch.setattr(system, "train", train)
-    monkeypatch.setattr("csbp_jax.reporting.plots.save", lambda *_, **__: None)  # a fifth of the time and more
+    monkeypatch.setattr(compiled.CompiledRun, "trace", lambda run: None)
+    monkeypatch.setattr(sweep_commands, "read_field", read_field)
+    for name in ("plots.save", "plots_runs.draw", "plots_runs.draw_curves"):  # a fifth of the time and more
+        monkeypatch.setattr(f"csbp_jax.reporting.{name}", lambda *_, **__: None)
     return chunks
 
 
@@ -130,27 +141,35 @@ def test_finished_runs_stay_and_a_larger_grid_goes_on(sweep, trained, tmp_path):
     assert code == 2 and "NAME: run 's' has another config; differing are epochs (2 there, 3 here)" in text
 
 
-@pytest.mark.full
-def test_the_last_shard_writes_the_tables_of_one_process(sweep, trained, tmp_path):
-    words = ("--grid", "chaos.z0=0,3,9 seed=0:8", "--chunk", "8")
+def test_shards_write_the_tables_of_one_process_in_a_folder_or_merged_from_two(sweep, trained, tmp_path):
+    words = ("--grid", "chaos.z0=0,3 seed=0:8", "--chunk", "8")
     sweep(*words, name="one")
     trained.clear()
     assert sweep(*words, "--shard", "1/2")[0] == 0 and not (tmp_path / "s" / "runs.csv").exists()
-    assert sweep(*words, "--shard", "0/2")[0] == 0 and len(trained) == 3
-    sweep(*words)
-    assert len(trained) == 3
-    for name in ("runs.csv", "epochs.csv", "differences.csv"):
-        assert (tmp_path / "s" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    shutil.copytree(tmp_path / "s", tmp_path / "elsewhere")
+    assert sweep(*words, "--shard", "0/2")[0] == 0 and len(trained) == 2
+    here = shutil.copytree(tmp_path / "s", tmp_path / "here")
+    for block in (tmp_path / "elsewhere" / "blocks").iterdir():
+        (here / "blocks" / block.name).unlink()
+    code, text = sweep(*words, "--merge", str(here), str(tmp_path / "elsewhere"), name="merged")
+    assert code == 0 and len(trained) == 2 and text.count("8 finished runs are merged from") == 2
+    for name in TABLES:
+        of_one = (tmp_path / "one" / name).read_bytes()
+        assert (tmp_path / "s" / name).read_bytes() == (tmp_path / "merged" / name).read_bytes() == of_one
 
 
 @pytest.mark.parametrize(
     ("grid", "chosen", "control", "said"),
     [
-        ("optimizer.lr=0.1,0.2 chaos.z0=0,3", (0.2, 3.0), (0.2, 0.0), "best of 2 settings with the term, against the"),
-        ("chaos.beta=0.9,0.95 chaos.z0=0,3", (0.002, 3.0), (0.002, 0.0), "the best of 1 without it; a fair comparison"),
         ("chaos.z0=3,5", (0.002, 5.0), (0.002, 0.0), "no setting without a chaos term"),
-        ("chaos.z0=0 optimizer.lr=0.1,0.2", (0.2, 0.0), None, "no setting has a chaos term"),
         ("chaos.z0=0,3 optimizer.lr=0.1,2", (0.1, 3.0), (0.1, 0.0), "the best of 2 settings"),
+        *full(
+            [
+                ("optimizer.lr=0.1,0.2 chaos.z0=0,3", (0.2, 3.0), (0.2, 0.0), "best of 2 settings with the term"),
+                ("chaos.beta=0.9,0.95 chaos.z0=0,3", (0.002, 3.0), (0.002, 0.0), "best of 1 without it; a fair compar"),
+                ("chaos.z0=0 optimizer.lr=0.1,0.2", (0.2, 0.0), None, "no setting has a chaos term"),
+            ]
+        ),
     ],
 )  # fmt: skip
 def test_the_best_and_its_control_train_on_fresh_seeds(sweep, trained, tmp_path, grid, chosen, control, said):
@@ -167,7 +186,6 @@ def test_the_best_and_its_control_train_on_fresh_seeds(sweep, trained, tmp_path,
     if control:
         difference = pandas.read_csv(folder / "differences.csv").iloc[0]
         assert difference["pairs"] == 3 and difference["arm"] == rows["arm"][0]
-    assert main.main(["report", str(folder), "--out", str(tmp_path / "report.html")]) == 0
 
 
 def test_a_best_that_cannot_be_is_refused(sweep, trained, tmp_path):
@@ -211,6 +229,7 @@ def by_one_process(tmp_path_factory):
     return {name: (folder / "s" / name).read_bytes() for name in TABLES}
 
 
+@pytest.mark.full
 def test_processes_share_a_folder_and_one_that_is_lost_leaves_the_others(tmp_path, by_one_process):
     first, lost = (started(tmp_path, **by_slurm(index)) for index in (0, 1))
     deadline = time.monotonic() + 120
@@ -228,6 +247,7 @@ def test_processes_share_a_folder_and_one_that_is_lost_leaves_the_others(tmp_pat
     assert {name: (tmp_path / "s" / name).read_bytes() for name in TABLES} == by_one_process
 
 
+@pytest.mark.full
 def test_processes_without_a_common_disk_are_merged(sweep, tmp_path, by_one_process):
     """On a machine with other devices, as nothing is left to train there."""
     codes, reported, errors = processes.finish([started(tmp_path / str(n), **by_mpi(n)) for n in (0, 1)])

@@ -8,9 +8,21 @@ import numpy as np
 import pytest
 
 from csbp_jax import configs
-from csbp_jax.config import Config, ConfigError, check, flatten, replaced, run_name
+from csbp_jax.config import (
+    Config,
+    ConfigError,
+    FixedInExperiments,
+    Mark,
+    Traced,
+    check,
+    fields_marked,
+    flatten,
+    marks_by_field,
+    replaced,
+    run_name,
+)
 from csbp_jax.config.rules import RULES
-from csbp_jax.config.validation import allowed_range, hints
+from csbp_jax.config.validation import allowed_range, check_value, hints
 
 WRONG = {
     "seed": -1,
@@ -47,6 +59,7 @@ WRONG = {
     "optimizer.layer_decay": 0.0,
     "data.randaugment_operations": 0,
     "data.randaugment_magnitude": 31,
+    "data.crop_padding": -1,
     "checkpoint_every": 0,
     "loss_limit": 0.5,
     "data.threads": 10**9,
@@ -93,12 +106,28 @@ def test_every_number_has_a_range_and_whole_ones_an_upper_bound(name, hint, kind
             check(replaced(configs.load("digits"), name, value))
 
 
+def test_the_values_in_marks_are_possible_values_of_their_fields():
+    values = {field: traced.stand_in for field, traced in marks_by_field(Traced).items()}
+    values |= {field: fixed.value for field, fixed in marks_by_field(FixedInExperiments).items()}
+    assert len(values) > 3
+    for field, value in values.items():
+        check_value(field, value, hints(Config)[field])
+
+
+def test_a_field_without_effect_may_change_at_any_time_and_is_in_no_program():
+    without_effect = set(fields_marked(Mark.NO_EFFECT))
+    assert "log_every" in without_effect
+    assert without_effect <= set(fields_marked(Mark.EDITABLE)) & set(fields_marked(Mark.NO_PROGRAM))
+    assert not set(marks_by_field(Traced)) & set(fields_marked(Mark.NO_PROGRAM)), "a program has it as an argument"
+
+
 WRONG_TOGETHER = [
     {"data.dir": "x"},
     {"data.test_speaker": "theo"},
     {"data.split": "first"},
     {"data.shorter_side": 32},
     {"data.resizer": "cykooz"},
+    {"data.crop_padding": 2},
     {"data.mix_off_epochs": 3},
     {"data.mix_off_epochs": 30, "data.augment": ("cutmix",)},
     {"data.frames": 3, "model.neuron.name": "psn"},

@@ -4,7 +4,6 @@ import math
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,6 +15,7 @@ STEPS, HEIGHT, WIDTH = 10, 20, 22
 LEVELS = 3 * (np.arange(STEPS, dtype=np.float32) % 4).reshape(-1, 1, 1, 1)
 # One example [T, H, W, C], not square, without zeros; all frames are the first one plus a number.
 X = np.random.default_rng(0).integers(1, 4, (1, HEIGHT, WIDTH, 1)).astype(np.float32) + LEVELS
+SMALL = X[:, :12, :13]
 
 
 @jax.jit
@@ -35,7 +35,7 @@ event_drop = jax.jit(jax.vmap(augment.event_drop, (0, None)))
 @pytest.fixture(scope="module")
 def dropped():
     """What EventDrop leaves of 10 events in every pixel."""
-    return np.asarray(event_drop(KEYS, np.full_like(X, 10)))
+    return np.asarray(event_drop(KEYS, np.full_like(SMALL, 10)))
 
 
 def shifted(x, down, right):
@@ -159,15 +159,19 @@ def test_a_batch_crop_is_one_window_and_one_side_for_the_batch():
 
 
 def test_chosen_frames_keep_their_order_and_are_those_of_the_batch():
-    batch = jnp.tile(jnp.arange(16.0).reshape(1, 16, 1), (4, 1, 7))
-    chosen = np.asarray(jax.jit(jax.vmap(lambda key: augment.choose_frames(key, batch, 12)))(KEYS))
+    batch = np.tile(np.arange(16.0, dtype=np.float32).reshape(1, 16, 1), (4, 1, 7))
+    chosen = np.asarray(
+        jax.jit(jax.vmap(lambda key, batch: augment.choose_frames(key, batch, 12), (0, None)))(KEYS, batch)
+    )
     assert chosen.shape == (200, 4, 12, 7)
     np.testing.assert_array_equal(chosen, np.broadcast_to(chosen[:, :1, :, :1], chosen.shape))
     order = chosen[:, 0, :, 0]
     assert np.all(np.diff(order, axis=1) > 0)
     frequencies = np.bincount(order.astype(int).ravel(), minlength=16) / 200
     np.testing.assert_array_less(np.abs(frequencies - 0.75), 5 * math.sqrt(0.75 * 0.25 / 200))
-    np.testing.assert_array_equal(augment.choose_frames(KEYS[0], batch, 16), batch)
+    np.testing.assert_array_equal(
+        jax.jit(lambda key, batch: augment.choose_frames(key, batch, 16))(KEYS[0], batch), batch
+    )
 
 
 def test_event_drop_is_one_of_four_by_its_law(dropped):
@@ -184,7 +188,7 @@ def test_event_drop_is_one_of_four_by_its_law(dropped):
             kinds["area"] += 1
             rows, columns = (fraction[0] == 0).any(1), (fraction[0] == 0).any(0)
             np.testing.assert_array_equal(fraction, np.broadcast_to(~(rows[:, None] & columns)[None], fraction.shape))
-            assert 1 <= rows.sum() <= 5 and 1 <= columns.sum() <= 5
+            assert 1 <= rows.sum() <= 3 and 1 <= columns.sum() <= 3
         elif np.any(by_frame == 0) or np.any(by_frame == 1):
             kinds["period"] += 1
             lost = np.flatnonzero(by_frame < 1)
@@ -204,7 +208,7 @@ def test_event_drop_is_one_of_four_by_its_law(dropped):
 
 @pytest.mark.parametrize("value", [0.5, -0.5])
 def test_event_drop_keeps_what_it_does_not_drop_of_frames_that_are_no_counts(value):
-    out = np.asarray(event_drop(KEYS, np.full_like(X, value)))
+    out = np.asarray(event_drop(KEYS, np.full_like(SMALL, value)))
     assert set(np.unique(out)) == {0, value}
     untouched = (out == value).all((1, 2, 3, 4)).sum()
     assert abs(untouched - 50) < 4 * math.sqrt(200 * 3 / 16)  # one of four changes is none
@@ -212,9 +216,9 @@ def test_event_drop_keeps_what_it_does_not_drop_of_frames_that_are_no_counts(val
 
 def test_thinning_is_binomial_and_keeps_or_drops_a_part_of_an_event_as_a_whole():
     thinned, key = jax.jit(augment.thinned), jax.random.key(0)
-    x = jnp.broadcast_to(jnp.array([0, 1, 2, 7, 20, 0.5, 1.5, 2.7]), (1, 50, 200, 8))
-    np.testing.assert_array_equal(thinned(key, x, jnp.ones((1, 50, 200, 1))), x)
-    out = np.asarray(thinned(key, x, jnp.full((1, 50, 200, 1), 0.3)))
+    x = np.broadcast_to(np.array([0, 1, 2, 7, 20, 0.5, 1.5, 2.7], np.float32), (1, 50, 200, 8))
+    np.testing.assert_array_equal(thinned(key, x, np.ones((1, 50, 200, 1), np.float32)), x)
+    out = np.asarray(thinned(key, x, np.full((1, 50, 200, 1), 0.3, np.float32)))
     for i, n in enumerate((0, 1, 2, 7, 20)):
         expected = [math.comb(n, k) * 0.3**k * 0.7 ** (n - k) for k in range(n + 1)]
         frequencies = np.bincount(out[..., i].astype(int).ravel(), minlength=n + 1) / 10_000

@@ -1,5 +1,6 @@
 """The synthetic event camera: compared with a plain loop over pixels, and with its documentation."""
 
+import dataclasses
 import itertools
 import math
 import pathlib
@@ -27,17 +28,22 @@ def digits():
     return still_digits.arrays()["x"]
 
 
-def level(digit, t, y, x):
+def level(scene, picture, t, y, x):
     """Log luminance at pixel (y, x) at time t, a multiple of a millisecond."""
-    start, end = [((-1, -2), (2, 0)), ((2, 0), (-1, 2)), ((-1, 2), (-1, -2))][min(t // 100_000, 2)]
-    u = (t - 100_000 * min(t // 100_000, 2)) / 100_000
-    centre = [a + (b - a) * (3 * u**2 - 2 * u**3) for a, b in zip(start, end, strict=True)]
-    row, column = ((pixel - 7.5 - c) / 1.5 + 3.5 for pixel, c in zip((y, x), centre, strict=True))
+    edge = min(t // scene.edge, len(scene.corners) - 2)
+    u = (t - scene.edge * edge) / scene.edge
+    share = 3 * u**2 - 2 * u**3 if scene.eased else u
+    centre = [a + (b - a) * share for a, b in zip(*scene.corners[edge : edge + 2], strict=True)]
+    row, column = (
+        (pixel - (pixels - 1) / 2 - c) / scene.zoom + (side - 1) / 2
+        for pixel, pixels, c, side in zip((y, x), scene.sensor, centre, picture.shape, strict=True)
+    )
     total = 0.0
     for i in (math.floor(row), math.floor(row) + 1):
         for j in (math.floor(column), math.floor(column) + 1):
-            grey = digit[i, j] if 0 <= i < 8 and 0 <= j < 8 else 0
-            total += (1 - abs(row - i)) * (1 - abs(column - j)) * math.log(grey / 16 + 0.1)
+            nearest = min(max(i, 0), picture.shape[0] - 1), min(max(j, 0), picture.shape[1] - 1)
+            grey = picture[nearest] if nearest == (i, j) or scene.surround is None else scene.surround
+            total += (1 - abs(row - i)) * (1 - abs(column - j)) * math.log(grey / scene.white + 0.1)
     return total
 
 
@@ -59,16 +65,49 @@ def fired(levels, rise, fall):
     return events
 
 
-def test_events_are_those_of_a_plain_loop_over_pixels(quiet, digits):
-    events = camera.record(digits[5:6], np.array([5]))[0]
-    rise, fall = np.random.Generator(np.random.Philox(key=[camera.SEED, 0])).normal(0.25, 0.03, (2, 16, 16))
-    for y in range(0, 16, 2):
-        for x in range(1, 16, 2):
+SMALL = dataclasses.replace(camera.LOOP, sensor=(7, 5), edge=20_000)
+BESIDE_GREY = dataclasses.replace(SMALL, zoom=0.8, eased=True, surround=100, corners=((0, 0), (3, 1), (0, 0)))
+
+
+@pytest.mark.parametrize("scene", [camera.DIGITS, SMALL, BESIDE_GREY], ids=["digits", "loop", "beside grey"])
+def test_events_are_those_of_a_plain_loop_over_pixels(scene, quiet, digits):
+    picture = digits[5] if scene is camera.DIGITS else np.random.default_rng(0).integers(0, 256, (6, 9))
+    events = camera.record(picture[None], np.array([5]), scene)[0]
+    height, width = scene.sensor
+    rise, fall = np.random.Generator(np.random.Philox(key=[camera.SEED, 0])).normal(0.25, 0.03, (2, height, width))
+    for y in range(0, height, 2):
+        for x in range(1, width, 2):
             at_pixel = (events.y == y) & (events.x == x)
-            expected = fired([level(digits[5], 1000 * k, y, x) for k in range(301)], rise[y, x], fall[y, x])
+            levels = [level(scene, picture, 1000 * k, y, x) for k in range(scene.duration // 1000 + 1)]
+            expected = fired(levels, rise[y, x], fall[y, x])
             assert list(events.p[at_pixel]) == [p for _, p in expected]
             np.testing.assert_allclose(events.t[at_pixel] + 0.5, [t for t, _ in expected], atol=0.51)
-    assert len(events.t) > 1000
+    assert len(events.t) > (1000 if scene is camera.DIGITS else 50) and events.sensor == scene.sensor
+
+
+def test_the_loop_is_closed_and_of_four_diagonal_edges():
+    corners = np.array([camera.LOOP.position(edge * camera.LOOP.edge) for edge in range(5)])
+    np.testing.assert_array_equal(corners[0], corners[4])
+    np.testing.assert_array_equal(np.abs(np.diff(corners, axis=0)), 2)
+    np.testing.assert_array_equal(camera.LOOP.position(25_000), corners[:2].mean(axis=0))
+    assert camera.LOOP.duration == 200_000
+
+
+def test_a_picture_and_its_seed_determine_a_recording():
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32))
+    together = camera.record(pictures, np.array([7, 8, 7]), camera.LOOP)
+    alone = [camera.record(pictures[[i]], np.array([seed]), camera.LOOP)[0] for i, seed in enumerate((7, 8, 7))]
+    for events, others in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(np.stack(events[:4]), np.stack(others[:4]))
+    other_noise = camera.record(pictures[:1], np.array([8]), camera.LOOP)[0]
+    assert len(other_noise.t) != len(together[0].t)
+
+
+def test_pictures_of_other_forms_are_refused():
+    with pytest.raises(ValueError, match=r"grey values are 0 to 17, but 0 to 16 exist"):
+        camera.record(np.array([[[0, 17]]]), np.array([0]))
+    with pytest.raises(ValueError, match=r"\(8, 8\) is not possible; expected is \[N, height, width\]"):
+        camera.record(np.zeros((8, 8), int), np.array([0]))
 
 
 def test_a_recording_does_not_depend_on_the_others(digits):
@@ -177,6 +216,7 @@ def test_what_is_recorded_changes_with_the_version_only():
     assert (digits_events.VERSION, crc) == (3545999464, 1417951786)
 
 
+@pytest.mark.full
 def test_a_linear_map_separates_the_digits():
     """Ridge regression on the OFF events of frames."""
     events = [digits_events.recording(i) for i in range(400)]

@@ -52,12 +52,13 @@ def test_grey_images(name):
     assert step(X[..., :1], uniforms(len(X), n)).shape == (len(X), 32, 32, 1)
 
 
-def test_crop_is_a_window_of_the_padded_image():
+@pytest.mark.parametrize("padding", [0, 1, 4])
+def test_crop_is_a_window_of_the_padded_image(padding):
     u = uniforms(200, 2)
     x = X[np.arange(200) % len(X)]
-    padded = np.pad(x, ((0, 0), (4, 4), (4, 4), (0, 0)))
-    cropped = augment.crop(x, u)
-    for i, (top, left) in enumerate(np.floor(u * 9.0).astype(int)):
+    padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    cropped = augment.crop(x, u, padding)
+    for i, (top, left) in enumerate(np.floor(u * (2 * padding + 1)).astype(int)):
         np.testing.assert_array_equal(cropped[i], padded[i, top : top + 32, left : left + 32])
 
 
@@ -74,17 +75,17 @@ def test_cutout_fills_a_square_cut_off_at_the_edges():
     u = uniforms(500, 2)
     x = np.zeros((500, 32, 32, 3), np.uint8)
     holes = augment.cutout(x, u, 16, MEAN)
-    assert set(map(tuple, holes.reshape(-1, 3))) == {(0, 0, 0), tuple(MEAN)}
     inside = (holes == MEAN).all(-1)
+    assert (holes[~inside] == 0).all()
     heights, widths = inside.any(2).sum(1), inside.any(1).sum(1)
     np.testing.assert_array_equal(inside.sum((1, 2)), heights * widths)
     assert heights.min() == widths.min() == 8 and heights.max() == widths.max() == 16
 
 
 def test_random_erasing_fills_a_rectangle_of_the_published_law():
-    x = np.zeros((3000, 50, 40, 3), np.uint8)
-    erased = augment.random_erasing(x, uniforms(3000, augment.ERASING_UNIFORMS), MEAN)
-    inside = (erased == MEAN).all(-1)
+    x = np.zeros((3000, 50, 40, 1), np.uint8)
+    erased = augment.random_erasing(x, uniforms(3000, augment.ERASING_UNIFORMS), MEAN[:1])
+    inside = (erased == MEAN[:1]).all(-1)
     assert (erased[~inside] == 0).all()
     assert abs(inside.any((1, 2)).mean() - 0.25) < 0.03
     inside = inside[inside.any((1, 2))]

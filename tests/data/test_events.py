@@ -118,6 +118,7 @@ def test_frames_count_the_events_that_were_written(made, name):
     assert not set(rows(parts["train"])) & {*rows(parts["validation"]), *rows(parts["test"])}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", OF_TONIC)
 def test_tonic_reads_the_same_tree_without_a_network(made, name, monkeypatch):
     _, _, folder = made(name)

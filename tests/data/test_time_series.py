@@ -1,8 +1,5 @@
 """Published time series: read from files in their true format, split, standardised; and frames of own lengths."""
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -13,7 +10,6 @@ from csbp_jax.config import ConfigError
 from csbp_jax.data.series import readers, sources
 from csbp_jax.data.user import prediction_inputs
 from tests.support import event_formats, series_formats
-from tests.support.checkout import ROOT
 from tests.support.formats import quiet, zipped
 
 TABLE = "vega_datasets/_data/seattle-weather.csv"
@@ -88,14 +84,13 @@ def test_no_code_is_run_from_a_pickle(tmp_path, file, capsys):
     assert not capsys.readouterr().out
 
 
-def test_a_pickle_cannot_choose_an_address_in_memory(tmp_path):
+def test_a_pickle_cannot_choose_an_address_in_memory(tmp_path, monkeypatch, refused):
     """An array of one Python object, at an address that the file states: to look at it ends the process."""
     object_at = Call(np.ndarray, (1,), "O", b"A" * 8)
     content = series_formats.watch_file({"X": [], "y": [], "subject": object_at, "y_labels": []})
     (tmp_path / "watch_dataset.npy").write_bytes(content)
-    command = [sys.executable, "-m", "csbp_jax", "data", "watch", "--from", ".", "--no-verify"]
-    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=-1, text=True)
-    assert done.returncode == 2 and "no other one is read" in done.stderr and done.stderr.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+    assert "no other one is read" in refused("data", "watch", "--from", ".", "--no-verify")
 
 
 def test_the_wheel_may_differ_where_its_pickle_is_the_published_one(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 
 from csbp_jax.config import AugmentName, Config, ConfigError, Data, Model
 from csbp_jax.data.device import augment, encode, mix, resize, transform
+from tests.support.rows import full_but
 
 KEY = jax.random.key(0)
 EVENTS = ("event_drop", "flip", "crop", "roll", "rotate", "shear", "nda", "cutout", "batch_crop_flip")
@@ -63,8 +64,9 @@ def test_latency_of_each_level_is_that_of_integers_eagerly_and_compiled():
     def spikes(batch):
         return {T: encoder(KEY, batch)["x"].reshape(256, T) for T, encoder in encoders.items()}
 
-    for actual in (spikes(batch), jax.jit(spikes)(batch)):
-        for T in encoders:
+    eagerly = {T: encoders[T](KEY, batch)["x"].reshape(256, T) for T in (1, 15, 51)}  # each T is programs of its own
+    for actual in (eagerly, jax.jit(spikes)(batch)):
+        for T in actual:
             expected = np.arange(T) == ((255 - level) * T // 255)[:, None]
             np.testing.assert_array_equal(actual[T], expected, err_msg=f"T = {T}")
 
@@ -106,7 +108,7 @@ def test_frames_by_their_largest_count():
     np.testing.assert_allclose(out[3, 1], batch["x"][3, 1] / batch["x"][3, 1].max(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["nearest", "bilinear", "antialias"])
+@pytest.mark.parametrize("method", full_but(["bilinear"], ["nearest", "bilinear", "antialias"]))
 def test_resized_before_the_largest_count_is_taken(method):
     f = transform.make(config(size=(6, 5), resize=method, normalise="max"), events=True)[1]
     batch = counts()
@@ -126,12 +128,22 @@ def test_names_stand_for_the_augmentations_of_that_name(name):
     np.testing.assert_array_equal(evaluate(KEY, counts())["x"], counts()["x"])
 
 
+@pytest.mark.parametrize("name", ["crop", "batch_crop_flip"])
+def test_a_crop_of_frames_is_padded_as_its_option_says(name):
+    """Of ones, what is cropped has lost as many rows and columns as its window was moved."""
+    train, _ = transform.make(config(augment=(name,), crop_padding=2), events=True)
+    batch = counts() | {"x": np.ones((8, 6, 16, 16, 2), np.uint8)}
+    cropped = jax.jit(jax.vmap(lambda key: train(key, batch)["x"]))(jax.random.split(KEY, 50))
+    rows = np.asarray(cropped).max((2, 4, 5)).sum(-1)
+    assert set(np.unique(16 - rows)) == {0, 1, 2}
+
+
 def test_augmentations_run_in_their_order(monkeypatch):
     """After event_drop, the choice of frames, resizing and normalisation; then as they are listed."""
     calls = []
 
     def recorded(name):
-        def function(key, x, *arguments):
+        def function(key, x, *arguments, **options):
             calls.append(name)
             return x[:, :, :2, :2] if name == "nearest" else x
 
@@ -167,7 +179,7 @@ def test_augmentations_of_the_host_are_not_repeated():
     chex.assert_trees_all_equal(train(KEY, images()), evaluate(KEY, images()))
 
 
-@pytest.mark.parametrize("name", ["rate", "latency"])
+@pytest.mark.parametrize("name", ["rate", pytest.param("latency", marks=pytest.mark.full)])
 def test_brightness_is_mixed_and_then_encoded(name):
     train, evaluate = transform.make(config(encode=name, augment=("mixup",)), events=False)
     for f in (train, evaluate):
@@ -204,7 +216,7 @@ OF_FRAMES = {"normalise": "max", "size": (12, 12), "resize": "bilinear", "frames
     "events, names",
     [
         (True, ("flip", "roll", "mixup", "cutmix")),
-        (False, ("crop", "flip", "cutout", "mixup", "cutmix")),
+        pytest.param(False, ("crop", "flip", "cutout", "mixup", "cutmix"), marks=pytest.mark.full),
         pytest.param(True, (*EVENTS, "mixup", "cutmix"), marks=pytest.mark.slow),
     ],
 )

@@ -18,7 +18,7 @@ from benchmarks import peers
 from tests.support.checkout import environment
 from tools import notebooks
 
-NAMES = ["ablation", "coming_from_snntorch", "first_network", "own", "series"]
+NAMES = ["ablation", "coming_from_snntorch", "first_network", "own", "series", "strengths"]
 PEERS = {*peers.REQUIREMENTS["snntorch"], *peers.REQUIREMENTS["spikingjelly"]}
 
 

@@ -29,6 +29,12 @@ def folders(trained, tmp_path_factory):
     ]
 
 
+@pytest.fixture
+def no_figure(monkeypatch):
+    for name in ("plots.save", "plots_runs.draw", "plots_runs.draw_curves"):
+        monkeypatch.setattr(f"csbp_jax.reporting.{name}", lambda *_, **__: None)
+
+
 def compared(folders, width=200, **options):
     """A comparison, and what it prints; its files go to the first folder."""
     text = io.StringIO()
@@ -76,15 +82,15 @@ def test_fields_that_change_no_result_make_no_setting(folders, tmp_path):
 
 
 @pytest.mark.parametrize("runs, margin, text", [
-    ((0, 6), 10, "+4.00 points, not decided, 1 seed"),  # without an interval
+    pytest.param((0, 6), 10, "+4.00 points, not decided, 1 seed", marks=pytest.mark.full),  # without an interval
     ((0, 1, 5), None, f"its seeds and those of {PLAIN} (5; 0, 1) make no pair"),
-    (range(7), 50, "equal within 50 points"),
+    pytest.param(range(7), 50, "equal within 50 points", marks=pytest.mark.full),
 ])  # fmt: skip
-def test_what_few_seeds_and_a_margin_decide(folders, tmp_path, runs, margin, text):
+def test_what_few_seeds_and_a_margin_decide(no_figure, folders, tmp_path, runs, margin, text):
     assert text in compared([folders[number] for number in runs], margin=margin, out=tmp_path)[1]
 
 
-def test_the_control_is_that_without_chaos_in_any_order_unless_a_run_is_named(folders, tmp_path):
+def test_the_control_is_that_without_chaos_in_any_order_unless_a_run_is_named(no_figure, folders, tmp_path):
     def controls(runs, control=None):
         finished, named = compare.read_with_control(runs, control)
         return dict(compare.controls(RunTable.of(finished), named))
@@ -102,7 +108,7 @@ def test_the_control_is_that_without_chaos_in_any_order_unless_a_run_is_named(fo
     assert "faster: no run is its control, equal but for chaos.z0 0; no difference" in text
 
 
-def test_80_columns_show_the_name_and_cut_nothing(folders, tmp_path):
+def test_80_columns_show_the_name_and_cut_nothing(no_figure, folders, tmp_path):
     """Though the runs differ in more fields than there is room for."""
     name = "a-name-of-forty-characters-and-some-more"
     changed = {"optimizer__lr": 0.123, "optimizer__weight_decay": 0.1, "epochs": 77, "batch_size": 12, "seed": 12345}
@@ -118,7 +124,7 @@ def test_80_columns_show_the_name_and_cut_nothing(folders, tmp_path):
     assert ["run", "last (epoch)"] in headings
 
 
-def test_notes_of_different_data_and_versions(folders, tmp_path):
+def test_notes_of_different_data_and_versions(no_figure, folders, tmp_path):
     copy = shutil.copytree(folders[3], tmp_path / "other")
     content = run_json.read_config(copy)
     content |= {"data": "changed", "versions": content["versions"] | {"jax": "0.9.9"}}
@@ -128,7 +134,7 @@ def test_notes_of_different_data_and_versions(folders, tmp_path):
     assert rows(result) == {}
 
 
-def test_a_difference_that_may_have_several_causes_is_said(folders, trained, tmp_path):
+def test_a_difference_that_may_have_several_causes_is_said(no_figure, folders, trained, tmp_path):
     longer = edited(trained, tmp_path / "longer", accuracy=0.95, seed=0, chaos__z0=[30.0], epochs=9)
     result, _ = compared([folders[0], longer], out=tmp_path / "out")
     (line,) = result.notes

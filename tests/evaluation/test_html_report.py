@@ -120,6 +120,7 @@ def test_figures_come_before_tables_that_of_training_first_under_one_heading(run
     assert re.findall('alt="([^"]*)"', pages["four"])[:2] == ["comparison", "curves"]
 
 
+@pytest.mark.full
 def test_each_set_of_runs_has_a_page_of_its_own(runs):
     written = {html_report.write(runs[:count]).name for count in (1, 2, 3)}
     assert len(written) == 3 and "report.html" in written and html_report.write(runs[:2]).name in written

@@ -65,6 +65,7 @@ def test_numbers_follow_from_the_spikes(run, inspected):
     assert result["dense"] == sum(row["dense"] for row in result["synapses"].values())
 
 
+@pytest.mark.full
 def test_numbers_do_not_depend_on_the_batch_size(run, inspected, no_figures, tmp_path):
     """30 examples in batches of 16: the last is padded."""
     restored = restore.restore(run)
@@ -73,6 +74,7 @@ def test_numbers_do_not_depend_on_the_batch_size(run, inspected, no_figures, tmp
     assert (again["layers"], again["synapses"]) == (inspected[0]["layers"], inspected[0]["synapses"])
 
 
+@pytest.mark.full
 def test_integers_of_ilif_are_spikes(run, tmp_path, monkeypatch):
     restored = restore.restore(run)
     config = replaced(replaced(restored.config, "model.neuron.name", "ilif"), "model.neuron.levels", 2)
@@ -110,6 +112,7 @@ def test_numbers_are_printed_drawn_and_written(run, inspected):
         assert word in text
 
 
+@pytest.mark.full
 def test_a_single_layer(run, no_figures, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "run")
     assert main.main(["inspect", str(copy), "--layer", "conv2", "--examples", "3", "--split", "train"]) == 0

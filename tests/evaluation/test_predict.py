@@ -19,7 +19,7 @@ from PIL import Image
 from csbp_jax import configs, data, learner, losses, models
 from csbp_jax.cli import main
 from csbp_jax.config import Chaos, ConfigError, Neuron, replaced, to_json
-from csbp_jax.data.events import digits_events, sources
+from csbp_jax.data.events import camera, digits_events, sources
 from csbp_jax.data.images import reduced
 from csbp_jax.data.images.sources import JpegSource, View
 from csbp_jax.data.user import folder, folder_files, prediction_inputs
@@ -65,6 +65,7 @@ def test_predictions_equal_those_of_evaluation(digits, answers):
     assert len({answer.labels[0] for answer in answers}) > 3
 
 
+@pytest.mark.full
 def test_order_of_files_does_not_matter_and_probabilities_sum_to_one(digits, answers):
     run, _, paths = digits
     backwards = predict.predict(run, paths[::-1], top=10)
@@ -246,12 +247,11 @@ KINDS = {
 }
 
 
-SLOW_KINDS = ("windows", "events", "resized frames", "resized events")
+MARKS = {kind: pytest.mark.slow for kind in ("windows", "events", "resized frames", "resized events")}
+MARKS |= {kind: pytest.mark.full for kind in ("frames", "scaled events")}
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in SLOW_KINDS else kind for kind in KINDS]
-)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=MARKS.get(kind, ())) for kind in KINDS])
 def test_files_of_a_folder_are_read_as_in_evaluation(kind, tmp_path):
     run, config, test = untrained_run(*KINDS[kind], tmp_path)
     paths = [record.path for record in folder.list_files(config)[0]["test"]]
@@ -324,6 +324,18 @@ def test_recordings_for_a_data_set_are_binned_as_its_own(tmp_path):
         assert np.array_equal(read(tmp_path / f"{i}.npz"), expected) and expected.sum() > 100
     with pytest.raises(ValueError, match=r"is 16x20, but this run.s camera is 16x16"):
         read(tmp_path / "2.npz")
+
+
+def test_recordings_for_those_of_pictures_are_summed_to_the_networks_frames(tmp_path):
+    config = configs.load("cifar10_events")
+    pictures = np.random.default_rng(0).integers(0, 256, (1, 32, 32))
+    (events,) = camera.record(pictures, np.array([0]), camera.LOOP)
+    x, y, t, p, _ = events
+    np.savez(tmp_path / "0.npz", x=x, y=y, t=t, p=p)
+    read, is_events, _ = prediction_inputs.reader(config, [])
+    assert is_events
+    expected = sources.bin_events(events, config.data, 10, (16, 16, 2))
+    np.testing.assert_array_equal(read(tmp_path / "0.npz"), expected)
 
 
 def test_pictures_for_reduced_imagenet_are_reduced_as_its_records(tmp_path):

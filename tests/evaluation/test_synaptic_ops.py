@@ -20,6 +20,7 @@ from csbp_jax.models.base import Network
 from csbp_jax.models.taps import Aux, Probe, apply_taps
 from csbp_jax.neurons import LIF
 from csbp_jax.xla import winograd
+from tests.support.rows import full
 
 
 def network(name, shape, features, **options):
@@ -66,7 +67,7 @@ def dense_by_hand(x, kernel):
     return sum(int((kernel[i] != 0).sum()) for i in range(len(x)) if x[i] != 0)
 
 
-@pytest.mark.parametrize("inexact", [False, True], ids=["plain", "in Winograd's form"])
+@pytest.mark.parametrize("inexact", [False, *full([True])], ids=["plain", "in Winograd's form"])
 def test_a_convolutional_network_counted_by_hand(monkeypatch, inexact):
     """Counts are exact also where the network's own convolutions are not."""
     if inexact:
@@ -120,7 +121,7 @@ def test_an_integer_of_ilif_is_counted_as_its_spikes():
     assert not as_products["fc2.dense"].spiking.all() and not counts["fc1.dense"].spiking.any()
 
 
-@pytest.mark.parametrize(("size", "stride"), [((7, 6), 2), ((2, 2), 1), ((2, 3), 2), ((1, 2), 1)])
+@pytest.mark.parametrize(("size", "stride"), [((7, 6), 2), *full([((2, 2), 1), ((2, 3), 2), ((1, 2), 1)])])
 def test_strides_and_small_inputs_count_existing_connections(size, stride):
     """Also for inputs smaller than the kernel, which are convolved tap by tap on CPUs."""
     model = layers.ConvNormLIF(4, stride=stride, name="a")
@@ -134,7 +135,7 @@ def test_strides_and_small_inputs_count_existing_connections(size, stride):
     assert of_conv.dense.item() == conv_by_hand(np.ones((*size, 2)), np.ones(kernel.shape), stride)
 
 
-@pytest.mark.parametrize("name", ["dense", "recurrent"])
+@pytest.mark.parametrize("name", ["recurrent", *full(["dense"])])
 def test_a_dense_network_counted_by_hand(name):
     """A still input passes its first synapse once; feedback is spikes of the previous time step."""
     model, variables = network(name, (6,), (5, 4), neuron=Neuron(threshold=0.2))
@@ -157,6 +158,7 @@ def test_a_dense_network_counted_by_hand(name):
         assert back.sum() > 0 and counts["rec1.feedback"].dense.tolist() == [25, 25, 25]
 
 
+@pytest.mark.full
 def test_a_network_that_recomputes_in_training_is_counted_as_any_other():
     x = np.random.default_rng(2).random((2, 1, 6)).astype(np.float32)
     counts = []
@@ -174,7 +176,7 @@ TRACED = ("dense", "recurrent", "small_conv", "cnn6")
     "name, precision",
     [
         *(pytest.param(n, "float32", marks=[] if n in TRACED else pytest.mark.slow) for n in get_args(ModelName)),
-        ("cnn6", "bfloat16"),
+        pytest.param("cnn6", "bfloat16", marks=pytest.mark.full),
         pytest.param("resnet19_tet", "bfloat16", marks=pytest.mark.slow),
     ],
 )
@@ -236,6 +238,7 @@ def run_neuron_without_inspection(layer, tensors, current, neuron, probe):
     return spikes, Aux(aux.terms, {layer: jnp.mean(spikes, dtype=jnp.float32)}, names=aux.names)
 
 
+@pytest.mark.full
 def test_inspection_that_is_not_requested_costs_nothing(monkeypatch):
     model = Model(input_shape=(4, 4, 1), classes=3, time_steps=2, features=(2,))
     config = Config(model=model, chaos=Chaos(z0=(1.0,), taps=("conv1.membrane",)))
@@ -249,6 +252,7 @@ def test_inspection_that_is_not_requested_costs_nothing(monkeypatch):
     assert lowered(config, ("train",)) != programs[:1]
 
 
+@pytest.mark.full
 def test_neurobench_counts_the_same(reference):
     """The count of the same network by NeuroBench's code (tools/make_operations_reference.py)."""
     expected = reference("operations")

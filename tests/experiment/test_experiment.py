@@ -17,6 +17,7 @@ from csbp_jax.experiment.fields import key
 from csbp_jax.experiment.store import Block, Store
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.training import run_dir
+from tests.support.rows import full
 
 
 @dataclasses.dataclass
@@ -314,7 +315,7 @@ def test_the_time_left_is_told_from_runs_that_compiled_nothing(tmp_path, monkeyp
     assert left == ["", "", *minutes, ""]
 
 
-@pytest.mark.parametrize("count", [2, 3, 20])
+@pytest.mark.parametrize("count", [2, *full([3, 20])])
 def test_shards_are_the_whole_to_the_byte(tmp_path, count):
     run(tuned(), tmp_path / "whole" / "e", chunk=2)
     trained = []

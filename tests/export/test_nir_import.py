@@ -15,6 +15,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.models.graph import Spiking
 from csbp_jax.weights import nir_file
 from tests.support import nir_interpreter
+from tests.support.rows import full_but
 
 DT = 1e-4
 
@@ -112,7 +113,10 @@ def check_against_the_interpreter(graph, shape):
     np.testing.assert_allclose(actual, outputs["out"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", HAND_MADE)
+SOME = ("neurons that differ", "membranes as output", "scaled", "strides", "same", "sum pool", "a sum of layers")
+
+
+@pytest.mark.parametrize("name", full_but(SOME, HAND_MADE))
 def test_a_graph_made_by_hand_equals_the_interpreter(name):
     graph = HAND_MADE[name]
     check_against_the_interpreter(graph, tuple(graph.nodes["in"].input_type["input"]))
@@ -266,6 +270,7 @@ def test_links_are_refused(tmp_path, kind):
     refused(path, "is in another file, or has another name in this one")
 
 
+@pytest.mark.full
 def test_files_of_other_contents_are_read_or_refused(tmp_path):
     """Each dataset is removed or replaced in turn; and the file is cut short."""
     path, changed = tmp_path / "g.nir", tmp_path / "changed.nir"

@@ -1,5 +1,6 @@
 """All instruments on a small net, where the answer is known."""
 
+import dataclasses
 import types
 
 import jax
@@ -72,8 +73,9 @@ def test_a_run_that_does_not_move_is_neutral_in_all_instruments(run, batches):
 
 def test_a_run_whose_steps_are_skipped_runs_away(run, batches):
     """Its steps are not finite, so that its map is the identity, whose exponent is 0."""
-    measured = measure.measure(with_rate(run, 1e200), batches, PLAN)
-    assert measured["tangent"]["exponents"] == pytest.approx([0, 0], abs=1e-15)
+    # One exponent, as of the annealed run, whose program it shares.
+    measured = measure.measure(with_rate(run, 1e200), batches, dataclasses.replace(PLAN, exponents=1))
+    assert measured["tangent"]["exponents"] == pytest.approx([0], abs=1e-15)
     assert classify.classify(measured) == "runs away"
 
 
@@ -90,6 +92,7 @@ def test_nothing_is_measured_on_a_tpu_which_has_no_float64(run, batches, monkeyp
         measure.measure(run, batches, PLAN)
 
 
+@pytest.mark.full
 def test_adam_without_eps_root_has_no_exponent_where_inputs_are_dead(run, batches):
     probe = batches[0]
     adam = replaced(run.recipe.config, "optimizer", Optimizer(name="adam", lr=1e-3))

@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -43,14 +42,17 @@ def recorded(splits):
 
 
 def distance(tree, other):
-    return max(float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (tree, other)), strict=True))
+    return max(
+        float(np.abs(np.asarray(a) - b).max()) for a, b in zip(*map(jax.tree.leaves, (tree, other)), strict=True)
+    )
 
 
 def assert_replays(run, end, pushes):
     """Through Adam, decay and clipping: the pushes are part of the gradient."""
     control_run = replay.make(replaced(run.config, "chaos.z0", (0.0,)), run.source, REPLAY)
     assert distance(replay.train(control_run, 3, pushes).params, end.params) < 1e-10
-    assert distance(replay.train(control_run, 3, jax.tree.map(lambda r: r[::-1], pushes)).params, end.params) > 1e-4
+    backward = jax.tree.map(lambda record: np.asarray(record)[::-1], pushes)
+    assert distance(replay.train(control_run, 3, backward).params, end.params) > 1e-4
 
 
 def test_a_replayed_record_from_the_same_start_is_the_run_again(x64, recorded):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 
 import flax.linen as nn
 import jax
@@ -13,7 +12,7 @@ import pytest
 from csbp_jax import configs, data, learner, losses
 from csbp_jax.config import Chaos, Data, Loss, Optimizer, check
 from csbp_jax.data.images import sources
-from csbp_jax.learner import calibration, objective
+from csbp_jax.learner import objective
 from csbp_jax.models.basic import Dense
 from csbp_jax.neurons import LIF
 from csbp_jax.training import compiled
@@ -23,7 +22,7 @@ PLAIN = Chaos(z0=(0.0,), taps=())
 calibrate = jax.jit(learner.calibrate, static_argnums=0)
 
 
-def deep(norm, rate=None, name="dense", features=(32,) * 6):
+def deep(norm, rate=None, name="dense", features=(32,) * 4):
     config = configs.load("digits")
     model = dataclasses.replace(config.model, name=name, features=features, norm=norm, init_rate=rate)
     return check(dataclasses.replace(config, chaos=PLAIN, model=model))
@@ -45,13 +44,11 @@ def initial_rates(config, examples=300):
     return {layer: float(rate) for layer, rate in rates(state, x).items()}
 
 
-def test_six_layers_without_norms_fall_silent_and_with_an_initial_rate_do_not():
+def test_four_layers_without_norms_fall_silent_and_with_an_initial_rate_do_not():
     silent = initial_rates(deep("none"))
-    assert len(silent) == 6 and silent["fc4"] < 0.001 and silent["fc6"] == 0
+    assert len(silent) == 4 and silent["fc4"] < 0.001
     rates = initial_rates(deep("none", 0.2))
-    assert len(rates) == 6 and all(rate == pytest.approx(0.2, abs=0.04) for rate in rates.values()), rates
-    page = pathlib.Path(__file__).parents[2] / "docs" / "training.md"
-    assert f"fire at this rate on {calibration.EXAMPLES} training examples" in page.read_text()
+    assert len(rates) == 4 and all(rate == pytest.approx(0.2, abs=0.04) for rate in rates.values()), rates
 
 
 @functools.cache
@@ -62,7 +59,7 @@ def calibrated(name):
     x = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1)).astype(np.uint8)
     steps = sources.host_steps(config, (8, 8), lambda: np.zeros(1)) if name else []
     source = sources.ImageArraySource(x, np.zeros(40, int), 10, steps)
-    return compiled.compile_run(config, source, 1).pure_init(jax.random.key(0)).params
+    return jax.jit(compiled.compile_run(config, source, 1).pure_init)(jax.random.key(0)).params
 
 
 @pytest.mark.parametrize("name", ["crop", "flip", "random_erasing"])
@@ -81,6 +78,10 @@ def test_twelve_layers_of_the_defaults_are_within_the_band():
 def small(rate=0.2, **fields):
     model = dataclasses.replace(small_net.CONFIG.model, features=(64, 48), norm="none", init_rate=rate)
     return dataclasses.replace(small_net.CONFIG, chaos=PLAIN, model=model, **fields)
+
+
+# With a moving average, of which one test speaks: the others share its programs.
+CALIBRATED = small(optimizer=Optimizer(name="sgd", lr=0.1, ema=0.9))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -115,8 +116,7 @@ def test_rates_are_measured_in_float64_too(x64):
 
 
 def test_only_the_size_of_the_weights_changes_and_the_moving_average_follows():
-    config = small(optimizer=Optimizer(name="sgd", lr=0.1, ema=0.9))
-    recipe, x = small_net.recipe(config), small_net.batch(size=64)["x"]
+    recipe, x = small_net.recipe(CALIBRATED), small_net.batch(size=64)["x"]
     start = small_net.init(recipe, jax.random.key(0))
     state = calibrate(recipe, start, x)
     for layer in ("fc1", "fc2"):
@@ -128,13 +128,14 @@ def test_only_the_size_of_the_weights_changes_and_the_moving_average_follows():
 
 
 def test_sparse_inputs_get_half_of_the_rate_that_they_can_have_and_no_input_leaves_the_weights():
-    recipe = small_net.recipe(small())
+    recipe = small_net.recipe(CALIBRATED)
     start = small_net.init(recipe, jax.random.key(0))
-    sparse = jnp.zeros((64, 1, 6)).at[:4].set(small_net.batch(size=4)["x"])
+    sparse = np.zeros((64, 1, 6), np.float32)
+    sparse[:4] = small_net.batch(size=4)["x"]
     rates = rates_of(recipe, calibrate(recipe, start, sparse), sparse)
     # In 4 of 64 examples about half of the currents are positive.
     assert rates["fc1"] == pytest.approx(0.5 * 0.5 * 4 / 64, rel=0.3)
-    silent = calibrate(recipe, start, jnp.zeros((64, 1, 6)))
+    silent = calibrate(recipe, start, np.zeros((64, 1, 6), np.float32))
     np.testing.assert_array_equal(silent.params["fc1"]["dense"]["kernel"], start.params["fc1"]["dense"]["kernel"])
 
 
@@ -143,15 +144,15 @@ def test_rates_are_measured_without_dropout():
         def body(self, x, train, run):
             return super().body(nn.Dropout(0.5, deterministic=not train)(x), train, run)
 
-    plain, x = small_net.recipe(small()), small_net.batch(size=64)["x"]
+    plain, x = small_net.recipe(CALIBRATED), small_net.batch(size=64)["x"]
     recipe = dataclasses.replace(plain, model=Dropping(features=(64, 48), classes=3, time_steps=2, norm="none"))
     start = small_net.init(plain, jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, calibrate(recipe, start, x).params, calibrate(plain, start, x).params)
 
 
 def test_the_regulariser_is_the_mean_squared_distance_from_the_band():
-    rates = {"a": jnp.float32(0.1), "b": jnp.float32(0.3), "c": jnp.float32(0.9)}
-    assert losses.rates_outside(rates, 0.2, 0.5) == pytest.approx((0.1**2 + 0.4**2) / 3)
+    rates = {"a": np.float32(0.1), "b": np.float32(0.3), "c": np.float32(0.9)}
+    assert jax.jit(losses.rates_outside)(rates, 0.2, 0.5) == pytest.approx((0.1**2 + 0.4**2) / 3)
 
 
 def test_the_regulariser_counts_to_the_plain_gradient():

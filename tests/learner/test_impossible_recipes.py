@@ -1,6 +1,7 @@
 """Recipes and first states that would train something else than was asked for are refused by the name of the field."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -13,14 +14,14 @@ from csbp_jax.learner import cbp, objective, optimizer
 from csbp_jax.models import layers
 from csbp_jax.models.basic import Dense
 from csbp_jax.models.taps import Aux
-from tests.support.small_net import CONFIG, batch, first_state, recipe
+from tests.support.small_net import CONFIG, batch, recipe
 
 NO_TERM = dataclasses.replace(CONFIG, chaos=Chaos())
 SUBSTEPS = replaced(replaced(CONFIG, "chaos.substeps", 10), "optimizer.accumulate", 2)
 
 
 def init(hparams, config=CONFIG):
-    return learner.init(recipe(config), jax.random.key(0), hparams)
+    return jax.eval_shape(lambda: learner.init(recipe(config), jax.random.key(0), hparams))
 
 
 def make(config):
@@ -54,13 +55,14 @@ class Twice(Dense):
 def calibrated(model):
     config = replaced(replaced(NO_TERM, "model.norm", "none"), "model.init_rate", 0.2)
     of_model = dataclasses.replace(recipe(config), model=model)
-    state = learner.init(of_model, jax.random.key(0))
-    return learner.calibrate(of_model, state, batch()["x"])
+    state = jax.eval_shape(lambda: learner.init(of_model, jax.random.key(0)))
+    return jax.eval_shape(functools.partial(learner.calibrate, of_model), state, batch()["x"])
 
 
 def firing_loss_of_bare():
     of_bare = dataclasses.replace(recipe(replaced(NO_TERM, "loss.firing", 0.5)), model=Bare())
-    return objective.value_and_grad(of_bare, learner.init(of_bare, jax.random.key(0)), batch())
+    state = jax.eval_shape(lambda: learner.init(of_bare, jax.random.key(0)))
+    return jax.eval_shape(functools.partial(objective.value_and_grad, of_bare), state, batch())
 
 
 CASES = [
@@ -110,7 +112,7 @@ CASES = [
         "optimizer.sam_radius: -1.0 is not possible; allowed is 0 or more",
     ),
     (
-        lambda: learner.with_ema_weights(first_state(recipe())),
+        lambda: learner.with_ema_weights(init({})),
         "optimizer.ema: 0, so that the state has no moving averages",
     ),
     (

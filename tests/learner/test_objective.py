@@ -2,7 +2,6 @@
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -35,16 +34,21 @@ def test_without_a_term_the_task_has_the_whole_gradient(x64):
     both = gradients(plain, state, batch())
     _, whole = jax.jit(objective.value_and_grad, static_argnums=0)(plain, state, batch())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), both["task"], whole)
-    assert optax.tree.norm(both["task"]) > 0 and optax.tree.norm(both["chaos"]) == 0
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(both["task"]))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(both["chaos"]))
     chex.assert_trees_all_equal_shapes(both["chaos"], state.params)
 
 
-def test_what_microbatches_give_is_averaged():
+def test_what_microbatches_give_is_averaged(x64):
     def mean_of(state, rows):
         return rows["x"].mean(), state.batch_stats
 
     mean, _ = accumulation.accumulate_gradients(mean_of, first_state(recipe()), batch(), 4)
     np.testing.assert_allclose(mean, batch()["x"].mean(), rtol=1e-5)
+
+
+sums_of = jax.jit(measures.sums, static_argnums=0)
+measures_of = jax.jit(measures.of_batch, static_argnums=0)
 
 
 @pytest.mark.parametrize(
@@ -56,11 +60,8 @@ def test_r2_in_float32_is_right_far_from_0_and_0_where_all_values_are_equal(mean
     y = (mean * np.arange(1, 6) + deviation * rng.normal(size=(6, 7, 5))).astype(np.float32)
     o = (y + rng.normal(size=y.shape) / 2).astype(np.float32)
     where = np.arange(6 * 7).reshape(6, 7) < 40
-    parts = [
-        measures.sums(config, jnp.asarray(o[:, None]), jnp.asarray(y), where=jnp.asarray(where))
-        for o, y, where in zip(o, y, where, strict=True)
-    ]
-    of_first = measures.of_batch(config, jnp.asarray(o[0, :, None]), jnp.asarray(y[0]))["r2"]
+    parts = [sums_of(config, o[:, None], y, where=where) for o, y, where in zip(o, y, where, strict=True)]
+    of_first = measures_of(config, o[0, :, None], y[0])["r2"]
 
     def r2(o, y):
         o, y = o.astype(float), y.astype(float)

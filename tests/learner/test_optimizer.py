@@ -1,6 +1,7 @@
 """Schedules and the optimiser's stages, against their closed forms."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -19,12 +20,14 @@ BASE = Optimizer(lr=0.3, schedule="cosine")
 def updates(config, params, gradient):
     """The first update, for a rate of 1, of a network whose first layer is conv1."""
     tx = optimizer.build(config, 1, 1, ("conv1", "conv2", "readout"))
-    return tx.update(gradient, tx.init(params), params)[0]
+    return jax.device_get(
+        jax.jit(lambda params, gradient: tx.update(gradient, tx.init(params), params)[0])(params, gradient)
+    )
 
 
 def values(config, epochs=4, steps_per_epoch=10):
-    schedule = jax.vmap(optimizer.schedule(config, epochs, steps_per_epoch))
-    return np.array(schedule(jnp.arange(epochs * steps_per_epoch + 1)))
+    schedule = jax.jit(jax.vmap(optimizer.schedule(config, epochs, steps_per_epoch)))
+    return np.array(schedule(np.arange(epochs * steps_per_epoch + 1, dtype=np.int32)))
 
 
 @pytest.mark.parametrize(
@@ -48,27 +51,59 @@ def test_warmup_rises_linearly_to_the_peak_and_the_schedule_follows(schedule):
     np.testing.assert_allclose(warm[10:], after, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_updates_times_the_rate_are_those_of_optax(x64, name):
+    """After several steps, so that moments, their bias correction and the schedule count."""
+    lr, schedule = 0.02, optax.cosine_decay_schedule(0.02, 40)
+    reference = {
+        "sgd": optax.sgd(schedule, momentum=0.8),
+        "adam": optax.adam(schedule, eps_root=1e-3),
+        "adamw": optax.adamw(schedule, weight_decay=0.1),
+    }[name]
+    config = {
+        "sgd": Optimizer(name="sgd", schedule="cosine", momentum=0.8),
+        "adam": Optimizer(name="adam", schedule="cosine", eps_root=1e-3),
+        "adamw": Optimizer(name="adamw", schedule="cosine", weight_decay=0.1),
+    }[name]
+    tx = optimizer.build(config, 4, 10)
+    rng = np.random.default_rng(0)
+    params, gradients = rng.normal(size=5), rng.normal(size=(4, 5))
+
+    @jax.jit
+    def last_updates(params, gradients):
+        states = [tx.init(params), reference.init(params)]
+        for gradient in gradients:
+            ours, states[0] = tx.update(gradient, states[0], params)
+            expected, states[1] = reference.update(gradient, states[1], params)
+        return lr * ours, expected
+
+    ours, expected = last_updates(params, gradients)
+    np.testing.assert_allclose(ours, expected, rtol=1e-10)
+
+
 def test_muon_orthogonalises_hidden_kernels_and_leaves_the_rest_to_adam():
     """All singular values of an update are about equal. Its root mean square is 0.2, near that of AdamW's."""
     layer = {"kernel": (3, 3, 4, 8), "bias": (8,)}
     shapes = {"conv1": layer, "conv2": {**layer, "scale": (8,)}, "readout": {"kernel": (8, 3)}}
     rng = np.random.default_rng(0)
     params, gradient = (
-        jax.tree.map(lambda s: jnp.float32(rng.normal(size=s)), shapes, is_leaf=lambda s: isinstance(s, tuple))
+        jax.tree.map(
+            lambda s: np.asarray(rng.normal(size=s), np.float32), shapes, is_leaf=lambda s: isinstance(s, tuple)
+        )
         for _ in range(2)
     )
     update = updates(Optimizer(name="muon", schedule="constant", weight_decay=0.1), params, gradient)
     adamw = updates(Optimizer(name="adamw", schedule="constant", weight_decay=0.1), params, gradient)
-    singular = jnp.linalg.svd((update["conv2"]["kernel"] + 0.1 * params["conv2"]["kernel"]).reshape(36, 8))[1]
-    assert singular.max() / singular.min() < 2 < jnp.ptp(jnp.linalg.svd(gradient["conv2"]["kernel"].reshape(36, 8))[1])
-    assert jnp.sqrt((singular**2).sum() / (36 * 8)) == pytest.approx(0.2, rel=0.3)
+    singular = np.linalg.svd((update["conv2"]["kernel"] + 0.1 * params["conv2"]["kernel"]).reshape(36, 8))[1]
+    assert singular.max() / singular.min() < 2 < np.ptp(np.linalg.svd(gradient["conv2"]["kernel"].reshape(36, 8))[1])
+    assert np.sqrt((singular**2).sum() / (36 * 8)) == pytest.approx(0.2, rel=0.3)
     del update["conv2"]["kernel"], adamw["conv2"]["kernel"]
     # Adam with Nesterov's momentum, as optax.contrib.muon has it: at the first step the direction is the same.
-    chex.assert_trees_all_close(jax.tree.map(jnp.sign, update), jax.tree.map(jnp.sign, adamw))
+    chex.assert_trees_all_close(jax.tree.map(np.sign, update), jax.tree.map(np.sign, adamw))
 
 
 def test_muon_takes_the_inputs_of_a_convolution_as_the_rows_of_one_matrix():
-    gradient = {"conv2": {"kernel": jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 4, 8)), jnp.float32)}}
+    gradient = {"conv2": {"kernel": np.random.default_rng(0).normal(size=(3, 3, 4, 8)).astype(np.float32)}}
     matrix = jax.tree.map(lambda kernel: kernel.reshape(36, 8), gradient)
     muon = Optimizer(name="muon", schedule="constant")
     of_kernel, of_matrix = (updates(muon, g, g)["conv2"]["kernel"] for g in (gradient, matrix))
@@ -96,10 +131,13 @@ DEPTHS = {"stem": 3, "stage1_block1_conv1": 2, "stage1_block1": 2, "stage2_block
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_layer_decay_slows_each_block_by_its_distance_from_the_readout(name):
-    params = {layer: {"kernel": jnp.full(3, 2.0), "norm": {"scale": jnp.ones(2)}} for layer in DEPTHS}
+    params = {
+        layer: {"kernel": np.full(3, 2.0, np.float32), "norm": {"scale": np.ones(2, np.float32)}} for layer in DEPTHS
+    }
     gradient = jax.tree.map(lambda p: 0.5 * p, params)
     config = Optimizer(name=name, weight_decay=0.1, schedule="constant")
 
+    @functools.partial(jax.jit, static_argnums=0)
     def updates(config):
         tx = optimizer.build(config, 1, 1, LAYERS)
         first, state = tx.update(gradient, tx.init(params), params)
@@ -123,12 +161,13 @@ def test_a_factor_of_one_leaves_the_optimiser_as_it_is():
 def test_a_gradient_moves_adam_by_the_rate_and_scale_of_its_heavy_ball(count):
     config, x = Optimizer(name="adam", schedule="constant"), jnp.zeros(1)
     tx = optimizer.build(config, 1, 1)
+    update = jax.jit(tx.update)
     state = tx.init(x)
     for _ in range(count):
-        _, state = tx.update(jnp.ones(1), state, x)
+        _, state = update(np.ones(1, np.float32), state, x)
     ball = optimizer.heavy_ball(config, state)
     assert ball is not None
-    without, moved = (tx.update(jnp.full(1, g), state, x)[0][0] for g in (0.0, 1e-3))
+    without, moved = (update(np.full(1, g, np.float32), state, x)[0][0] for g in (0.0, 1e-3))
     # The ratio has the second moments before the step, which changes their root by 10 and by 5 %.
     assert float(without - moved) / 1e-3 == pytest.approx(float(ball["rate"] * ball["scale"][0]), rel=0.15)
 

@@ -10,14 +10,16 @@ import numpy as np
 import optax
 import pytest
 
-from csbp_jax import controls, learner
-from csbp_jax.config import Optimizer
+from csbp_jax import controls, learner, models
+from csbp_jax.config import Optimizer, Traced, flatten, marks_by_field
+from csbp_jax.learner import complete_hyperparameters
 from tests.support import small_net
 from tests.support.small_net import TAPS, first_state, recipe
 
 
 def test_one_strength_serves_all_taps():
-    z0 = first_state(recipe(), hparams={"z0": 7.0}).hparams["z0"]
+    hparams = jax.jit(lambda: learner.init(recipe(), jax.random.key(0), {"z0": 7.0}).hparams)()
+    z0 = hparams["z0"]
     assert {tap: float(strength) for tap, strength in z0.items()} == dict.fromkeys(TAPS, 7.0)
 
 
@@ -27,6 +29,20 @@ def test_whole_numbers_among_the_hyperparameters_become_floats():
     hparams = jax.eval_shape(lambda: learner.init(whole, jax.random.key(0), {"z0": 3}).hparams)
     assert {leaf.dtype for leaf in jax.tree.leaves((hparams["lr"], hparams["z0"]))} == {jnp.dtype(jnp.float32)}
     assert hparams["every"].dtype == jnp.int32
+
+
+@pytest.mark.parametrize("field", [field for field in marks_by_field(Traced) if field != "seed"])
+def test_every_traced_field_is_a_float_among_the_hyperparameters(field):
+    """Runs that differ in it share a program, which would have the value of one of them for all."""
+    traced, name = marks_by_field(Traced)[field], learner.hyperparameter_name(field)
+    defaults = learner.hyperparameters(small_net.CONFIG)
+    if not traced.only_if_varied:
+        value = flatten(small_net.CONFIG)[field]
+        other = small_net.CONFIG.replace(field, [1 + v for v in value] if isinstance(value, tuple) else value / 2)
+        assert learner.hyperparameters(other)[name] != defaults[name]
+    given: Any = models.neuron(small_net.CONFIG.model.neuron) if name == "neuron" else 1
+    leaves = jax.tree.leaves(complete_hyperparameters({name: given}, defaults)[name])
+    assert leaves and all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
 
 
 def test_a_state_may_be_donated_whose_taps_share_an_array():

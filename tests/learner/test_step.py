@@ -28,16 +28,16 @@ OPTIMIZERS = {
 }
 
 
-def test_z_anneals_by_the_epoch_or_the_step_in_one_compilation():
-    chex.clear_trace_counter()
-    step: Any = jax.jit(chex.assert_max_traces(lambda state, batch: learner.train_step(RECIPE, state, batch), n=1))
+def test_z_anneals_by_the_epoch_or_the_step_in_one_compilation(x64):
+    step: Any = train_step
+    known = step._cache_size()
     for anneal, every in (("step", 1), ("epoch", 10)):
-        state, strengths = init(recipe(replaced(small_net.CONFIG, "chaos.anneal", anneal)), jax.random.key(0), {}), []
+        state, strengths = first_state(recipe(replaced(small_net.CONFIG, "chaos.anneal", anneal))), []
         for n in range(12):
-            state, metrics = step(state, batch(n))
+            state, metrics = step(RECIPE, state, batch(n))
             strengths.append(float(metrics["z"]["fc1.norm"]))
         np.testing.assert_allclose(strengths, 3.0 * 0.9 ** (np.arange(12) // every), rtol=1e-5)
-    assert step._cache_size() == 1
+    assert step._cache_size() <= known + 1  # none where another test has compiled it
 
 
 def test_batched_runs_take_one_compilation_and_equal_single_runs(x64):
@@ -64,7 +64,7 @@ def test_batched_runs_take_one_compilation_and_equal_single_runs(x64):
         chex.assert_trees_all_close(state.params, jax.tree.map(lambda leaf, k=k: leaf[k], params), rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ["sgd", *(pytest.param(name, marks=pytest.mark.full) for name in ("adam", "adamw"))])
 def test_the_update_equals_optax_with_its_own_learning_rate(x64, name):
     settings = OPTIMIZERS[name]
     lr = optax.cosine_decay_schedule(settings.lr, 50) if settings.schedule == "cosine" else settings.lr
@@ -98,10 +98,6 @@ def test_an_optimiser_may_ask_for_the_loss(x64):
     assert optax.tree.get(state.opt_state, "best_value") == metrics["loss"]
 
 
-def test_make_says_for_which_rate_its_optimiser_is():
-    assert "optimiser for a learning rate of 1, such as" in " ".join((learner.make.__doc__ or "").split())
-
-
 def test_a_nan_weight_is_detected_although_the_loss_is_finite(x64):
     healthy, _ = train_step(RECIPE, first_state(RECIPE), batch())
     kernel = healthy.params["fc1"]["dense"]["kernel"].at[0, 0].set(jnp.nan)
@@ -116,7 +112,8 @@ def test_a_nan_weight_is_detected_although_the_loss_is_finite(x64):
 
 def test_bad_batches_are_skipped_and_counted_in_a_row(x64):
     state = first_state(RECIPE)
-    bad = {**batch(), "x": batch()["x"].at[0, 0, 0].set(jnp.inf)}
+    bad = batch()
+    bad["x"][0, 0, 0] = np.inf
     counts = []
     for data in (batch(0), bad, bad, batch(1), bad):
         state, metrics = train_step(RECIPE, state, data)
@@ -130,7 +127,8 @@ def test_clipping_is_off_by_default_and_clipped_steps_are_counted(x64):
     clipped = recipe(dataclasses.replace(small_net.CONFIG, optimizer=clip))
     state = first_state(clipped)
     after, metrics = train_step(clipped, state, batch())
-    moved = optax.tree.norm(jax.tree.map(jnp.subtract, after.params, state.params))
+    moves = jax.tree.leaves(jax.tree.map(np.subtract, *jax.device_get((after.params, state.params))))
+    moved = np.sqrt(sum(np.sum(move**2) for move in moves))
     assert float(metrics["clipped"]) == 1 and float(metrics["grad_norm"]) > 0.01
     np.testing.assert_allclose(moved, 0.1 * 0.01, rtol=1e-6)
     assert "clipped" not in jax.eval_shape(train_step, RECIPE, first_state(RECIPE), batch())[1]
@@ -158,28 +156,28 @@ def test_eight_devices_equal_one(x64):
     )
 
 
-def test_evaluation_counts_each_example_once():
+def test_evaluation_counts_each_example_once(x64):
     state, data = first_state(RECIPE), batch(size=12)
-    unpadded = eval_step(RECIPE, state, {**data, "mask": jnp.ones(12, bool)})
-    padded = jax.tree.map(lambda a: jnp.concatenate([a, a[:4]]), data)
-    masked = eval_step(RECIPE, state, {**padded, "mask": jnp.arange(16) < 12})
+    unpadded = eval_step(RECIPE, state, {**data, "mask": np.ones(12, bool)})
+    padded = jax.tree.map(lambda a: np.concatenate([a, a[:4]]), data)
+    masked = eval_step(RECIPE, state, {**padded, "mask": np.arange(16) < 12})
     chex.assert_trees_all_close(unpadded, masked, rtol=1e-6)
     assert int(masked["count"]) == 12
 
 
-def test_a_batch_of_padding_alone_adds_nothing():
-    sums = eval_step(RECIPE, first_state(RECIPE), {**batch(size=12), "mask": jnp.zeros(12, bool)})
+def test_a_batch_of_padding_alone_adds_nothing(x64):
+    sums = eval_step(RECIPE, first_state(RECIPE), {**batch(size=12), "mask": np.zeros(12, bool)})
     assert {name: float(total) for name, total in sums.items()} == {"count": 0, "correct": 0, "loss": 0}
 
 
 def test_probabilities_as_labels_train_like_integers(x64):
-    hard, soft = batch(), {**batch(), "y": jax.nn.one_hot(batch()["y"], 3)}
+    hard, soft = batch(), {**batch(), "y": np.eye(3)[batch()["y"]]}
     (a, ma), (b, mb) = (train_step(RECIPE, first_state(RECIPE), data) for data in (hard, soft))
     chex.assert_trees_all_close(a.params, b.params, rtol=1e-12)
     assert float(ma["accuracy"]) == float(mb["accuracy"])
 
 
-def test_chaos_is_never_silently_off():
+def test_chaos_is_never_silently_off(x64):
     class WithoutTerms(basic.Dense):
         def __call__(self, x, train=False, *, taps=(), **options):
             return super().__call__(x, train, **options)
@@ -195,7 +193,7 @@ def test_make_returns_the_plain_functions_of_the_recipe(x64):
     model, config = RECIPE.model, small_net.CONFIG
     made_init, made_step, made_eval_step = learner.make(model, RECIPE.tx, RECIPE.loss, config, 10)
     key, state, data = jax.random.key(0), first_state(RECIPE), batch()
-    masked = {**data, "mask": jnp.ones(8, bool)}
+    masked = {**data, "mask": np.ones(8, bool)}
     for made, plain, arguments in (
         (made_init, learner.init, (key,)),
         (made_step, learner.train_step, (state, data)),
@@ -255,9 +253,9 @@ def test_no_two_draws_of_steps_and_microbatches_have_the_same_key(monkeypatch):
     assert len(dropped) == 2 * 3 and len(set(keys)) == len(keys)
 
 
-def test_a_refused_step_does_not_count_for_the_schedule():
+def test_a_refused_step_does_not_count_for_the_schedule(x64):
     state, first = first_state(RECIPE), batch()
-    for x in (jnp.full_like(first["x"], jnp.nan), first["x"]):
+    for x in (np.full_like(first["x"], np.nan), first["x"]):
         state, _ = train_step(RECIPE, state, first | {"x": x})
     assert int(state.step) == 2 and int(optimizer.steps_taken(state.opt_state, state.step)) == 1
     assert int(optimizer.steps_taken(optax.EmptyState(), state.step)) == 2

@@ -72,16 +72,12 @@ FORMS: dict[str, Callable] = {
     "scan": lambda f: jax.jit(lambda x: lax.scan(lambda c, _: (f(c), None), x, length=3)[0]),
     "eager": lambda f: f,
 }
-FAST = {("adam", "jit"), ("sgd", "scan")}
+MARKS = {("sgd", "scan"): [], ("adam", "jit"): [pytest.mark.full]}
 
 
 @pytest.mark.parametrize(
     "name, form",
-    [
-        pytest.param(name, form, marks=[] if (name, form) in FAST else [pytest.mark.slow])
-        for name in RECIPES
-        for form in FORMS
-    ],
+    [pytest.param(name, form, marks=MARKS.get((name, form), [pytest.mark.slow])) for name in RECIPES for form in FORMS],
 )
 def test_the_tangent_map_of_a_step_equals_central_differences(x64, name, form):
     state = after_three_steps(RECIPES[name], with_silent_neuron(first_state(RECIPES[name])))
@@ -109,6 +105,7 @@ def test_the_tangent_map_of_a_step_equals_central_differences(x64, name, form):
     assert np.linalg.norm(tangent - reference) / np.linalg.norm(reference) < 1e-6
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["sgd", pytest.param("adam", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("vary", ["width", *(pytest.param(v, marks=pytest.mark.slow) for v in ("z", "decay"))])
 def test_the_tangent_map_under_vmap_over_hyperparameters(x64, vary, name):

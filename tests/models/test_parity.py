@@ -14,6 +14,8 @@ from experiments.parity import __main__ as parity
 from experiments.parity import cases, ours
 
 FAST = ("cnn6_tebn",)
+# Of full-size networks, one of each family is traced in `make test`, once for all tests.
+REPRESENTATIVES = ("cnn6", "ms_resnet18", "plif_mnist", "resnet19_tet", "sew_wide_7b")
 DEEPEST = ("sew_resnet50", "sew_resnet101", "sew_resnet152")
 DATA = pathlib.Path(__file__).parents[1] / "data"
 FORWARD, TRAINING, CLOSE = 1e-9, 1e-6, 1e-10
@@ -56,10 +58,13 @@ def outputs(name):
     return jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), picture)
 
 
-@pytest.mark.full
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in DEEPEST else ()) for name in cases.ORIGINALS]
-)
+def full_size(*case):
+    """A row of a table whose first column is a network."""
+    fast, deep = case[0] in REPRESENTATIVES, case[0] in DEEPEST
+    return pytest.param(*case, marks=pytest.mark.slow if deep else () if fast else pytest.mark.full)
+
+
+@pytest.mark.parametrize("name", [full_size(name) for name in cases.ORIGINALS])
 def test_parameters_and_logits_at_full_size_equal_the_published_network(name):
     (logits, _), variables = outputs(name)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
@@ -70,11 +75,11 @@ def test_parameters_and_logits_at_full_size_equal_the_published_network(name):
 @pytest.mark.parametrize(
     ("name", "printed"),
     [
-        pytest.param("sew_resnet101", "44.55", marks=pytest.mark.slow),
-        pytest.param("sew_resnet152", "60.19", marks=pytest.mark.slow),
-        ("ms_resnet18", "11.69"),
-        ("ms_resnet34", "21.80"),
-        ("max_resnet18", "12.50"),
+        full_size("sew_resnet101", "44.55"),
+        full_size("sew_resnet152", "60.19"),
+        full_size("ms_resnet18", "11.69"),
+        full_size("ms_resnet34", "21.80"),
+        full_size("max_resnet18", "12.50"),
     ],
 )
 def test_millions_of_parameters_as_the_articles_print_them(name, printed):
@@ -96,10 +101,7 @@ TAPPED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "taps"),
-    [pytest.param(*case, marks=pytest.mark.slow if case[0] in DEEPEST else ()) for case in TAPPED.items()],
-)
+@pytest.mark.parametrize(("name", "taps"), [full_size(*case) for case in TAPPED.items()])
 def test_taps_can_be_named(name, taps):
     (_, aux), _ = outputs(name)
     assert set(taps) <= set(aux.names)

@@ -51,26 +51,26 @@ CASES = {
     "integer": Model(name="recurrent", input_shape=FEATURES, features=(32,), neuron=Neuron(name="ilif", decay=0.5)),
 }
 SLOW = ("dense", "shortcuts", "attention", "complementary", "integer")
+FAST = ("recurrent", "sliding", "delays")
 
 
 @functools.cache
-def prepared(name) -> tuple[Any, Any, jax.Array]:
+def prepared(name) -> tuple[Any, Any, np.ndarray]:
     """A network whose running statistics are those of its input, its variables, and a sequence."""
     config = CASES[name]
     network = models.build(config)
-    x = jnp.asarray(
-        np.random.default_rng(0).poisson(0.7, (1 if name == "wide" else 2, T, *config.input_shape)), jnp.float32
-    )
+    shape = (1 if name == "wide" else 2, T, *config.input_shape)
+    x = np.random.default_rng(0).poisson(0.7, shape).astype(np.float32)
 
     @jax.jit
-    def with_later_statistics(variables, x):
-        _, mutated = network.apply(variables, x, True, mutable=["batch_stats"])
-        return {**variables, **mutated}
+    def variables_of(x):
+        def with_later_statistics(variables, _):
+            _, mutated = network.apply(variables, x, True, mutable=["batch_stats"])
+            return {**variables, **mutated}, None
 
-    variables = jax.jit(network.init)(jax.random.key(0), x)
-    for _ in range(10):
-        variables = with_later_statistics(variables, x)
-    return network, variables, x
+        return jax.lax.scan(with_later_statistics, network.init(jax.random.key(0), x), length=10)[0]
+
+    return network, variables_of(x), x
 
 
 @functools.cache
@@ -86,10 +86,14 @@ def in_chunks(stream, variables, x, lengths):
         logits.append(chunk)
         start += length
     assert start == x.shape[1]
-    return jnp.concatenate(logits, 1), states
+    return np.concatenate(logits, 1), states
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES])
+def marks(name):
+    return [] if name in FAST else [pytest.mark.slow] if name in SLOW else [pytest.mark.full]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in CASES])
 def test_chunks_of_any_lengths_equal_the_whole_sequence_bit_for_bit(name):
     network, variables, x = prepared(name)
     stream = compiled_stream(name)
@@ -123,7 +127,8 @@ def test_examples_of_a_batch_can_be_at_different_places_of_their_sequences():
     _, variables, x = prepared("recurrent")
     stream = compiled_stream("recurrent")
     _, states = stream(variables, x[:, :5], None)
-    restarted = jax.tree.map(lambda leaf: leaf.at[1].set(0), states)
+    first = np.array([True, False])
+    restarted = jax.tree.map(lambda leaf: np.where(first.reshape(2, *(1,) * (leaf.ndim - 1)), leaf, 0), states)
     logits, _ = stream(variables, x[:, :5], restarted)
     fresh, _ = stream(variables, x[:, :5], None)
     np.testing.assert_array_equal(logits[1], fresh[1])
@@ -133,7 +138,7 @@ def test_examples_of_a_batch_can_be_at_different_places_of_their_sequences():
 def test_states_of_another_network_or_batch_are_refused():
     network, variables, x = prepared("recurrent")
     _, states = jax.eval_shape(functools.partial(models.stream, network), variables, x)
-    states = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), states)
+    states = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), states)
     cases: list[Any] = [({"rec1": states["rec1"]}, x), (states, x[:1]), ([states["rec1"]], x)]
     for wrong, chunk in cases:
         with pytest.raises(
@@ -144,7 +149,8 @@ def test_states_of_another_network_or_batch_are_refused():
 
 def test_a_chunk_without_a_time_step_is_refused():
     network, variables, x = prepared("recurrent")
-    for chunk in (x[:, :0], x[0, 0]):
+    chunks: list[Any] = [x[:, :0], x[0, 0]]
+    for chunk in chunks:
         with pytest.raises(ValueError, match=r"stream: x has shape \(.*\), but must be \[B, t, ...\] with t >= 1"):
             models.stream(network, variables, chunk)
 
@@ -157,7 +163,7 @@ def test_networks_that_cannot_be_streamed_are_refused():
             models.stream(network, {}, x)
     parallel = models.build(Model(name="dense", input_shape=FEATURES, time_steps=2, neuron=Neuron(name="psn")))
     with pytest.raises(ConfigError, match="PSN: x has 1 time steps, but the weights are for all 2 steps at once"):
-        models.stream(parallel, jax.jit(parallel.init)(jax.random.key(0), x), x)
+        jax.eval_shape(lambda x: models.stream(parallel, parallel.init(jax.random.key(0), x), x), x)
     described = graph.GraphNetwork(graph=graph.Graph("input", FEATURES, ()), spike=triangle())
     with pytest.raises(ConfigError, match="stream: not possible for a network of an NIR graph"):
         models.stream(described, {}, x)

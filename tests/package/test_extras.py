@@ -1,5 +1,6 @@
 """What is installed alone works alone, and all else names the extra to install."""
 
+import functools
 import subprocess
 import sys
 import tomllib
@@ -42,10 +43,13 @@ def test_the_chaos_term_loads_nothing_else_of_the_package():
     assert run(code) == ["csbp_jax csbp_jax.ranges csbp_jax.chaos"]
 
 
+packages_distributions = functools.cache(metadata.packages_distributions)
+
+
 @pytest.mark.parametrize("extra", extras.MODULES)
 def test_an_extra_installs_the_modules_of_the_table(extra):
     names = {search(r"^[\w-]+", line)[0].lower() for line in PROJECT["optional-dependencies"][extra]}
-    distributions = metadata.packages_distributions()
+    distributions = packages_distributions()
     for module in extras.MODULES[extra]:
         # A package that is not installed here has the name of its module.
         assert names & {name.lower() for name in distributions.get(module, [module])}, module

@@ -58,6 +58,7 @@ def test_mutants_are_distinct_and_compile_and_change_one_statement_but_no_text(d
         assert mutant.kind == "statement" or texts == collections.Counter(texts_of(before))
 
 
+@pytest.mark.full
 def test_the_mutants_of_a_record_are_drawn_again_under_another_seed(drawn):
     rows = [{"room": room, **mutant._asdict()} for room, mutant in drawn]
     again = mutants.drawn(200, 1, rows[:150])

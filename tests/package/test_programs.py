@@ -32,8 +32,8 @@ def test_a_program_that_moves_is_named_and_the_others_are_as_recorded(tmp_path):
     done = subprocess.run(line, cwd=DATA.parents[1], capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 9 and "cuda, nmnist: train moved" in lines
-    assert sum(line.endswith(": as recorded") for line in lines) == 8
+    assert len(lines) == 12 and "cuda, nmnist: train moved" in lines
+    assert sum(line.endswith(": as recorded") for line in lines) == 11
 
 
 @PINNED

@@ -26,6 +26,7 @@ def test_captions_of_training_have_its_length_and_are_in_the_report(trained, tmp
         assert f"<figcaption>{shown}</figcaption>" in page and f'alt="{name}"' in page
 
 
+@pytest.mark.full
 def test_captions_of_an_inspection_have_the_number_of_examples(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(inspection, "output_folder", lambda *_: tmp_path)
     inspection.inspect(trained, examples=3, example=2, console=terminal.Console(file=io.StringIO()))
@@ -37,7 +38,7 @@ def test_captions_of_an_inspection_have_the_number_of_examples(trained, tmp_path
     assert "accumulates (AC)" in figures["operations"] and "a row per neuron" in figures["raster"]
 
 
-@pytest.mark.parametrize("kind", ["other", "text", "cut", "bomb"])
+@pytest.mark.parametrize("kind", ["other", "text", "cut", pytest.param("bomb", marks=pytest.mark.full)])
 def test_an_image_of_others_has_none(kind, trained):
     file = io.BytesIO()
     Image.new("1", (2**15, 2**13) if kind == "bomb" else (2, 2)).save(file, "png")

@@ -104,6 +104,7 @@ for _ in range(int(sys.argv[1])):
 time drops incomplete entries first, as a new process does."""
 
 
+@pytest.mark.full
 def test_processes_share_programs_and_an_incomplete_entry_is_replaced(tmp_path):
     """In the process that JAX reads its variables in, and without a warning."""
     names = ("JAX_ENABLE_COMPILATION_CACHE",)

@@ -147,6 +147,7 @@ def test_an_accelerator_that_jax_does_not_use_is_named(monkeypatch, tmp_path, fi
     assert hardware.unused_accelerator(tmp_path) == ""
 
 
+@pytest.mark.full
 def test_operations_of_several_devices_in_any_layout_are_those_of_one():
     """TPUs' kernel gradient is a shard_map of each device over several slices, which XLA counts once."""
     source, counts = data.load(SMALL_CONV)["train"], []

@@ -115,6 +115,7 @@ def test_ports_are_seen():
 @pytest.mark.parametrize(
     "number, code", [(signal.SIGTERM, 42), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
+@pytest.mark.usefixtures("one_compilation_per_config")
 def test_a_signal_in_training_saves_and_sets_the_exit_code(number, code, tmp_path, capsys, monkeypatch):
     """In this process; the next test has it from outside."""
     opened = metrics_log.opened

@@ -5,15 +5,15 @@ from csbp_jax.training.checkpoint import manifest
 
 def forget_run(checkpoints):
     """Remove what tells the run from the manifest of each checkpoint in a folder, and return what it was."""
-    return _changed(checkpoints, lambda metadata: metadata.pop("run"))
+    return change_metadata(checkpoints, lambda metadata: metadata.pop("run"))
 
 
 def forget_array(checkpoints, name):
     """Remove an array, which this version has, from the manifest of each checkpoint in a folder."""
-    _changed(checkpoints, lambda metadata: metadata["arrays"].pop(name))
+    change_metadata(checkpoints, lambda metadata: metadata["arrays"].pop(name))
 
 
-def _changed(checkpoints, change):
+def change_metadata(checkpoints, change):
     """Change what the manifest of each checkpoint is about, and return what the changes returned."""
     returned = []
     for folder in sorted(checkpoints.iterdir()):

@@ -37,8 +37,8 @@ def recipe(config=CONFIG):
 def batch(seed=0, size=8):
     """Random inputs and labels."""
     rng = np.random.default_rng(seed)
-    x = jnp.asarray(2 * rng.normal(size=(size, 1, 6)), jnp.result_type(float))
-    return {"x": x, "y": jnp.asarray(rng.integers(0, 3, size))}
+    x = (2 * rng.normal(size=(size, 1, 6))).astype(jnp.result_type(float))
+    return {"x": x, "y": rng.integers(0, 3, size).astype(jnp.result_type(int))}
 
 
 def first_state(recipe, seed=0, hparams=None):

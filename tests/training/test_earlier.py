@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from csbp_jax import configs
-from csbp_jax.config import flatten, from_json, run_name, to_json
+from csbp_jax.config import Config, flatten, from_json, run_name, to_json
+from csbp_jax.config.removed import ADDED
 from csbp_jax.runs import restore
 from csbp_jax.runtime import files
 from csbp_jax.training import run_json
@@ -34,6 +35,13 @@ def test_a_run_with_removed_options_at_their_defaults_is_the_same_run():
     assert from_json(stored) == CONFIG and run_name(CONFIG) == STOPPED
     content = run_json.read_config(EARLIER / STOPPED)
     assert run_json.identity(content) == run_json.identity({"config": to_json(CONFIG), "data": content["data"]})
+
+
+def test_the_name_of_a_run_depends_on_an_added_option_at_another_value_alone():
+    padded = CONFIG.replace(**{"data.augment": ("crop",), "data.crop_padding": 4})
+    assert run_name(padded.replace("data.crop_padding", 2)) != run_name(padded)
+    for name, default in ADDED.items():
+        assert flatten(Config())[name] == default
 
 
 def test_such_a_run_is_loaded_and_resumed(tmp_path):

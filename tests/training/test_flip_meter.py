@@ -15,6 +15,7 @@ from csbp_jax.config import Chaos, Optimizer
 from csbp_jax.training import flip_meter
 from csbp_jax.training.build import resolve
 from tests.support import shared_programs
+from tests.support.rows import full_but
 
 pytestmark = pytest.mark.usefixtures("one_compilation_per_config")
 
@@ -53,7 +54,7 @@ def jacobians(started):
     return jax.tree.map(lambda matrix: np.asarray(matrix, np.float64), jax.jit(jax.jacfwd(gradients))(flat))
 
 
-@pytest.mark.parametrize("part", flip_meter.PARTS)
+@pytest.mark.parametrize("part", full_but(["both"], flip_meter.PARTS))
 def test_a_ratio_is_that_of_the_full_matrix(started, jacobians, part):
     run, state, batch = started
     matrix = jacobians["task"] + jacobians["chaos"] if part == "both" else jacobians[part]
@@ -61,6 +62,7 @@ def test_a_ratio_is_that_of_the_full_matrix(started, jacobians, part):
     assert ratio_of(run)(part, state, batch) == pytest.approx(expected, rel=2e-2)
 
 
+@pytest.mark.full
 def test_the_terms_ratio_follows_the_learning_rate_and_its_schedule(started):
     run, state, batch = started
     step = dataclasses.replace(run.config.optimizer, schedule="step", step_epochs=1, step_factor=0.1)
@@ -72,6 +74,7 @@ def test_the_terms_ratio_follows_the_learning_rate_and_its_schedule(started):
     assert later == pytest.approx(early * 0.1 * 0.5, rel=2e-2)
 
 
+@pytest.mark.full
 def test_adam_has_no_ratio_before_its_first_step(started):
     adam = dataclasses.replace(started[0].config, optimizer=Optimizer(name="adam"))
     run = shared_programs.compile_run(adam, started[0].source, 3)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import itertools
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from csbp_jax.config import Diverged, replaced
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime.preemption import Stopped
-from csbp_jax.training import health
+from csbp_jax.training import health, progress
 from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
@@ -73,24 +72,6 @@ def test_a_resume_goes_on_counting_from_the_rows():
     watched([2001.0] * 99, rows=rows, start=3)
 
 
-def test_members_of_a_sweep_follow_the_same_rule():
-    random = np.random.default_rng(0)
-    stretches = [[(random.choice([1.0, 5000.0]), random.integers(90, 110)) for _ in range(6)] for _ in range(8)]
-    losses = np.array([list(itertools.chain(*([v] * n for v, n in s)))[:500] for s in stretches])
-    losses[:, 0], losses[random.random(losses.shape) < 0.02] = 2.0, np.nan
-    factors = [1000.0] * 4 + [0.0, 4000.0, 10.0, 1000.0]
-    members, diverged = health.MemberLosses(factors, 1000), []
-    for row in losses.T:
-        members.update(row, ~np.isnan(row))
-    for member, factor in zip(losses, factors, strict=True):
-        try:
-            watched(member, factor)
-            diverged.append(False)
-        except Diverged:
-            diverged.append(True)
-    assert members.diverged.tolist() == diverged and 0 < sum(diverged) < len(diverged)
-
-
 def test_a_layer_of_integer_neurons_always_fires_where_all_have_all_their_spikes():
     ((row, _),) = health.LayerWatch([], most=4).rows(1, {"conv1": 4.0, "conv2": 1.0})
     assert row == {"kind": "always_fires", "epoch": 1, "layers": ["conv1"]}
@@ -116,7 +97,7 @@ def quiet_run(config, root, **options):
 
 @pytest.mark.full
 def test_a_run_whose_loss_explodes_ends_also_where_it_was_stopped_between(tmp_path, monkeypatch):
-    monkeypatch.setattr(health, "HIGH_STEPS_STOP", 3)
+    monkeypatch.setattr(progress, "HIGH_STEPS_STOP", 3)
     wild = replaced(SMALL, "optimizer.lr", 1e20)
     message = r"diverged: the task loss was above .* at steps 2 to 4; .*; no checkpoint yet\. Try a smaller optimizer"
     with pytest.raises(Diverged, match=message) as uninterrupted:

@@ -15,7 +15,9 @@ import pytest
 from csbp_jax import configs, data
 from csbp_jax.config import Config, ConfigError, Optimizer, flatten
 from csbp_jax.reporting.terminal import Console
+from csbp_jax.runtime import sharding
 from csbp_jax.training import compiled, lr_finder
+from tests.support import shared_programs
 
 DIGITS = configs.load("digits")
 SMALL = dataclasses.replace(
@@ -32,17 +34,16 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lr")
     text = io.StringIO()
     console = Console(file=text, width=200)
-    return (
-        folder,
-        lr_finder.find(SMALL, rates=lr_finder.RateRange(1e-3, 1e6, 60), out=folder / "a", console=console),
-        text.getvalue(),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lr_finder, "compile_run", shared_programs.compile_run)
+        found = lr_finder.find(SMALL, rates=lr_finder.RateRange(1e-3, 1e6, 60), out=folder / "a", console=console)
+    return folder, found, text.getvalue()
 
 
 def test_each_step_is_one_of_plain_training_at_its_rate(found):
     flat = dataclasses.replace(SMALL, optimizer=Optimizer(name="sgd", schedule="constant"))
     parts = data.load(flat)
-    run = compiled.compile_run(flat, parts["train"], 4)
+    run = compiled.compile_run(flat, parts["train"], 4, mesh=sharding.data_parallel(1))
     state, step, losses = jax.jit(run.pure_init)(jax.random.key(0)), jax.jit(run.pure_train_step), []
     batches = itertools.islice(data.train_batches(parts["train"], 256, 0), 8)
     for batch, rate in zip(batches, np.geomspace(1e-3, 1e6, 60), strict=False):

@@ -8,12 +8,12 @@ import shutil
 import pytest
 
 from csbp_jax.cli import main
-from csbp_jax.config import CheckpointError, ConfigError, flatten, to_json
+from csbp_jax.config import CheckpointError, ConfigError, to_json
 from csbp_jax.runtime import seals
 from csbp_jax.training import continuation, run_json
 from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.metrics_log import read_rows
-from tests.support.older_checkpoints import forget_array, forget_run
+from tests.support.older_checkpoints import change_metadata, forget_array, forget_run
 from tests.support.small_run import SMALL, run, timeless_rows
 
 pytestmark = pytest.mark.usefixtures("no_figures", "one_compilation_per_config")
@@ -137,7 +137,6 @@ def test_a_finished_run_goes_on_after_its_epochs_were_raised(finished, copy):
     assert rows[: len(log)] == log and [row["step"] for row in rows if row["kind"] == "epoch"] == [2, 4, 6]
     again, text = run(edited, copy.parent, name="r")
     assert again == result and "r is finished; FRESH=1" in text
-    assert set(run_json.EDITABLE) <= set(flatten(SMALL))
 
 
 @pytest.mark.parametrize("schedule, said", [("cosine", True), ("step", False), ("constant", False)])
@@ -194,7 +193,11 @@ def test_epochs_raised_without_an_intact_checkpoint_change_nothing(copy, problem
 
 
 def of_another_version(copy):
-    forget_array(copy / "checkpoints", "progress/sums/task_loss")
+    forget_array(copy / "checkpoints", "state/params/conv1/conv/kernel")
+
+
+def of_a_later_format(copy):
+    change_metadata(copy / "checkpoints", lambda metadata: metadata.update(format=3))
 
 
 def damaged_and_of_another_version(copy):
@@ -208,13 +211,14 @@ def without_a_row(copy):
 
 
 VERSION = (
-    r"was written by another version of csbp_jax, or with other code of your own: it holds other arrays "
-    r"\(progress/sums/task_loss \(None there, 'float64\[\]' here\)\); use the version that trained the run, or start "
+    r"was written by another version of csbp_jax \(format 2\), or with other code of your own: it holds other arrays "
+    r"\(state/params/conv1/conv/kernel \(None there, 'float32\[3, 3, 1, 2\]' here\)\); use the version that trained "
 )
 
 
 @pytest.mark.parametrize("spoil, code, line", [
     (of_another_version, 4, rf"checkpoints/4: {VERSION}"),
+    (of_a_later_format, 4, "checkpoints/4: its format is 3, and this version of csbp_jax reads those up to 2; use the"),
     (damaged_and_of_another_version, 4, rf"checkpoints/2: {VERSION}"),
     (without_a_row, 2, "metrics.jsonl: rows up to step 4 are missing; put back a copy of the file, or start from scr"),
 ])  # fmt: skip
@@ -227,10 +231,44 @@ def test_a_finished_run_that_cannot_go_on_keeps_all_its_files(spoil, code, line,
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == files
 
 
+def with_an_older_metric(metadata):
+    metadata["arrays"]["progress/sums/older"] = "float64[]"
+
+
+@pytest.mark.parametrize("change", [
+    lambda metadata: metadata["arrays"].pop("progress/sums/task_loss"),
+    with_an_older_metric,
+    lambda metadata: metadata.pop("format"),
+], ids=["one metric more", "one metric less", "the first format"])  # fmt: skip
+def test_a_run_goes_on_whatever_metrics_the_version_had_that_stored_it(change, finished, copy):
+    change_metadata(copy / "checkpoints", change)
+    (copy / "result.json").unlink()
+    shutil.rmtree(copy / "checkpoints" / "4")
+    result, text = run(SMALL, copy.parent, name="r")
+    assert "resumed after step 2" in text and result | {"seconds": 0} == finished[1] | {"seconds": 0}
+    assert timeless_rows(copy / "metrics.jsonl") == timeless_rows(finished[0] / "metrics.jsonl")
+
+
+def test_a_refused_run_keeps_its_metrics_also_if_its_checkpoints_have_a_copy(tmp_path):
+    run(SMALL, tmp_path / "apart", name="r", checkpoints=str(tmp_path / "saves"))
+    folder = tmp_path / "apart" / "r"
+    (folder / "result.json").unlink()
+    edited, rows = edit(folder, epochs=1), (folder / "metrics.jsonl").read_text() + '{"kind": "mine"}'
+    (folder / "metrics.jsonl").write_text(rows)
+    with pytest.raises(ConfigError, match=r"^epochs: 1 is not possible"):
+        run(edited, folder.parent, name="r", checkpoints=str(tmp_path / "saves"))
+    assert (folder / "metrics.jsonl").read_text() == rows
+
+
 def test_a_command_that_reads_a_run_of_another_version_says_so(copy, refused):
     forget_array(copy / "checkpoints", "state/params/conv1/conv/kernel")
     error = refused("evaluate", copy, code=4)
     assert "4: was written by another version" in error and error.endswith("; use the version that trained the run\n")
+    of_a_later_format(copy)
+    error = refused("evaluate", copy, code=4)
+    assert error.endswith(
+        "4: its format is 3, and this version of csbp_jax reads those up to 2; use the version that trained the run\n"
+    )
 
 
 def test_a_run_that_stopped_early_stays_finished_after_its_epochs_were_raised(copy):

@@ -1,18 +1,18 @@
 """The directory of a run in training: links in it are refused, and so is a save once something in it was replaced."""
 
-import contextlib
 import shutil
 import time
 
 import numpy as np
 import pytest
 
-from csbp_jax.cli import main
 from csbp_jax.config import CheckpointError, ConfigError, to_json
 from csbp_jax.experiment import Experiment, system
+from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stop
 from csbp_jax.training import loop, run_dir
 from tests.support import small_runs
+from tests.support.rows import full
 from tests.support.small_run import SMALL, run, timeless_rows
 from tests.support.small_runs import QUIET
 
@@ -91,7 +91,7 @@ TIMES = (2, 5, 11)
 # Of TensorStore's threads, whose save has failed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("times", [5, *(pytest.param(n, marks=pytest.mark.full) for n in TIMES if n != 5)])
-@pytest.mark.parametrize("how", GONE)
+@pytest.mark.parametrize("how", ["deleted", *full(["moved", "replaced", "emptied"])])
 def test_a_run_whose_directory_has_gone_ends_at_the_next_save(how, times, tmp_path):
     folder = tmp_path / "r"
     stop = Then(times, lambda: GONE[how](folder))
@@ -104,26 +104,18 @@ def test_a_run_whose_directory_has_gone_ends_at_the_next_save(how, times, tmp_pa
         assert run(SMALL, tmp_path, name="r")[0]["last"]["epoch"] == SMALL.epochs
 
 
-def once_saved(epoch, function):
-    """An ``alongside`` that calls ``function(folder)`` after an epoch, as soon as its checkpoint is complete."""
+def once_saved(function):
+    """A callback that calls ``function(folder)`` once the checkpoint of the first epoch is complete."""
 
-    @contextlib.contextmanager
-    def alongside(folder):
-        ended = 0
+    def in_the_second_epoch(trainer, row):
+        if row["epoch"] == 2:
+            deadline = time.monotonic() + 60
+            while not (trainer.folder / "checkpoints" / "2").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            function(trainer.folder)
 
-        def after_epoch():
-            nonlocal ended
-            ended += 1
-            if ended == epoch:
-                deadline = time.monotonic() + 60
-                while not (folder / "checkpoints" / str(2 * epoch)).exists():
-                    assert time.monotonic() < deadline
-                    time.sleep(0.01)
-                function(folder)
-
-        yield after_epoch
-
-    return alongside
+    return [in_the_second_epoch]
 
 
 @pytest.fixture(scope="module")
@@ -160,11 +152,15 @@ REPLACED = [as_an_editor_saves, linked_to_another, linked_to_itself, older, lamb
 OF_METRICS = "metrics.jsonl: was replaced, moved or deleted while the run trained, and nothing more is saved; rename "
 
 
-@pytest.mark.parametrize("replace", REPLACED, ids=["editor", "link", "link to itself", "older", "deleted"])
+@pytest.mark.parametrize(
+    "replace",
+    [REPLACED[0], *full(REPLACED[1:])],
+    ids=["editor", "link", "link to itself", "older", "deleted"],
+)
 def test_metrics_that_are_replaced_end_the_run_at_its_next_save_and_their_rows_are_kept(replace, undisturbed, tmp_path):
     log = tmp_path / "r" / "metrics.jsonl"
     with pytest.raises(CheckpointError, match=OF_METRICS) as raised:
-        run(SMALL, tmp_path, name="r", alongside=once_saved(1, lambda _: replace(log)))
+        run(SMALL, tmp_path, name="r", callbacks=once_saved(lambda _: replace(log)))
     assert not (log.parent / "result.json").exists()
     (kept,) = log.parent.glob("metrics.jsonl.kept-*")
     assert f"rename {kept.name}, which has all rows, to metrics.jsonl, and the same command resumes" in str(
@@ -192,12 +188,17 @@ def without_an_epoch(folder):
 
 def test_rows_that_are_missing_at_the_end_are_one_line_and_no_result(tmp_path):
     with pytest.raises(ConfigError, match=r"metrics.jsonl: rows up to step 4 are missing; put back a copy of the file"):
-        run(SMALL, tmp_path, name="r", alongside=once_saved(2, without_an_epoch))
+        run(SMALL, tmp_path, name="r", stop=Then(9, lambda: without_an_epoch(tmp_path / "r")))
     assert not (tmp_path / "r" / "result.json").exists()
 
 
 @pytest.mark.parametrize(
-    "make", [lambda place, theirs: place.symlink_to(theirs), lambda place, theirs: theirs.rename(place)]
+    "make",
+    [
+        lambda place, theirs: place.symlink_to(theirs),
+        pytest.param(lambda place, theirs: theirs.rename(place), marks=pytest.mark.full),
+    ],
+    ids=["link", "folder"],
 )
 def test_what_takes_the_place_of_the_checkpoints_ends_the_run_at_its_next_save(make, undisturbed, tmp_path):
     """As where they were moved to a larger disk: nothing there is deleted, whatever it is called."""
@@ -211,7 +212,7 @@ def test_what_takes_the_place_of_the_checkpoints_ends_the_run_at_its_next_save(m
         make(place, theirs)
 
     with pytest.raises(CheckpointError, match=r"r/checkpoints: was replaced while the run trained; nothing more is sa"):
-        run(SMALL, tmp_path, name="r", alongside=once_saved(1, swap))
+        run(SMALL, tmp_path, name="r", callbacks=once_saved(swap))
     assert sorted(f"{path.parent.name} {path.read_text()}" for path in place.rglob("image")) == [
         f"{name} precious" for name in ("0", "1", "2", "3", "99999")
     ]
@@ -230,21 +231,25 @@ def test_folders_of_the_users_among_the_checkpoints_stay(undisturbed, tmp_path):
             (checkpoints / name).mkdir()
             (checkpoints / name / "image").write_text("precious")
 
-    result, text = run(SMALL, tmp_path, name="r", alongside=once_saved(1, put_folders))
+    result, text = run(SMALL, tmp_path, name="r", callbacks=once_saved(put_folders))
     assert f"{checkpoints}/4: is not a checkpoint, as it has no intact manifest.json, and stays; that of step 4" in text
     assert result["params_sha256"] == undisturbed[0]["params_sha256"]
     assert sorted(path.name for path in checkpoints.iterdir()) == ["1", "2", "4", "4.1"]
     assert [path.read_text() for path in checkpoints.glob("*/image")] == ["precious", "precious"]
-    assert main.main(["evaluate", str(tmp_path / "r")]) == 0
+    assert restore.restore(tmp_path / "r").epoch == 2
 
 
 def test_figures_and_a_profile_are_not_written_through_a_link_that_was_put_there_in_training(own, tmp_path):
     for number, (name, options) in enumerate({"figures": {}, "profile": {"profile": "3:1"}}.items()):
-        alongside = once_saved(1, lambda folder, name=name: (folder / name).symlink_to(own))
+
+        def link(trainer, row, name=name):
+            if row["epoch"] == 1:
+                (trainer.folder / name).symlink_to(own)
+
         with pytest.raises(
             ConfigError, match=rf"{number}/{name}: is a link, and results would be written where it lea"
         ):
-            run(SMALL, tmp_path, name=str(number), alongside=alongside, **options)
+            run(SMALL, tmp_path, name=str(number), callbacks=[link], **options)
 
 
 def test_a_name_is_refused_before_the_data_are_looked_for(tmp_path):

@@ -127,6 +127,7 @@ def test_killed_and_resumed_it_stops_at_the_same_epoch(finished, tmp_path):
         (tmp_path / "r" / "result.json").unlink()
 
 
+@pytest.mark.full
 def test_a_run_that_goes_on_with_less_patience_ends_the_epoch_that_it_was_stopped_in(finished, tmp_path):
     """Weights from within an epoch have no validation of their own."""
     worse, polls = finished[1]["last"]["epoch"], 4 + 1 + 2  # of each epoch: its steps, its end, and two validations
@@ -146,5 +147,5 @@ def test_a_run_that_goes_on_with_less_patience_ends_the_epoch_that_it_was_stoppe
 def test_patience_counts_the_epochs_since_the_best(patience, ended, chosen, over):
     numbers = {"epoch": np.asarray(chosen)}
     state: Any = None
-    session = Session(state, numbers, {"epochs": np.asarray(ended)})
+    session = Session(state, numbers, {"epochs": np.asarray(ended), "stopped": np.asarray(False)})
     assert session.is_over(SMALL.replace(patience=patience, epochs=10)) == over

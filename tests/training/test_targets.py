@@ -20,15 +20,19 @@ from csbp_jax.evaluation.robustness.command import robustness
 from csbp_jax.evaluation.robustness.measure import Plan
 from csbp_jax.experiment import Experiment, Training
 from csbp_jax.export import model_card
-from csbp_jax.reporting import measures
+from csbp_jax.reporting import measures, plots, plots_training
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training import build
 from csbp_jax.training.metrics_log import read_rows
 from tests.support import small_run
+from tests.support.rows import full
 from tests.support.stops import After
 
+pytestmark = pytest.mark.usefixtures("one_compilation_per_config")
+
+DRAW = plots_training.draw
 T, FEATURES = 9, 6
 BASE = Config(
     epochs=2,
@@ -48,6 +52,7 @@ LOSSES = {
     "classes": Loss(name="tet"),
 }
 SLOW = ("value_of_steps", "classes")
+OTHERS = [kind for kind in LOSSES if kind != "steps"]
 KINDS = [pytest.param(kind, marks=pytest.mark.slow) if kind in SLOW else kind for kind in LOSSES]
 PRIMARY = {"value": "r2", "labels": "f1", "steps": "accuracy", "value_of_steps": "r2", "classes": "accuracy"}
 LABELS = {"r2": "R2", "f1": "F1", "accuracy": "accuracy"}
@@ -143,6 +148,7 @@ def test_a_task_that_does_not_fit_the_targets_is_one_line(loss):
         build.resolve(config, data.load(config))
 
 
+@pytest.mark.full
 def test_a_run_of_which_no_epoch_can_be_chosen_has_diverged(tmp_path):
     x = np.random.default_rng(0).random((40, 1, 5)).astype(np.float32)
     split = (x, x.sum((1, 2)))
@@ -180,7 +186,7 @@ def test_inspection_counts_no_padding(runs):
     assert seen["synapses"]["fc1.dense"]["dense"] == round(sum(map(len, x)) * 8 * FEATURES / len(x))
 
 
-@pytest.mark.parametrize("kind", ["labels", "steps"])
+@pytest.mark.parametrize("kind", [pytest.param("labels", marks=pytest.mark.full), "steps"])
 def test_a_stopped_run_goes_on_with_the_same_bits(kind, runs, tmp_path):
     _, own, result, _ = runs(kind)
     config, steps = dataclasses.replace(BASE, loss=LOSSES[kind]), 2
@@ -220,17 +226,26 @@ def test_predictions_are_those_of_evaluation(kind, runs, tmp_path):
         np.testing.assert_allclose([[float(row[name]) for name in names] for row in rows], expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["steps", *full(OTHERS)])
 def test_reports_and_model_cards_speak_of_the_measure(kind, runs, tmp_path):
     folder, own, result, _ = runs(kind)
     page = html_report.write(folder, tmp_path / "report.html").read_text()
     label, column = LABELS[PRIMARY[kind]], f"test_{PRIMARY[kind]}"
     text = measures.of(column).text(result["last"][column])
-    assert f"test {label}</th>" in page and f"<td>{text}</td>" in page and f"; {label} of each epoch on" in page
+    assert f"test {label}</th>" in page and f"<td>{text}</td>" in page
     card = model_card.card(restore.restore(folder, own=own), folder, "a/b", pytest.importorskip("huggingface_hub"))
     assert f"| test {label} |" in card and f"| {text} |" in card and ("95 % interval" in card) == (kind == "classes")
     assert f"name: test {label}, n = {result['last']['test_count']}" in card
     assert ("accuracy" in (page + card).lower()) == (PRIMARY[kind] == "accuracy")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", KINDS)
+def test_captions_speak_of_the_measure(kind, runs, tmp_path):
+    folder, *_ = runs(kind)
+    DRAW(tmp_path, read_rows(folder / "metrics.jsonl"))
+    caption = plots.caption_of((tmp_path / "figures" / "training.png").read_bytes())
+    assert f"; {LABELS[PRIMARY[kind]]} of each epoch on" in caption
 
 
 @pytest.mark.full

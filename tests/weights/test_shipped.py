@@ -10,7 +10,7 @@ import pytest
 import csbp_jax
 from csbp_jax import configs
 from csbp_jax.cli import main
-from csbp_jax.config import ConfigError, to_json, without_removed
+from csbp_jax.config import ConfigError, as_current, to_json
 from csbp_jax.evaluation import evaluate
 from csbp_jax.export import export
 from csbp_jax.runs import Run, restore
@@ -49,7 +49,7 @@ def test_a_network_is_small_and_of_the_preset_of_its_name(name):
     assert set(sizes) == {"model.safetensors", "config.json", "accuracy.json", "card.md"}
     assert sum(sizes.values()) < (300_000 if name.startswith("digits") else 2_000_000)
     content = json.loads(shipped.folder(name).joinpath("config.json").read_text())
-    stored = without_removed(content["config"])
+    stored = as_current(content["config"])
     restored = json.loads(json.dumps(to_json(restore.restore(name).config)))
     assert {**restored, **stored} | {part: restored[part] | stored[part] for part in ("data", "loss")} == restored
     assert restore.restore(name).config.model == configs.load(name).model

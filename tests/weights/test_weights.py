@@ -23,6 +23,7 @@ from csbp_jax.training import build, compiled
 from csbp_jax.weights import matching, names, torch_file
 from experiments.parity import cases
 from tests.support import event_formats
+from tests.support.rows import full, full_but
 from tests.support.torch_format import Call, Global, write
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
@@ -88,7 +89,12 @@ def network(name):
     return dataclasses.replace(cases.ORIGINALS[network], **options.get(name, {}))
 
 
-@pytest.mark.parametrize("name", slow_except(KEYS, [name for name in KEYS if "resnet" not in name or "t19" in name]))
+# The others are deep.
+NOT_SLOW = [name for name in KEYS if "resnet" not in name or "t19" in name]
+CHEAP = ("csbp_cnn6", "csbp_vggsnn", "tebn_vgg9", "tet_vggsnn", "sew_7b")
+
+
+@pytest.mark.parametrize("name", [*full_but(CHEAP, NOT_SLOW), *slow_except([n for n in KEYS if n not in NOT_SLOW], ())])
 def test_a_table_has_all_keys_and_shapes_of_the_released_code(name):
     config, file_shapes = network(name), {key: tuple(shape) for key, shape in KEYS[name].items()}
     table = matching.choose(names.of(config.name), file_shapes)
@@ -144,6 +150,7 @@ PARITY = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", slow_except(PARITY, ("cnn7_tebn",)))
 def test_logits_in_float64_equal_those_of_the_pytorch_reference(name, reference, x64, tmp_path):
     case = cases.CASES[name]
@@ -162,7 +169,7 @@ UNCALLED = {
 }
 
 
-@pytest.mark.parametrize("name", UNCALLED)
+@pytest.mark.parametrize("name", full_but(["spikformer_cifar"], UNCALLED))
 def test_what_a_transformer_registers_and_never_calls_is_left_out(name):
     config = dataclasses.replace(cases.ORIGINALS[name], depth=1, embed=48)
     shapes, table = weights.shapes_of(config), names.of(name)[0]
@@ -181,11 +188,11 @@ MISFITS = [
     ("csbp_cnn7", CNN7, {"classes": 7}, "has shape .10,., but readout.* needs .7,.; --model.classes"),
     ("csbp_cnn7", CNN7, {"time_steps": 4}, "features.0.bn.p has shape .10, .*; --model.time-steps 10"),
     ("csbp_cnn7", CNN7, {"width": 1 / 16}, "module.bias has shape .2,., but conv1/.* needs .4,.;.*--model.width"),
+    ("csbp_cnn7", CNN7, {"norm": "batch"}, "features.0.bn.p, .* and 3 more, .*; its norm is TEBN: --model.norm"),
+    ("sew_7b", SEW, {"neuron": Neuron()}, "does not have; its neurons are PLIF: --model.neuron.learn layer"),
     ("csbp_cnn7", CNN7, {"input_shape": (48, 48, 1)}, "conv1/conv/kernel needs .2, 1, 3, 3.;.* channels"),
     ("csbp_cnn7", CNN7, {"input_shape": (32, 32, 2)}, "fc1.module.1.weight .*--model.input-shape"),
-    ("csbp_cnn7", CNN7, {"norm": "batch"}, "features.0.bn.p, .* and 3 more, .*; its norm is TEBN: --model.norm"),
     ("csbp_cnn7", CNN7, {"name": "cnn6"}, "lacks .*; it looks like --model.name cnn7"),
-    ("sew_7b", SEW, {"neuron": Neuron()}, "does not have; its neurons are PLIF: --model.neuron.learn layer"),
     ("sew_7b", SEW, {"neuron": Neuron(decay=0.5, learn="channel")}, "needs .4,.; --model.neuron.learn layer"),
     ("sew_7b", SEW, {"name": "sew_wide_7b"}, "lacks .* of sew_wide_7b .*; it looks like --model.name sew_7b"),
     ("sew_7b", SEW, {"name": "dense", "width": None}, "the names of dense in PyTorch are not known; .* are: cnn6"),
@@ -193,7 +200,7 @@ MISFITS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("file, config, changes, message", MISFITS)
+@pytest.mark.parametrize("file, config, changes, message", [*MISFITS[:5], *full(MISFITS[5:])])
 def test_misfits_raise_a_one_line_error_with_a_remedy(file, config, changes, message):
     with pytest.raises(ConfigError, match=rf"{file}.pth: .*{message}") as error:
         weights.load(RELEASED / f"{file}.pth", dataclasses.replace(config, **changes))
@@ -239,7 +246,9 @@ def saved_by_sew(path, tensors):
     return write(path, {"model": tensors, "optimizer": optimizer, "lr_scheduler": {"last_epoch": 74}} | entries)
 
 
-@pytest.mark.parametrize("container, repeats", [(".module", "conv0_.module"), ("", "conv0_"), ("", "conv0_.0")])
+@pytest.mark.parametrize(
+    "container, repeats", [(".module", "conv0_.module"), *full([("", "conv0_"), ("", "conv0_.0")])]
+)
 def test_csbp_dvs_gesture_checkpoint_loads(container, repeats, tmp_path, capsys):
     case = cases.CASES["sew_7b"].model
     tensors, renamed = csbp_dvs_gesture(container, repeats)
@@ -269,7 +278,11 @@ def test_csbp_dvs_gesture_checkpoint_evaluates_from_the_command_line(tmp_path, m
 
 @pytest.mark.parametrize(
     "name, key",
-    [("csbp", "conv0_.0.weight"), ("csbp", "conv0_.1.running_mean"), ("tet", "layer1.0.conv1_s.bn.bn.bias")],
+    [
+        ("csbp", "conv0_.0.weight"),
+        ("csbp", "conv0_.1.running_mean"),
+        pytest.param("tet", "layer1.0.conv1_s.bn.bn.bias", marks=pytest.mark.full),
+    ],
 )
 def test_a_tensor_under_two_keys_must_be_equal(name, key, tmp_path):
     if name == "csbp":
@@ -357,7 +370,7 @@ FLATTENED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("order", [list, reversed])
+@pytest.mark.parametrize("order", full_but([reversed], [list, reversed]))
 @pytest.mark.parametrize("name", FLATTENED)
 def test_a_dense_layer_after_a_flattening_reads_the_channels_last(name, order, tmp_path):
     """PyTorch flattens an image as channels, height, width, and this package as height, width, channels.
@@ -380,7 +393,7 @@ def test_a_dense_layer_after_a_flattening_reads_the_channels_last(name, order, t
     np.testing.assert_array_equal(actual, 1000 * o + 100 * c + 10 * h + w)
 
 
-@pytest.mark.parametrize("order", [list, reversed])
+@pytest.mark.parametrize("order", full_but([reversed], [list, reversed]))
 def test_a_dense_layer_after_means_over_space_reads_the_channels_as_they_are(order, tmp_path):
     config = Model("max_resnet18", (8, 8, 3), classes=3, time_steps=2, width=1 / 32)
     leaves = [matching.name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(weights.shapes_of(config))]
@@ -505,6 +518,7 @@ def test_a_misfit_is_found_before_the_data_and_creates_no_run(digits, tmp_path, 
         weights.plan(dataclasses.replace(digits, model=dataclasses.replace(digits.model, width=0.5)))
 
 
+@pytest.mark.full
 def test_a_table_from_the_command_line(digits, tmp_path, monkeypatch, refused):
     tensors = published(digits.model, names.of("vgg9")[0])
     renamed = {key.replace("features.0.", "stem."): values for key, values in tensors.items()}

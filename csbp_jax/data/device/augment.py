@@ -4,19 +4,21 @@
 interpolated, and those from outside the frame are 0: counts remain counts. Angles are in degrees.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
+Augmentation = Callable[..., jax.Array]
+"""``(key, x) -> x``, some with options of their own."""
 
 
 def per_example(augmentation: Augmentation) -> Augmentation:
-    """Lift ``f(key, x [T, ...])`` to ``f(key, x [B, T, ...])``; an example's key depends only on its row."""
+    """Lift ``f(key, x [T, ...], **options)`` to a batch ``x [B, T, ...]``; an example's key depends only on its row."""
 
-    def batch(key: jax.Array, x: jax.Array) -> jax.Array:
-        return jax.vmap(augmentation)(jax.random.split(key, len(x)), x)
+    def batch(key: jax.Array, x: jax.Array, **options: int) -> jax.Array:
+        return jax.vmap(functools.partial(augmentation, **options))(jax.random.split(key, len(x)), x)
 
     return batch
 
@@ -153,12 +155,12 @@ def thinned(key: jax.Array, x: jax.Array, probability: jax.Array) -> jax.Array:
     return jax.lax.fori_loop(0, jnp.ceil(x.max()).astype(jnp.int32), add, jnp.zeros_like(x))
 
 
-def batch_crop_flip(key: jax.Array, x: jax.Array) -> jax.Array:
+def batch_crop_flip(key: jax.Array, x: jax.Array, padding: int = 4) -> jax.Array:
     """Crop and flip a whole batch ``[B, T, H, W, C]`` in the same way, as the CSBP authors train DVS-CIFAR10."""
     batch, steps = x.shape[:2]
     frames = x.reshape(batch * steps, *x.shape[2:])
     crop_key, flip_key = jax.random.split(key)
-    return flip(flip_key, crop(crop_key, frames)).reshape(x.shape)
+    return flip(flip_key, crop(crop_key, frames, padding)).reshape(x.shape)
 
 
 def choose_frames(key: jax.Array, x: jax.Array, count: int) -> jax.Array:

@@ -33,8 +33,9 @@ _ON_EVENTS: dict[str, augment.Augmentation] = {
     "cutout": augment.per_example(augment.cutout),
     "batch_crop_flip": augment.batch_crop_flip,
 }
+_CROPS = ("crop", "batch_crop_flip")
 AUGMENTATIONS = {
-    "crop": "random crop of the image padded with 4 black pixels; images and events",
+    "crop": "random crop of the image padded with data.crop_padding (4) black pixels; images and events",
     "flip": "mirrored left to right with probability 1/2; images and events",
     "cutout": "a square without content; images and events",
     "autoaugment": "one of 25 pairs of operations (policy for CIFAR-10); images",
@@ -187,7 +188,8 @@ def _for_events(config: Config) -> tuple[Transform, Transform]:
             if name in _MIX:
                 batch = _mixed(name, k, batch, config.model.classes)
             else:
-                batch = batch | {"x": _ON_EVENTS[name](k, batch["x"])}
+                options = {"padding": data.crop_padding} if name in _CROPS else {}
+                batch = batch | {"x": _ON_EVENTS[name](k, batch["x"], **options)}
         return batch
 
     return train, evaluate

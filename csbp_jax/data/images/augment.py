@@ -15,7 +15,6 @@ Uniforms = NDArray[np.floating]
 Window = tuple[int, int, int, int]
 """``(top, left, height, width)`` within an image."""
 
-_PAD = 4
 _TRIES = 10
 _AREA = (0.08, 1.0)
 _RATIO = (3 / 4, 4 / 3)
@@ -31,13 +30,13 @@ def uniform_integers(u: Uniforms | np.floating, n: int) -> NDArray[np.int64]:
     return (np.asarray(u, np.float64) * n).astype(np.int64)
 
 
-def crop(x: Images, u: Uniforms) -> Images:
-    """Crop a random window of the image's own size from the image padded by 4 black pixels (He et al. 2016)."""
+def crop(x: Images, u: Uniforms, padding: int = 4) -> Images:
+    """Crop a random window of the image's own size from the image padded by black pixels (He et al. 2016)."""
     batch, height, width, channels = x.shape
-    padded = np.zeros((batch, height + 2 * _PAD, width + 2 * _PAD, channels), x.dtype)
-    padded[:, _PAD:-_PAD, _PAD:-_PAD] = x
+    padded = np.zeros((batch, height + 2 * padding, width + 2 * padding, channels), x.dtype)
+    padded[:, padding : padding + height, padding : padding + width] = x
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
-    top, left = uniform_integers(u, 2 * _PAD + 1).T
+    top, left = uniform_integers(u, 2 * padding + 1).T
     return np.ascontiguousarray(np.moveaxis(windows[np.arange(batch), top, left], 1, -1))
 
 

@@ -222,14 +222,14 @@ def host_steps(config: Config, size: tuple[int, int], mean: Callable[[], NDArray
     """Return the augmentations of ``config.data.augment`` that run on the host, in that field's order.
 
     Args:
-      config: ``data.augment``, and ``data.name`` for the side of cutout.
+      config: ``data.augment`` and the options of its augmentations, and ``data.name`` for the side of cutout.
       size: height and width of the images.
       mean: returns ``[C]``, the colour of pixels without content; called if an augmentation fills pixels.
       but: an augmentation to leave out.
     """
     side = _CUTOUT_SIDE.get(config.data.name, min(size) // 2)
     steps: dict[str, Step] = {
-        "crop": (2, augment.crop),
+        "crop": (2, functools.partial(augment.crop, padding=config.data.crop_padding)),
         "flip": (1, augment.flip),
         "resized_crop": (augment.RESIZED_CROP_UNIFORMS, augment.resized_crop),
     }

@@ -32,6 +32,7 @@ Read = Callable[[pathlib.Path], Array]
 """Reads a file as a record ``[T or 1, ...]``."""
 
 _ARRAYS = (".npy", ".npz")
+_SIMULATED = {"digits_events": camera.DIGITS, "cifar10_events": camera.LOOP}
 
 
 def reader(
@@ -69,7 +70,7 @@ def reader(
             "events": _event_reader(config, trained_on),
         }
         return functools.partial(_read_if_type, content, readers_by_type[content]), content != "pictures", several
-    if name == "digits_events" or name in recordings.DATA_SETS:
+    if name in _SIMULATED or name in recordings.DATA_SETS:
         return functools.partial(_read_recording, config), True, lambda: config.data.bins == "own"
     if name in SERIES:
         return functools.partial(_read_series, config), True, lambda: True
@@ -201,7 +202,7 @@ def _event_reader(config: Config, trained_on: Sequence[pathlib.Path]) -> Read:
 
 def _read_recording(config: Config, path: pathlib.Path) -> Array:
     data, name = config.data, config.data.name
-    shape = (camera.SENSOR, camera.SENSOR, 2) if name == "digits_events" else recordings.DATA_SETS[name].shape
+    shape = (*_SIMULATED[name].sensor, 2) if name in _SIMULATED else recordings.DATA_SETS[name].shape
     is_own = (name, path.suffix.lower()) in (("dvs_gesture", ".npy"), ("fsdd", ".wav"))  # .npy as tonic cuts them
     if is_own and not readers.holds_events(path):
         events = recordings.read(name, recordings.Recording(str(path), path, 0))

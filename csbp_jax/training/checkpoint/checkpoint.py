@@ -7,7 +7,7 @@ import os
 import pathlib
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -18,12 +18,10 @@ from etils import epath
 from csbp_jax.config import CheckpointError, ConfigError, Diverged
 from csbp_jax.runtime import files, lost_errors, multihost
 from csbp_jax.runtime.preemption import Stopped
-from csbp_jax.training.checkpoint import layout, manifest
+from csbp_jax.training.checkpoint import arrays, layout, manifest
+from csbp_jax.training.checkpoint.arrays import PyTree
 from csbp_jax.training.checkpoint.location import RUN_FILES, absolute
 from csbp_jax.training.run_json import RESTART, differences
-
-PyTree = Any
-"""A nested structure of arrays, as JAX defines it."""
 
 Identity = dict[str, Any]
 """What tells a run from others, as ``run_json.identity`` returns it."""
@@ -107,6 +105,7 @@ class Checkpoints:
         self._sealing: Future[None] | None = None  # of the last save, in the background
         self._failures: list[CheckpointError] = []  # of the last saves, in a row
         self._damaged: Damaged = {}
+        self._restored: epath.Path | None = None
 
     def save(self, step: int, tree: PyTree, before: Callable[[], None] = lambda: None) -> None:
         """Copy a tree and save it in the background; it replaces a checkpoint of the same step.
@@ -115,7 +114,7 @@ class Checkpoints:
 
         Args:
           step: the step of the run.
-          tree: the arrays to save.
+          tree: the arrays to save. One without elements is in the manifest alone, as Orbax cannot write it.
           before: called first; if it fails, the save has failed.
 
         Raises:
@@ -132,13 +131,15 @@ class Checkpoints:
             return
         try:
             with _checkpoint_errors(problem):
-                self._orbax.save(absolute(path), tree, force=True)  # copies the arrays, and writes in the background
+                # Copies the arrays, and writes in the background.
+                self._orbax.save(absolute(path), arrays.without_empty(tree), force=True)
         except CheckpointError as error:
             if jax.process_count() > 1:  # the other processes do not know of it
                 raise
             self._record_failure(error)
             return
-        metadata = {"step": step, "arrays": _signature(tree), "run": self.identity}
+        forms = arrays.forms(tree)
+        metadata = {"step": step, "format": arrays.FORMAT, "arrays": forms, "run": self.identity}
         self._sealing = self._pool.submit(self._seal, path, metadata, problem)
 
     def _begin(self, step: int, before: Callable[[], None], problem: str) -> epath.Path:
@@ -248,23 +249,48 @@ class Checkpoints:
             manifest.write_manifest(path, metadata)
             layout.commit(path)
 
-    def restore(self, like: PyTree) -> PyTree | None:
-        """Restore the newest intact checkpoint, as shapes, dtypes and shardings of ``like``; None if there is none.
+    def restore(self, like: PyTree, optional: Collection[str] = (), as_stored: Collection[str] = ()) -> PyTree | None:
+        """Restore the newest intact checkpoint by the names of its arrays; None if there is none.
 
-        Once it is restored, the copies of the run's files are written back. Damaged checkpoints stay where they are
-        until :meth:`set_damaged_aside`.
+        No file changes: damaged checkpoints stay where they are until :meth:`set_damaged_aside`, and files of the run
+        until :meth:`restore_run_files`.
+
+        Args:
+          like: shapes, dtypes and shardings of the arrays. The checkpoint must hold these and no others, but for the
+            parts below. With parts, it is a dictionary of them.
+          optional: names of parts, nested dictionaries, of which the checkpoint may lack arrays or have others. What it
+            lacks, or has with another dtype or shape, is missing in the result.
+          as_stored: names of parts that are restored as whatever the checkpoint holds of them, dictionaries of NumPy
+            arrays; empty if it holds nothing.
 
         Raises:
-          CheckpointError: all are damaged, the structure differs from ``like``, or it is a checkpoint of another run.
-            Nothing is changed.
+          CheckpointError: all are damaged, the newest is of a later format or of another run, or it holds other arrays
+            than ``like``. Nothing is changed.
         """
+        self._restored = None
         newest = multihost.broadcast_from_host0(self._newest_intact)
         if newest is None:
             return None
-        with _read(epath.Path(newest), like, self.identity), ocp.StandardCheckpointer() as orbax:
-            tree = orbax.restore(absolute(epath.Path(newest)), like)
-        multihost.broadcast_from_host0(lambda: self._restore_run_files(epath.Path(newest) / RUN_FILES))
-        return tree
+        self._restored = epath.Path(newest)
+        with _read(self._restored, self.identity) as metadata:
+            stored = metadata["arrays"]
+            exact = {name: like[name] for name in like if name not in optional} if optional else like
+            _check_arrays(self._restored, metadata, arrays.without_parts(stored, [*optional, *as_stored]), exact)
+            wanted = exact
+            if optional or as_stored:
+                wanted = exact | {name: arrays.held(stored, name, like[name]) for name in optional}
+                wanted |= {name: arrays.part(stored, name) for name in as_stored}
+            return _arrays_of(self._restored, wanted)
+
+    def restore_run_files(self) -> None:
+        """Write the copies of the run's files back that the restored checkpoint holds; called in process 0."""
+        if self._restored is None:
+            return
+        for file in self._run_files:
+            copy = self._restored / RUN_FILES / file.name
+            edited = file.name == "config.json" and file.exists()  # perhaps; its copy is of the save
+            if copy.exists() and not edited:
+                files.write_bytes(file, copy.read_bytes())
 
     def set_damaged_aside(self) -> None:
         """Rename, and report, the damaged checkpoints that are newer than the one that was restored."""
@@ -275,12 +301,6 @@ class Checkpoints:
             self._damaged = {}
 
         multihost.broadcast_from_host0(rename)
-
-    def _restore_run_files(self, copies: epath.Path) -> None:
-        for file in self._run_files:
-            edited = file.name == "config.json" and file.exists()  # perhaps; its copy is of the save
-            if (copies / file.name).exists() and not edited:
-                files.write_bytes(file, (copies / file.name).read_bytes())
 
     def _newest_intact(self) -> str | None:
         newest, self._damaged = newest_intact(self.folder)
@@ -327,7 +347,7 @@ def restore_newest(folder: epath.PathLike, like: PyTree, identity: Identity | No
       identity: of the run.
 
     Raises:
-      CheckpointError: it is damaged or of another run, or its structure differs from ``like``.
+      CheckpointError: it is damaged, of a later format or of another run, or lacks arrays of ``like``.
     """
     newest, damaged = newest_intact(folder)
     if newest is None and damaged:
@@ -339,20 +359,27 @@ def restore_newest(folder: epath.PathLike, like: PyTree, identity: Identity | No
             f"{folder}: the newest checkpoint is damaged ({listed(damaged)}); repeat the command that trained the "
             f"run, which then goes on from step {newest.name.partition('.')[0]}"
         )
-    with _read(newest, like, identity or {}, part=True), ocp.PyTreeCheckpointer() as orbax:
-        arguments = ocp.checkpoint_utils.construct_restore_args(like)
-        return orbax.restore(absolute(newest), args=ocp.args.PyTreeRestore(like, arguments, partial_restore=True))
+    with _read(newest, identity or {}) as metadata:
+        wanted = arrays.forms(like)
+        stored = {name: form for name, form in metadata["arrays"].items() if name in wanted}
+        _check_arrays(newest, metadata, stored, like, remedy="")
+        return _arrays_of(newest, like)
 
 
 @contextlib.contextmanager
-def _read(folder: epath.Path, like: PyTree, identity: Identity, part: bool = False) -> Iterator[None]:
-    """Check that an intact checkpoint is of the run, and holds what is to be read of it: all, or a part.
+def _read(folder: epath.Path, identity: Identity) -> Iterator[dict[str, Any]]:
+    """Check that an intact checkpoint is of a known format and of the run, and yield what its manifest is about.
 
     Raises:
-      CheckpointError: it is of another run, holds other arrays, or cannot be read within the block.
+      CheckpointError: it is not, or cannot be read within the block.
     """
     with _checkpoint_errors(f"{folder}: this checkpoint cannot be read"):
         metadata = manifest.metadata(folder)
+        if (stored_format := _format(metadata)) > arrays.FORMAT:
+            raise CheckpointError(
+                f"{folder}: its format is {stored_format}, and this version of csbp_jax reads those up to "
+                f"{arrays.FORMAT}; use the version that trained the run"
+            )
         stored = metadata.get("run", {})
         # A field that only one of them has was added by a later version.
         common = stored.keys() & identity.keys()
@@ -361,15 +388,45 @@ def _read(folder: epath.Path, like: PyTree, identity: Identity, part: bool = Fal
                 f"{folder}: is a checkpoint of another run; differing are {'; '.join(other[:3])}. Put the run's own in "
                 "its place, or move it away"
             )
-        arrays, expected = metadata["arrays"], _signature(like)
-        # Orbax would silently cast to another dtype.
-        if other := differences({name: arrays.get(name) for name in (expected if part else arrays)}, expected):
-            remedy = "" if part else f", or {RESTART}"
-            raise CheckpointError(
-                f"{folder}: was written by another version of csbp_jax, or with other code of your own: it holds other "
-                f"arrays ({'; '.join(other[:3])}); use the version that trained the run{remedy}"
-            )
-        yield
+        yield metadata
+
+
+def _format(metadata: dict[str, Any]) -> int:
+    """Return the format of a checkpoint; those that name none are of the first."""
+    return metadata.get("format", 1)
+
+
+def _check_arrays(
+    folder: epath.Path, metadata: dict[str, Any], stored: dict[str, str], like: PyTree, remedy: str = f", or {RESTART}"
+) -> None:
+    """Check that a checkpoint holds the arrays of ``like`` and no others: Orbax would cast to another dtype.
+
+    Args:
+      folder: the checkpoint.
+      metadata: what its manifest is about.
+      stored: the forms of those of its arrays that are compared.
+      like: the arrays that are expected.
+      remedy: what else than another version helps.
+
+    Raises:
+      CheckpointError: it does not.
+    """
+    if other := differences(stored, arrays.forms(like)):
+        raise CheckpointError(
+            f"{folder}: was written by another version of csbp_jax (format {_format(metadata)}), or with other code of "
+            f"your own: it holds other arrays ({'; '.join(other[:3])}); use the version that trained the run{remedy}"
+        )
+
+
+def _arrays_of(folder: epath.Path, like: PyTree) -> PyTree:
+    """Read the arrays of ``like``, with its shardings, which a checkpoint holds perhaps among others."""
+    read = arrays.without_empty(like)
+    with ocp.PyTreeCheckpointer() as orbax:
+        arguments = ocp.args.PyTreeRestore(
+            read, ocp.checkpoint_utils.construct_restore_args(read), partial_restore=True
+        )
+        restored = orbax.restore(absolute(folder), args=arguments)
+    return arrays.with_empty_of(like, restored)
 
 
 def _open(folder: epath.Path) -> None:
@@ -406,15 +463,6 @@ def _open(folder: epath.Path) -> None:
                 file.unlink()
                 if not shared:
                     os.rmdir(str(folder))  # if it is empty: so that another location can be given
-
-
-def _signature(tree: PyTree) -> dict[str, str]:
-    """Return dtype and shape of each leaf, by its path."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
-        for path, leaf in leaves
-    }
 
 
 @contextlib.contextmanager

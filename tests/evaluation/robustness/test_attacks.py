@@ -15,8 +15,8 @@ from csbp_jax.evaluation.robustness.programs import Programs
 from csbp_jax.neurons import LIF
 
 RNG = np.random.default_rng(0)
-X = jnp.asarray(RNG.random((30, 1, 6, 5, 1)), jnp.float32)
-W = jnp.asarray(RNG.normal(size=(30, 2)), jnp.float32)
+X = RNG.random((30, 1, 6, 5, 1)).astype(np.float32)
+W = RNG.normal(size=(30, 2)).astype(np.float32)
 KEYS = jax.random.split(jax.random.key(0), 30)
 
 
@@ -30,7 +30,7 @@ def silent(variables, x):
     return jnp.zeros((len(x), 1, 10)), None
 
 
-Y = linear(X).argmax(-1)
+Y = np.asarray(linear(X)).argmax(-1)
 
 
 def worst_margin(eps):
@@ -46,7 +46,7 @@ attack_square = jax.jit(lambda keys, x, y, eps, side: square.attack(linear, keys
 SIDES = square.sides(400, 6, 5)
 
 
-@pytest.mark.parametrize("eps", [0.01, 0.1])
+@pytest.mark.parametrize("eps", [0.01, pytest.param(0.1, marks=pytest.mark.full)])
 def test_pgd_reaches_the_worst_case_of_a_linear_model(eps):
     x, fooled = attack_pgd(KEYS, X, Y, eps)
     assert np.abs(x - X).max() <= eps + 1e-6 and x.min() >= 0 and x.max() <= 1
@@ -70,7 +70,7 @@ def test_pgd_follows_its_equations():
     assert not fooled.any() and np.allclose(x, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("eps", [0.01, 0.1])
+@pytest.mark.parametrize("eps", [0.01, pytest.param(0.1, marks=pytest.mark.full)])
 def test_the_square_attack_stays_in_its_bounds_and_nears_the_worst_case(eps):
     x, margins, fooled, queries = map(np.asarray, attack_square(KEYS, X, Y, eps, SIDES))
     assert np.abs(x - X).max() <= eps + 1e-6 and x.min() >= 0 and x.max() <= 1
@@ -83,6 +83,7 @@ def test_the_square_attack_stays_in_its_bounds_and_nears_the_worst_case(eps):
     assert ((queries == 400) == ~fooled).mean() > 0.9 and queries.min() >= 1
 
 
+@pytest.mark.full
 def test_more_queries_never_raise_the_margin():
     margins = [np.asarray(attack_square(KEYS, X, Y, 0.02, SIDES[:n])[1]) for n in (1, 2, 40, 400)]
     assert all((later <= earlier + 1e-6).all() for earlier, later in itertools.pairwise(margins))
@@ -144,10 +145,17 @@ def test_a_surrogate_of_the_attacker_changes_gradients_and_no_spike(neuron):
 
 
 def test_the_chosen_surrogate_is_the_one_with_weight_1():
-    u = jnp.linspace(-2, 2, 21)
-    for weights, expected in zip(np.eye(len(pgd.SURROGATES)), pgd.SURROGATES.values(), strict=True):
-        assert np.allclose(pgd.chosen(jnp.asarray(weights)).derivative(u), expected.derivative(u), atol=1e-7)
-    areas = [np.trapezoid(s.derivative(jnp.linspace(-400, 400, 400_001)), dx=0.002) for s in pgd.SURROGATES.values()]
+    u, wide = np.linspace(-2, 2, 21, dtype=np.float32), np.linspace(-400, 400, 400_001, dtype=np.float32)
+
+    @jax.jit
+    def derivatives(weights, u, wide):
+        of_each = [surrogate.derivative(u) for surrogate in pgd.SURROGATES.values()]
+        of_chosen = [pgd.chosen(of_one).derivative(u) for of_one in weights]
+        return of_each, of_chosen, [surrogate.derivative(wide) for surrogate in pgd.SURROGATES.values()]
+
+    of_each, of_chosen, on_wide = derivatives(np.eye(len(pgd.SURROGATES), dtype=np.float32), u, wide)
+    assert np.allclose(of_chosen, of_each, atol=1e-7)
+    areas = [np.trapezoid(values, dx=0.002) for values in on_wide]
     assert np.allclose(areas, 1, atol=2e-3)
 
 

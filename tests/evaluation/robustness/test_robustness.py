@@ -93,6 +93,7 @@ def test_the_file_and_the_table_agree(run, result):
     assert caption.startswith(f"Robustness on {EXAMPLES} examples of the test split: accuracy under")
 
 
+@pytest.mark.full
 def test_outcomes_do_not_depend_on_batches_or_on_the_other_perturbations(run, result, monkeypatch):
     monkeypatch.setattr(plots_robustness, "draw", lambda *arguments: None)
     restored = restore.restore(run)

@@ -212,6 +212,7 @@ Other()
 """
 
 
+@pytest.mark.full
 def test_a_read_that_fails_is_raised_and_its_remains_print_nothing(tmp_path):
     """Orbax leaves reads of the other arrays behind, whose threads have nobody to report to."""
     line = [sys.executable, "-c", RESTORES_DAMAGED, str(tmp_path / "c")]
@@ -420,6 +421,26 @@ def test_another_shape_dtype_or_structure_is_an_error_that_names_it(saved, kerne
         CheckpointError, match=rf"11: was written by another version .*: it holds other arrays \({reported}"
     ):
         restore(saved, {**TREE, "params": {**TREE["params"], "kernel": kernel}})
+
+
+def test_some_parts_may_lack_arrays_and_others_are_restored_as_they_are_stored(tmp_path):
+    """Each leaf keeps its dtype, and one without elements its shape, though Orbax cannot write it."""
+    stored = {"x": np.asarray(jnp.ones(2, jnp.bfloat16)), "none": np.zeros((0, 3), np.int8), "yes": np.asarray(True)}
+    progress = {"count": np.asarray(3), "sums": {"old": np.asarray(1.0), "wider": np.zeros(2), "loss": np.asarray(0.5)}}
+    with checkpoint.open_folder(tmp_path / "c") as checkpoints:
+        checkpoints.save(1, {"state": TREE, "progress": progress, "callbacks": {"f": stored}})
+    assert manifest.metadata(tmp_path / "c" / "1")["format"] == 2
+    sums = {"new": np.zeros(()), "wider": np.zeros(3), "loss": np.zeros(())}
+    like = {"state": TREE, "progress": {"count": np.asarray(0), "sums": sums}}
+    with checkpoint.open_folder(tmp_path / "c") as checkpoints:
+        tree = checkpoints.restore(like, optional=["progress"], as_stored=["callbacks", "others"])
+        with pytest.raises(CheckpointError, match=r"other arrays \(state/more \(None there, 'float32\[1\]' here\)\)"):
+            checkpoints.restore(like | {"state": TREE | {"more": jnp.zeros(1)}}, ["progress"], ["callbacks"])
+    assert tree is not None and tree.keys() == {"state", "progress", "callbacks", "others"} and tree["others"] == {}
+    equal(tree["state"], TREE)
+    equal(tree["progress"], {"count": np.asarray(3), "sums": {"loss": np.asarray(0.5)}})
+    assert tree["callbacks"]["f"].keys() == stored.keys() and tree["callbacks"]["f"]["none"].shape == (0, 3)
+    equal(tree["callbacks"], {"f": stored})
 
 
 def test_a_failed_save_is_one_line(tmp_path):

@@ -7,19 +7,13 @@ import shutil
 
 import pytest
 
-from csbp_jax import configs
 from csbp_jax.config import CheckpointError, ConfigError
 from csbp_jax.runs import restore
 from csbp_jax.training import run_json
 from csbp_jax.training.checkpoint import location
-from tests.support.small_run import run, timeless_rows
+from tests.support.small_run import SMALL, run, timeless_rows
 
 pytestmark = pytest.mark.usefixtures("no_figures", "one_compilation_per_config")
-MODEL = dataclasses.replace(configs.load("digits").model, name="dense", features=(8,), time_steps=2)
-CHAOS = dataclasses.replace(configs.load("digits").chaos, taps=("fc1.membrane",))
-SMALL = dataclasses.replace(
-    configs.load("digits"), model=MODEL, chaos=CHAOS, epochs=2, batch_size=512, checkpoint_every=1, log_every=1
-)
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,15 @@ import json
 import pathlib
 import re
 
+import pytest
+
 from tools import kills
 
 TESTS = pathlib.Path(__file__).parents[2]
 FOLDER = TESTS.parent / "docs" / "checks" / "survival"
 
 
+@pytest.mark.full
 def test_each_promise_has_its_tests():
     rows = re.findall(r"^\| R(\d+) \| (.+) \| (.+) \|$", (FOLDER / "promises.md").read_text(), re.MULTILINE)
     assert [int(number) for number, _, _ in rows] == list(range(1, 24))
