@@ -1,7 +1,8 @@
 """Pytest plugin of ``tools/mutants.py``: records which lines each test executes, or runs chosen tests in their order.
 
 Its job is JSON in the environment variable ``MUTANTS``. ``{"trace": [files], "out": file}`` runs each test without what
-earlier ones have traced, compiled or computed, and writes ``{test: {"cpu", "lines", "starts", "full"}}`` of those that pass.
+earlier ones have traced, compiled or computed, and writes ``{test: {"cpu", "lines", "starts", "full"}}`` of those that
+pass.
 Lines of functions that the import of the package calls count as executed by each of them.
 ``{"first": [tests], "never": [tests], "out": file}`` writes the name of a test that fails.
 """

@@ -112,7 +112,7 @@ def run_tests(tree, paths, job, limit=resource.RLIM_INFINITY):
 
 
 def tests_of(room, tree):
-    """Return ``{test: {"cpu", "lines", "starts", "full"}}`` of a room's tests that pass, from a run without a mutant."""
+    """Return ``{test: {"cpu", "lines", "starts", "full"}}`` of a room's passing tests, from a run without a mutant."""
     path = tree / "csbp_jax" / room
     paths = [tree / "tests" / room] if path.is_dir() else sorted((tree / "tests").rglob(f"test_{path.name}"))
     paths += [tree / "tests" / test for test in ROOMS[room] if tree / "tests" / test not in paths]
