@@ -271,6 +271,36 @@ def test_members_train_alike_with_and_without_a_mesh():
     assert losses[0][0] != losses[0][1]
 
 
+@pytest.mark.full
+def test_a_sweep_of_64_on_eight_devices_is_the_sweep_on_one_with_as_many_members_a_device(x64):
+    """An epoch of digits in float64, of a convolutional network at four strengths."""
+    config, splits = prepared(replaced(CONV, "batch_size", 64))
+    configs = of_grid(config, {"chaos.z0": [0.0, 3.0, 10.0, 30.0], "seed": range(16)})
+    batches = list(itertools.islice(data.train_batches(splits["train"], 64, seed=0), len(splits["train"]) // 64))
+    cast = jax.jit(to_default_precision)
+
+    def losses(runs: Members, configs: Any) -> NDArray[np.float64]:
+        """Losses of each step, ``[steps, K]``."""
+        keys = jnp.stack([jax.random.key(c.seed) for c in configs])
+        states, of_steps = cast(runs.init(keys, runs.hparams(configs))), []
+        for batch in batches:
+            # The transform makes float32 of pictures; as float64 they stay.
+            stacked = {"x": batch["x"][None].astype(np.float64) / 255, "y": batch["y"][None]}
+            streams = jnp.zeros(len(configs), int)
+            states, metrics = runs.step(states, streams, runs.shard_batch(stacked, axis=1))
+            of_steps.append(metrics["loss"])
+        return np.stack(jax.device_get(of_steps))
+
+    one, eight = (
+        Members(configs[0], splits, member_mesh(1, jax.devices()[:devices]), varying=fields.varying(configs))
+        for devices in (1, 8)
+    )
+    parts = [losses(one, configs[first : first + 8]) for first in range(0, 64, 8)]
+    together = losses(eight, configs)
+    assert together.dtype == np.float64 and len(together) == 19
+    np.testing.assert_allclose(together, np.concatenate(parts, axis=1), rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.skipif(not members.SHARDS_NO_CONVOLUTIONS, reason="of JAX before 0.8")
 def test_an_old_jax_says_that_it_cannot_train_convolutional_members_on_several_devices():
     runs, _, arguments = of_two_convolutional_members("tpu", devices=2)

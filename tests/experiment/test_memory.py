@@ -60,7 +60,7 @@ def test_what_members_need_is_counted_in_their_compiled_programs(config):
 @pytest.mark.parametrize("config", [DENSE, pytest.param(CONV, marks=OF_NEW_JAX)], ids=["scanned", "step by step"])
 def test_two_members_a_device_need_more_and_with_patience_their_states_twice(config):
     members, resolved = compiled(config)
-    states, _ = memory._states(members, resolved, 8)
+    states, _ = memory.state_shapes(members, resolved, 8)
     eight, state, weights = needed(config, 8), *(memory._bytes(t) // 8 for t in (states, learner.weights_of(states)))
     assert state + weights < needed(config, 16) - eight <= eight
     assert needed(replaced(config, "patience", 1), 8) == needed(config, 8) + memory._bytes(states) // 8
@@ -73,7 +73,7 @@ def test_members_of_a_lone_accelerator_are_counted_without_a_mesh(config):
     config = build.resolve(config, splits)
     members = Members(config, splits, member_mesh(1, jax.devices()[:1]), platform="gpu")
     assert not members.sharded and members.resident
-    states, _ = memory._states(members, config, 2)
+    states, _ = memory.state_shapes(members, config, 2)
     two = memory.needed(members, config, 2, 1)
     assert two is not None and two > memory._bytes((members.resident.x, members.resident.blocks, states))
 
@@ -88,8 +88,8 @@ def test_sequences_are_counted_by_the_longest(tmp_path):
         base = replaced(replaced(configs.load("folder"), "model", model), "data.dir", str(tmp_path / str(longest)))
         base = base.replace(**{"batch_size": 8, "eval_batch_size": 8, "chaos.taps": "rec1.membrane", "data.buckets": 2})
         members, resolved = compiled(base)
-        (_, (_, _, batch), _), (_, (_, _, evaluated), _) = memory._programs(
-            members, *memory._states(members, resolved, 8), seeds=2
+        (_, (_, _, batch), _), (_, (_, _, evaluated), _) = memory.programs(
+            members, *memory.state_shapes(members, resolved, 8), seeds=2
         )
         assert batch["x"].shape[:3] == (2, 8, longest) and evaluated["x"].shape[:2] == (8, longest)
 

@@ -1,6 +1,7 @@
 """Convolutions of members on GPUs: one call each, with the values of JAX's rule."""
 
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,7 +11,8 @@ from csbp_jax.xla import gpu_convolution
 from csbp_jax.xla.convolution import convolution
 from csbp_jax.xla.platform import traced_for
 
-OPTIONS = {"dimension_numbers": jax.lax.conv_dimension_numbers((2, 7, 7, 4), (3, 3, 4, 6), ("NHWC", "HWIO", "NHWC"))}
+DIMENSIONS = jax.lax.conv_dimension_numbers((2, 7, 7, 4), (3, 3, 4, 6), ("NHWC", "HWIO", "NHWC"))
+OPTIONS: dict[str, Any] = {"dimension_numbers": DIMENSIONS}
 MEMBERS = 3
 
 
