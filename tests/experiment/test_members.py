@@ -104,6 +104,7 @@ AXES = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("scanned", [pytest.param(False, marks=pytest.mark.full), True])
 @pytest.mark.parametrize("data_parallel", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_member_equals_the_run_alone(x64, data_parallel, scanned):

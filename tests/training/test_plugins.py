@@ -71,6 +71,7 @@ def load(folder, text):
 # --- a run of one's own -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_the_example_learns(trained_run):
     folder, file, _, result = trained_run
     assert result["last"]["epoch"] == 2 and result["last"]["test_accuracy"] > 0.8

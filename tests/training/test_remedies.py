@@ -57,6 +57,7 @@ def test_a_finished_run_with_a_damaged_newest_checkpoint_goes_on_from_the_one_be
     assert "is finished" in run(SMALL, copy.parent, name="r")[1]
 
 
+@pytest.mark.full
 def test_a_finished_run_without_an_intact_checkpoint_stays_finished(finished, copy, refused):
     for step in (2, 4):
         damage(copy / "checkpoints" / str(step))

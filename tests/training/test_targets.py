@@ -186,6 +186,7 @@ def test_inspection_counts_no_padding(runs):
     assert seen["synapses"]["fc1.dense"]["dense"] == round(sum(map(len, x)) * 8 * FEATURES / len(x))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", [pytest.param("labels", marks=pytest.mark.full), "steps"])
 def test_a_stopped_run_goes_on_with_the_same_bits(kind, runs, tmp_path):
     _, own, result, _ = runs(kind)

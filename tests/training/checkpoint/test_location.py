@@ -28,6 +28,7 @@ def copy(elsewhere_run, tmp_path):
     return shutil.copytree(elsewhere_run[0] / "there", tmp_path / "there")
 
 
+@pytest.mark.full
 def test_another_machine_resumes_from_the_checkpoints_alone(elsewhere_run, tmp_path):
     root, result, text = elsewhere_run
     assert f"checkpoints  {root / 'there' / 'r'}" in text
