@@ -22,14 +22,22 @@ override CSBP_FROM := $(call typed,FROM)
 override CSBP_DIR := $(call typed,DIR)
 override CSBP_DATA_DIR := $(call typed,DATA_DIR)
 export CSBP_DATASET CSBP_NAME CSBP_FRESH CSBP_ARGS CSBP_GRID CSBP_FROM CSBP_DIR CSBP_DATA_DIR
-unexport DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR
+unexport DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR ACCELERATOR
+
+# JAX's plugin for an accelerator: the one that was typed, or else the one that a file in .venv remembers. Without either,
+# JAX computes on the CPU and no plugin is installed.
+override ACCELERATORS := cpu cuda12 cuda13 tpu
+override REMEMBERED := $(firstword $(patsubst $(VENV)/.accelerator-%,%,$(wildcard $(VENV)/.accelerator-*)))
+override ACCELERATOR := $(call typed,ACCELERATOR,$(or $(REMEMBERED),cpu))
+$(if $(filter-out 1,$(words $(ACCELERATOR)))$(filter-out $(ACCELERATORS),$(ACCELERATOR)),$(error ACCELERATOR is one of $(ACCELERATORS), not "$(ACCELERATOR)"))
+override PLUGIN := $(if $(REMEMBERED)$(filter-out cpu,$(ACCELERATOR)),$(VENV)/.accelerator-$(ACCELERATOR))
 
 # Keep freed memory, in huge pages: XLA on CPU takes new buffers at each step, and these cost page faults. Without glibc's
 # malloc it has no effect.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000:glibc.malloc.arena_max=1
 
 # A misspelt one would train something else than was asked for.
-override VARIABLES := DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR $(OTHERS)
+override VARIABLES := DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR ACCELERATOR $(OTHERS)
 override UNKNOWN := $(filter-out $(VARIABLES),$(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$v)))
 $(if $(UNKNOWN),$(error $(UNKNOWN): make has no such variable; it has $(VARIABLES); other options of the program go into ARGS: make train ARGS="--epochs 1 --seed 3"))
 
@@ -45,6 +53,7 @@ help:  ## Show this list
 	@echo 'Options of sweep: GRID="chaos.z0=0,3,10,30 seed=0:8" and the options of train'
 	@echo 'Options of data:  DATASET=cifar10  FROM=directory-of-raw-files'
 	@echo 'Options of all:   DATA_DIR=data (prepared data sets)  DATASET=folder DIR=your-class-folders'
+	@echo '                  ACCELERATOR=cuda12, cuda13, tpu or cpu (installs JAX for it, once; later commands remember it)'
 	@echo 'All of ARGS:      make setup && $(VENV)/bin/csbp_jax train digits --help-all'
 
 # compat installs the package as a path of sys.path. The default is a finder that Python asks last: a script beside the
@@ -57,7 +66,18 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --config-settings editable_mode=compat --editable .
 	@touch $@
 
-setup: $(VENV)/.installed  ## Install the pinned requirements and csbp_jax into .venv (the other targets do this themselves)
+# pip resolves the extra to the plugin of the JAX that is pinned. Another accelerator's plugin would still be found by JAX.
+override PLUGINS_cuda12 := jax-cuda12-plugin jax-cuda12-pjrt
+override PLUGINS_cuda13 := jax-cuda13-plugin jax-cuda13-pjrt
+override PLUGINS_tpu := libtpu
+$(VENV)/.accelerator-%: $(VENV)/.installed
+	@echo "installing JAX for $* into $(VENV) (once)"
+	@$(RUN) -m pip uninstall --quiet --disable-pip-version-check --yes $(foreach a,$(filter-out $*,$(ACCELERATORS)),$(PLUGINS_$a))
+	@$(if $(filter cpu,$*),,$(RUN) -m pip install --quiet --disable-pip-version-check "jax[$*]")
+	@rm -f $(VENV)/.accelerator-*
+	@touch $@
+
+setup: $(VENV)/.installed $(PLUGIN)  ## Install the pinned requirements and csbp_jax into .venv (the other targets do this themselves)
 
 data: setup  ## Prepare and verify a data set (DATASET, FROM, DATA_DIR, ARGS)
 	@$(RUN) -m csbp_jax data --environment

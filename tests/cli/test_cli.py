@@ -338,7 +338,8 @@ def make_with(tmp_path, *arguments, python=f'exec "{sys.executable}" "$@"', **mo
     (venv / "bin").mkdir(parents=True, exist_ok=True)
     (venv / "bin" / "python").write_text(f"#!/bin/sh\n{python}\n")
     (venv / "bin" / "python").chmod(0o755)
-    (venv / ".installed").touch()
+    if not (venv / ".installed").exists():
+        (venv / ".installed").touch()
     return make(ROOT, f"VENV={venv}", *arguments, **more)
 
 
@@ -368,6 +369,31 @@ def test_make_refuses_a_variable_that_it_does_not_know(tmp_path):
     assert done.stderr.count("\n") == 1 and "SEED" not in done.stderr.partition(";")[0] and "trained" not in done.stdout
     # The environments of the documentation and of the trackers may lie elsewhere, as in the slow tests.
     assert make_with(tmp_path, "help", f"PUBLISH={tmp_path}", f"TRACKERS={tmp_path}").returncode == 0
+
+
+def test_make_installs_jax_for_an_accelerator_once_and_remembers_it(tmp_path):
+    def installed(*arguments):
+        done = make_with(tmp_path, *arguments, python='echo "$@"')
+        assert done.returncode == 0, done.stderr
+        packages = [line.split()[-1] for line in done.stdout.splitlines() if " pip install " in line]
+        return packages, " libtpu" in done.stdout
+
+    assert installed("setup") == ([], False)  # no plugin is asked for
+    assert installed("setup", "ACCELERATOR=cuda12") == (["jax[cuda12]"], True)  # libtpu is removed
+    assert installed("train") == ([], False)
+    newer = (tmp_path / "venv" / ".accelerator-cuda12").stat().st_mtime + 10
+    os.utime(tmp_path / "venv" / ".installed", (newer, newer))  # as after a change of the requirements
+    assert installed("train") == (["jax[cuda12]"], True)
+    assert installed("setup", "ACCELERATOR=tpu") == (["jax[tpu]"], False)
+    assert installed("setup", "ACCELERATOR=cpu") == ([], True)
+    assert [path.name for path in (tmp_path / "venv").glob(".accelerator-*")] == [".accelerator-cpu"]
+
+
+@pytest.mark.parametrize("wrong", ["gpu", "", "cuda12 tpu", "%"])
+def test_make_refuses_another_accelerator(tmp_path, wrong):
+    done = make_with(tmp_path, "train", f"ACCELERATOR={wrong}", python="echo trained")
+    assert done.returncode == 2 and "trained" not in done.stdout
+    assert f'ACCELERATOR is one of cpu cuda12 cuda13 tpu, not "{wrong}"' in done.stderr
 
 
 INJECTIONS = ["$(shell touch {})", "x; touch {}", "`touch {}`", '"; touch {}; "', "'; touch {}; '", "'\ntouch {}\n'"]
