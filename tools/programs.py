@@ -139,7 +139,8 @@ def parse(name: str) -> Program:
 def hashes(program: Program, platform: str) -> list[str]:
     """Return the hash of each of PARTS on a platform."""
     config = program.config
-    frame, dtype = config.model.input_shape, np.float32 if config.data.name in ("digits", *SERIES) else np.uint8
+    floats = config.data.name in ("digits", *SERIES) or config.data.name.endswith(("_sequential", "_permuted"))
+    frame, dtype = config.model.input_shape, np.float32 if floats else np.uint8
     events = len(frame) == 1 or frame[-1] == 2
     if config.data.resize != "events":
         frame = DATA_SETS[config.data.name].shape

@@ -52,7 +52,7 @@ def _presets() -> _Tables:
 
     return [
         (
-            "data sets: DATASET trains the network with CSBP; any NAME_bp is its control, with z0 = 0",
+            "data sets: DATASET trains the network with CSBP, unless z0 is 0; any NAME_bp is its control, with z0 = 0",
             ["DATASET", "frame", "classes", "network", "T"],
             [_data_set(name, presets[name].model) for name in data.NAMES],
         ),

@@ -2,7 +2,8 @@
 
 The preset ``NAME`` of a data set trains a small network of our own with the chaos term or, where :data:`RENAMED` has
 the name, one of the literature; ``NAME_small`` then is the small one. ``NAME_bp`` is the control of any preset
-``NAME``. ``fsdd_speaker`` tests on another split than ``fsdd``.
+``NAME``. Tasks that only memory solves have the settings of plain backpropagation, and no chaos term. ``fsdd_speaker``
+tests on another split than ``fsdd``.
 """
 
 import dataclasses

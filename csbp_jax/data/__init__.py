@@ -41,6 +41,7 @@ __all__ = [
 _LOADERS = {
     "digits": "digits",
     "digits_events": "events.digits_events",
+    **dict.fromkeys(("digits_sequential", "digits_permuted", "mnist_sequential", "mnist_permuted"), "pixels"),
     "cifar10_events": "events.cifar10_events",
     **dict.fromkeys(("cifar10", "cifar100", "imagenet", "mnist", "fashion_mnist"), "images.sources"),
     **dict.fromkeys(("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd", "ssc", "fsdd"), "events.sources"),
@@ -118,6 +119,8 @@ def prepare(
       ConfigError: a raw file is missing (gives address and size) or damaged, or an option has no effect.
     """
     name = config.data.name
+    if _LOADERS.get(name) == "pixels":
+        name = _module("pixels").pictures(name)
     preparer = _PREPARERS.get(_LOADERS.get(name, ""))
     if preparer:
         path = None if raw_dir is None else pathlib.Path(raw_dir)

@@ -30,10 +30,12 @@ WRITERS: dict[str, Callable[..., Any]] = {
         for name in ("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd", "ssc", "fsdd")
     },
     "cifar10_events": lambda folder: formats.cifar10(folder, per_file=10),
+    **dict.fromkeys(("mnist_sequential", "mnist_permuted"), formats.mnist),
     **series_formats.WRITERS,
 }
 OTHER = {
     "mnist": "--data.size 8 8 --model.input-shape 8 8 1",
+    **dict.fromkeys(("mnist_sequential", "mnist_permuted"), "--data.size 2 2 --model.time-steps 4 --chaos.z0 1"),
     "imagenet": "--data.size 32 32 --model.input-shape 32 32 3 --optimizer.warmup-epochs 0",
     "dvs_gesture": "--data.frames 2 --data.size 32 32 --model.input-shape 32 32 2",
     "cifar10_dvs": "--data.size 16 16 --model.input-shape 16 16 2",
@@ -186,4 +188,5 @@ def test_a_norm_sees_as_many_images_as_on_the_gpus_of_the_original(name, images)
 
 def test_each_data_set_has_a_config_and_each_config_a_data_set():
     assert {configs.load(name).data.name for name in configs.NAMES} == {*data.NAMES} <= {*configs.NAMES}
-    assert {*WRITERS} | {"digits", "digits_events", "folder"} == {*data.NAMES}
+    made = {"digits", "digits_events", "digits_sequential", "digits_permuted", "folder"}
+    assert {*WRITERS} | made == {*data.NAMES}

@@ -6,7 +6,7 @@ Supported files depend on what the run was trained on:
                    ``[H, W]``, uint8 or in [0, 1]; for digits, a larger square picture is averaged over blocks
     frames         .npy .npz, as in csbp_jax.data.user.folder
     recordings     the formats of csbp_jax.data.events.readers
-    sequences      .npy .npz, ``[T, F]``, standardised as the data set's
+    sequences      .npy .npz, ``[T, F]``, standardised as the data set's; of pixels, the picture
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.data import digits
+from csbp_jax.data import digits, pixels
 from csbp_jax.data.events import camera, readers, recordings, sources
 from csbp_jax.data.images import augment, reduced
 from csbp_jax.data.images.decode import REPLACE, decode, picture_shape, to_grey
@@ -74,6 +74,8 @@ def reader(
         return functools.partial(_read_recording, config), True, lambda: config.data.bins == "own"
     if name in SERIES:
         return functools.partial(_read_series, config), True, lambda: True
+    if name.endswith(("_sequential", "_permuted")):
+        return functools.partial(_read_pixels, config), True, lambda: False
     return functools.partial(_read_picture, config), False, lambda: False
 
 
@@ -225,6 +227,12 @@ def _read_series(config: Config, path: pathlib.Path) -> Array:
     if steps > config.model.time_steps:
         raise ConfigError(f"{path}: has {steps} time steps; allowed are up to {config.model.time_steps}")
     return folder_files.read_array(path).astype(np.float32)
+
+
+def _read_pixels(config: Config, path: pathlib.Path) -> Array:
+    """Read a picture as the sequence of its pixels."""
+    picture = _read_picture(pixels.of_pictures(config), path)
+    return pixels.sequences(picture[None], pixels.order(config))[0]
 
 
 def _read_events(path: pathlib.Path, sensor: tuple[int, ...]) -> readers.Events:
