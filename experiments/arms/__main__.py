@@ -1,11 +1,12 @@
 """Run the plan of docs/results/arms/plan.md: arms that are tuned in each of twelve draws of settings.
 
-    python -m experiments.arms [TASK ...] [--arms term MPGD logistic noise] [--draws N] [--data-dir data]
+    python -m experiments.arms [TASK ...] [--arms term MPGD logistic noise] [--draws N] [--again] [--data-dir data]
     python -m experiments.arms --page     the page, from the runs that are committed, as many as there are
 
 TASK is a name of experiments/arms/tasks.py, all by default; its data must have been prepared (make data). Finished runs
 are in docs/results/arms/TASK.csv, and those of draws that are under way in ``runs/arms``; neither are repeated, so that
-the command goes on where it ended, also on another machine.
+the command goes on where it ended, also on another machine. With ``--again`` the rows of the arms are trained anew and
+replaced, as after a change of their code; those without a term or force are kept.
 """
 
 import functools
@@ -139,8 +140,11 @@ def rows_of(table: RunTable, base: Training) -> pd.DataFrame:
     return table.frame[list(COLUMNS)].assign(**fields, **{name: table.frame[name].round(6) for name in MEASURES})
 
 
-def run(name: str, kinds: Sequence[str], draws: int, data_dir: str, out: pathlib.Path) -> None:
-    """Train the arms of a task, and write their rows after every few draws."""
+def run(name: str, kinds: Sequence[str], draws: int, data_dir: str, out: pathlib.Path, *, again: bool = False) -> None:
+    """Train the arms of a task, and write their rows after every few draws.
+
+    Runs whose rows are there already are not trained, unless ``again``; those that are in the folder of runs never are.
+    """
     task, file = TASKS[name], out / f"{page.slug(name)}.csv"
     units_file = out / "units.json"
     units: study.Content = json.loads(units_file.read_text()) if units_file.exists() else {"widths": WIDTHS}
@@ -152,14 +156,17 @@ def run(name: str, kinds: Sequence[str], draws: int, data_dir: str, out: pathlib
         folder = study.WORK / "arms" / page.slug(f"{name} {kind}")
         for count in [*range(STEP, draws, STEP), draws]:
             rows, start = page.read(file), time.process_time()
-            same = rows["arm"].isin(KINDS[kind]) | (rows["chaos.z0"] == 0)
+            same = rows["chaos.z0"] == 0
+            if not again:
+                same |= rows["arm"].isin(KINDS[kind])
             known = rows.loc[same, ["seed", *FIELDS, *MEASURES]] if len(rows) else None
             table = experiment(name, kind, base, units[name], count).run(folder, known=known)
             rows = rows[~rows["arm"].isin(KINDS[kind])]
             with files.replacing(file) as temporary:
                 pd.concat([rows, rows_of(table, base)]).to_csv(temporary, index=False)
             spent = round(time.process_time() - start)
-            entry = {"task": name, "kind": kind, "draws": count, "cpu_seconds": spent} | study.provenance(MODULE)
+            command = f"{MODULE} --again" if again else MODULE
+            entry = {"task": name, "kind": kind, "draws": count, "cpu_seconds": spent} | study.provenance(command)
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(entry) + "\n")
 
@@ -169,6 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("tasks", nargs="*", metavar="TASK")
     parser.add_argument("--arms", nargs="+", choices=KINDS, default=["term"])
     parser.add_argument("--draws", type=int)
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--page", action="store_true")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.tasks if name not in TASKS]:
@@ -179,7 +187,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     with study.one_line_errors(parser):
         for name in options.tasks or TASKS:
-            run(name, options.arms, options.draws or TASKS[name].draws, options.data_dir, options.out)
+            run(
+                name,
+                options.arms,
+                options.draws or TASKS[name].draws,
+                options.data_dir,
+                options.out,
+                again=options.again,
+            )
 
 
 if __name__ == "__main__":

@@ -72,6 +72,12 @@ def test_committed_rows_are_gone_on_from_and_not_trained_again(small, tmp_path, 
     monkeypatch.chdir(out)  # a machine without the folder of the runs
     train()
     assert len(trained) == count > 0 and (out / "digits.csv").read_bytes() == before
+    (out / "again").mkdir()
+    monkeypatch.chdir(out / "again")
+    train(again=True)
+    assert count < len(trained) < 2 * count, "rows without a term or force are kept"
+    pd.testing.assert_frame_equal(page.read(out / "digits.csv"), rows)
+    assert '"command": "python -m experiments.arms --again"' in (out / "log.jsonl").read_text()
     monkeypatch.chdir(ROOT)  # the page quotes results of other studies
     page.write(out)
     assert "**No verdict yet** on digits (1 of 12 draws)" in (out / "README.md").read_text()
