@@ -2,14 +2,18 @@
 
     python -m experiments.stage_a [--worker 0 --workers 1] [--data-dir data] [--out docs/results/stage_a/runs.jsonl]
     python -m experiments.stage_a --stage B [--channels 0.5]
+    python -m experiments.stage_a --repeat DRAW [DRAW ...]
 
 CIFAR-10 must have been prepared (make data DATASET=cifar10). Each finished run is a row of the file; a run that is
 there is not repeated, so that the command goes on where it ended, also on another machine. Workers share the draws of
 stage A, and the seeds of stage B, which needs the rows of A. A run that was stopped goes on after its last epoch.
+``--repeat``, which is no part of the plan, trains the first tested run of plain backpropagation and of CSBP in a draw
+again, with the same seed and setting, into repeated.jsonl, and measures how well it fits the training pictures.
 """
 
 import argparse
 import functools
+import itertools
 import json
 import pathlib
 import shutil
@@ -37,9 +41,11 @@ DRAWS, SETTINGS, OFF, LAST, SEEDS, UNTUNED = 6, 8, 2, 2, 3, 6
 """Draws; settings of a draw; how many of them are without the term; how many are trained in full; test seeds of a
 choice; seeds of an untuned arm."""
 LARGER_SEEDS = 5
+REPEATED = ("plain", "CSBP")
+"""Arms whose runs are repeated."""
 ARMS = {"plain": "chaos", "CSBP": "chaos", "drift": "drift"}
 """Arms, and the term of each; that of plain has no strength."""
-TESTED = ("test", "untuned", "larger")
+TESTED = ("test", "untuned", "larger", "repeat")
 """Roles whose runs are tested after each epoch."""
 TAPS = ("conv1.membrane", "fc1.dense")
 RELEASED_PULL = 15.0 / 4
@@ -199,10 +205,14 @@ def order(seed: int, epoch: int, count: int) -> NDArray[np.int32]:
     return rows.astype(np.int32).reshape(-1, BATCH)
 
 
-def train(run: Run, splits: Splits, tested: bool, folder: pathlib.Path) -> dict[str, list[float]]:
+def train(
+    run: Run, splits: Splits, tested: bool, folder: pathlib.Path, *, fitted: bool = False
+) -> dict[str, list[float]]:
     """Train; return mean task loss, accuracy (%) and CPU time (s) of each epoch, and those of validation (and test).
 
-    The state is saved after each epoch in ``folder``, from which a run that was stopped goes on.
+    With ``fitted``, there is also the accuracy of the last weights on the training pictures, measured as in a test:
+    without augmentation and dropout. The state is saved after each epoch in ``folder``, from which a run that was
+    stopped goes on.
     """
     (x, y), evaluated = splits["train"], ("validation", "test")[: 1 + tested]
     of_run = functions(make_config(run), len(y) // BATCH)
@@ -224,7 +234,16 @@ def train(run: Run, splits: Splits, tested: bool, folder: pathlib.Path) -> dict[
             for name, value in zip(names, [*row, time.process_time() - start], strict=True):
                 history[name][epoch] = float(f"{value:.6g}")
             saves.save(epoch, (state, history))
-    return {name: values.tolist() for name, values in history.items()}
+    measures = {name: values.tolist() for name, values in history.items()}
+    if fitted:
+        sums = evaluate(of_run, state, x, y)
+        measures["fitted"] = [float(f"{100 * sums['correct'] / sums['count']:.6g}")]
+    return measures
+
+
+def read(file: pathlib.Path) -> list[dict[str, Any]]:
+    """Read the rows of a file, none if there is no file."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def evaluate(of_run: Functions, state: State, x: jax.Array, y: jax.Array) -> dict[str, float]:
@@ -314,6 +333,14 @@ def larger_jobs(rows: Sequence[dict[str, Any]], splits: Splits, channels: float,
             yield Job("larger", None, arm, None, run_of(arm, setting, z0[arm], LARGER, seed, 32, channels))
 
 
+def repeated_jobs(rows: Sequence[dict[str, Any]], draws: Sequence[int]) -> Iterator[Job]:
+    """The first tested run of each of ``REPEATED`` in these draws, with its seed and setting."""
+    for draw, arm in itertools.product(draws, REPEATED):
+        tested = (row for row in rows if (row["role"], row["draw"], row["arm"]) == ("test", draw, arm))
+        row = min(tested, key=lambda row: row["run"]["seed"])
+        yield Job("repeat", draw, arm, row["setting"], Run(**row["run"]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worker", type=int, default=0)
@@ -322,16 +349,24 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=study.RESULTS / "stage_a" / "runs.jsonl")
     parser.add_argument("--stage", choices="AB", default="A")
     parser.add_argument("--channels", type=float, default=0.5, help="of stage B: share of the network's channels")
+    parser.add_argument("--repeat", type=int, nargs="+", choices=range(DRAWS), metavar="DRAW", default=[])
     options = parser.parse_args()
-    written = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    written = read(options.out)
+    if options.repeat:
+        repeated = list(repeated_jobs(written, options.repeat))
+        options.out = options.out.with_name("repeated.jsonl")
+        written = read(options.out)
     rows = {Run(**row["run"]): row for row in written}
     known = {Job(**{name: row[name] for name in Job._fields} | {"run": Run(**row["run"])}) for row in written}
     complete = sum(row["role"] == "test" for row in written) == DRAWS * SEEDS * len(ARMS)
-    if options.stage == "B" and not complete:
+    if options.stage == "B" and not complete and not options.repeat:
         parser.error(f"--stage B: takes its settings from stage A, which is not complete in {options.out}")
     splits = functools.cache(functools.partial(load, options.data_dir))
 
     def jobs() -> Iterator[Job]:
+        if options.repeat:
+            yield from repeated
+            return
         if options.stage == "B":
             seeds = range(3000 + options.worker, 3000 + LARGER_SEEDS, options.workers)
             yield from larger_jobs(written, splits(32), options.channels, seeds)
@@ -351,7 +386,8 @@ def main() -> None:
         if job.run in rows:
             measures = rows[job.run]["measures"]
         else:
-            measures = train(job.run, splits(job.run.side), job.role in TESTED, folder)
+            split, fitted = splits(job.run.side), job.role == "repeat"
+            measures = train(job.run, split, job.role in TESTED, folder, fitted=fitted)
             seconds = sum(measures.pop("cpu_seconds"))
         origin = study.provenance("python -m experiments.stage_a")
         row = job._asdict() | {"run": job.run._asdict(), "measures": measures}

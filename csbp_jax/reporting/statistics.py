@@ -223,7 +223,7 @@ def signed_rank(differences: ArrayLike, largest: float | None = None) -> float:
     return float(scipy.stats.wilcoxon(others).pvalue) if len(others) else 1.0
 
 
-def verdict(result: Paired, p: float | None = None) -> Verdict:
+def verdict(result: Paired, p: float | None = None, equivalence: float | None = None) -> Verdict:
     """Decide between equal, better and worse, each at a level of 5 %.
 
     equal: within the margin, even if the difference is sure. better, worse: otherwise, p is below 0.05. not decided:
@@ -232,15 +232,20 @@ def verdict(result: Paired, p: float | None = None) -> Verdict:
 
     Args:
       result: of :func:`paired`.
-      p: that of the result by default; a corrected one if the result is one of several.
+      p: the p of the difference, by default the result's own; a corrected one if the result is one of several.
+      equivalence: the p of equality, likewise.
     """
     # Equal differences have no spread, but another pair may differ: a value that 60 % of all pairs have comes three
     # times in a row with p = 0.22, and six times with p = 0.047.
     if result.pairs < MIN_PAIRS or (result.pairs < MIN_EQUAL_PAIRS and result.sd == 0):
         return "not decided"
-    if result.equivalence is not None and result.equivalence < 0.05:
+    if p is None:
+        p = result.p
+    if equivalence is None:
+        equivalence = result.equivalence
+    if equivalence is not None and equivalence < 0.05:
         return "equal"
-    if (result.p if p is None else p) < 0.05:
+    if p < 0.05:
         return "better" if result.difference.mean > 0 else "worse"
     return "not decided"
 

@@ -27,10 +27,10 @@ class Contrast(Shown):
     frame: a row for each difference, with these columns. ``case``, ``arm``, ``other``; ``pairs``, and ``left_out``, the
     runs of either arm without a pair (diverged, or of seeds that the other lacks). ``difference`` with ``low`` and
     ``high``, the ends of its interval, and ``sd`` of the pairs' differences. ``p``, and ``p_holm``, corrected over all
-    differences of the case. ``equivalence``: p of two one-sided tests that the difference lies within the margin.
-    ``verdict``: "equal", "better", "worse" or "not decided", by ``p_holm`` and ``equivalence`` at 5 %
-    (:func:`csbp_jax.reporting.statistics.verdict`). ``to_decide``: about how many pairs find a difference of
-    ``effect`` with a probability of 80 %. Without a pair ``verdict`` is "no values", if an arm has no finite one, or
+    differences of the case. ``equivalence``: p of two one-sided tests that the difference lies within the margin, and
+    ``equivalence_holm``, corrected over the same differences. ``verdict``: "equal", "better", "worse" or "not decided",
+    by ``p_holm`` and ``equivalence_holm`` at 5 % (:func:`csbp_jax.reporting.statistics.verdict`). ``to_decide``: about
+    how many pairs find a difference of ``effect`` with a probability of 80 %. Without a pair ``verdict`` is "no values", if an arm has no finite one, or
     "no pairs". ``seed_share``: of pairs of draws, the share of their variance that more seeds a draw would remove.
 
     All numbers are in the unit of the measure; of an accuracy or F1, in percentage points.
@@ -126,13 +126,18 @@ class Contrast(Shown):
                 "p": f"{row['p']:.2g}" if row["pairs"] else "",
                 "p, Holm": f"{row['p_holm']:.2g}" if row["pairs"] else "",
                 "p of equivalence": f"{row['equivalence']:.2g}" if row["pairs"] else "",
+                "p of equivalence, Holm": f"{row['equivalence_holm']:.2g}" if row["pairs"] else "",
                 "verdict": self._verdict(row),
                 "pairs": str(row["pairs"]),
                 "to decide": f"{row['to_decide']:.0f} for {row['effect']:.3g}" if row["to_decide"] > 0 else "",
             }
             for _, row in self.frame.iterrows()
         ]
-        empty = ["case"] * (not any(self.frame["case"])) + ["p of equivalence"] * (self.margin is None)
+        empty = []
+        if not any(self.frame["case"]):
+            empty.append("case")
+        if self.margin is None:
+            empty += ["p of equivalence", "p of equivalence, Holm"]
         return pd.DataFrame(rows).drop(columns=empty, errors="ignore")  # without a difference there is no column
 
     def __repr__(self) -> str:
@@ -186,15 +191,17 @@ def contrast(
             for pair in pairs
             if pair[0] in count and pair[1] in count
         ]
-        tested = {difference.pair: difference.result.p for difference in compared if difference.result}
-        corrected = statistics.holm(tested)
+        results = {difference.pair: difference.result for difference in compared if difference.result}
+        p_holm = statistics.holm({pair: result.p for pair, result in results.items()})
+        equivalences = {pair: result.equivalence for pair, result in results.items()}
+        equivalence_holm = statistics.holm({pair: p for pair, p in equivalences.items() if p is not None})
         for difference in compared:
             arm, other = difference.pair
             row = {"case": name, "arm": arm, "other": other, "seed_share": difference.seed_share}
             row["left_out"] = int(count[arm] + count[other]) - 2 * difference.paired_runs
             if difference.result:
-                p_holm = corrected[difference.pair]
-                row |= _numbers(difference.result, p_holm, scale, margin, len(tested), overlap)
+                corrected = p_holm[difference.pair], equivalence_holm.get(difference.pair, math.nan)
+                row |= _numbers(difference.result, corrected, scale, margin, len(results), overlap)
             else:
                 has_values = of_case[[arm, other]].notna().any().all()
                 row |= {"pairs": 0, "verdict": "no pairs" if has_values else "no values"}
@@ -254,13 +261,19 @@ def _check_single(runs: pd.DataFrame) -> None:
 
 _COLUMNS = (
     *("case", "arm", "other", "pairs", "left_out", "difference", "low", "high", "sd", "p", "p_holm"),
-    *("equivalence", "verdict", "to_decide", "effect", "seed_share"),
+    *("equivalence", "equivalence_holm", "verdict", "to_decide", "effect", "seed_share"),
 )
 
 
 def _numbers(
-    result: statistics.Paired, p_holm: float, scale: float, margin: float | None, tests: int, overlap: float
+    result: statistics.Paired,
+    corrected: tuple[float, float],
+    scale: float,
+    margin: float | None,
+    tests: int,
+    overlap: float,
 ) -> dict[str, Any]:
+    """Return the numbers of a row; ``corrected`` holds its two p, of the difference and of equality, by Holm."""
     mean, low, high = (math.nan if end is None else end for end in result.difference)
     effect = margin or (1.0 if scale > 1 else abs(mean))
     # More folds of the same data are no new pairs.
@@ -272,9 +285,10 @@ def _numbers(
         "high": high,
         "sd": result.sd,
         "p": result.p,
-        "p_holm": p_holm,
+        "p_holm": corrected[0],
         "equivalence": math.nan if result.equivalence is None else result.equivalence,
-        "verdict": statistics.verdict(result, p_holm),
+        "equivalence_holm": corrected[1],
+        "verdict": statistics.verdict(result, *corrected),
         "to_decide": statistics.pairs_to_decide(effect, result.sd, 0.05 / tests) if known else math.nan,
         "effect": effect,
     }

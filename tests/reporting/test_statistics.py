@@ -165,6 +165,8 @@ def test_holms_correction():
     # A verdict by it needs more than one by p alone.
     test = paired([0.01, 0.011, 0.012, 0.03])
     assert statistics.verdict(test) == "better" and statistics.verdict(test, 0.06) == "not decided"
+    close = paired([0.001, -0.001, 0.0005, 0.0], margin=0.005)
+    assert statistics.verdict(close) == "equal" and statistics.verdict(close, equivalence=0.06) == "not decided"
 
 
 @pytest.mark.parametrize(("effect", "sd", "alpha"), [(0.5, 0.8, 0.05), (0.3, 1.0, 0.05 / 3), (1.0, 0.9, 0.05)])

@@ -55,6 +55,19 @@ def test_a_contrast_is_the_paired_test_in_points_with_holms_correction():
     assert THREE.contrast(["CSBP", "drift"], "drift")["drift"]["p_holm"] == pytest.approx(min(ps))
 
 
+def test_equality_is_corrected_over_the_same_differences_as_p():
+    """CSBP is equal to plain where that is the only question, and not decided where five were asked."""
+    spread = [1.0, -1.0, 0.5, -0.5, 0.8, -0.8]  # points
+    arms = {"CSBP": spread, "plain": [0.0] * 6, **{f"other {n}": [3.0 * s for s in spread[::-1]] for n in range(4)}}
+    rows = [row(arm, seed, 0.9 + v / 100) for arm, values in arms.items() for seed, v in enumerate(values)]
+    alone, of_five = table(rows).contrast("CSBP", "plain", margin=0.9), table(rows).contrast("CSBP", margin=0.9)
+    p = paired(spread, margin=0.9).equivalence
+    assert alone["plain"]["equivalence_holm"] == pytest.approx(p) and alone["plain"]["verdict"] == "equal"
+    assert of_five["plain"]["equivalence_holm"] == pytest.approx(5 * p) and p < 0.05 < 5 * p
+    assert of_five["plain"]["verdict"] == "not decided"
+    assert of_five.cells()["p of equivalence, Holm"].iloc[0] == f"{5 * p:.2g}"
+
+
 def test_the_answer_comes_first_in_a_sentence():
     text = repr(THREE.contrast("CSBP", margin=4))
     heading, plain, drift = text.splitlines()
