@@ -10,7 +10,7 @@ import functools
 import json
 import pathlib
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy import stats
 
 from csbp_jax.instruments import training_map
 from csbp_jax.reporting import plots
+from csbp_jax.reporting.statistics import paired, verdict
 from csbp_jax.runs import RunTable
 from csbp_jax.runtime.files import write_json, write_text
 from experiments import stage_a, study
@@ -34,7 +35,12 @@ MEASURES = {
 OTHERS = {"plain": "plain backpropagation", "drift": "drift"}
 TERMS = ("CSBP", "drift")
 UNITS = {"ratio": "{} of the task's gradient", "z0": "z0 {}", "flips": "{} flips"}
-LIMITS = "It does not cover recordings of events, CIFAR-100, ImageNet, full width, more time steps or 200 epochs."
+LIMITS = "This does not cover recordings of events, CIFAR-100, ImageNet, full width, more time steps or 200 epochs."
+DRIFT = (
+    "**Equality with the drift says nothing about chaos.** For membranes up to 3 in size, at k = 10, the drift's"
+    " gradient is the term's to 1.2 % of the pull, so that the two are expected to be equal whether chaos matters or"
+    " not."
+)
 FLIP = "At 1 [flip](../../lab.md#strength-in-units-of-the-flip) the term alone makes a step overshoot."
 
 
@@ -60,7 +66,8 @@ def tested(rows: Sequence[dict[str, Any]], role: str) -> RunTable:
 def gains(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Return validation accuracies (points) less those of plain backpropagation at the same draw, setting and epochs.
 
-    With columns ``arm``, ``ratio`` (of the term's gradient to the task's at step 0), ``z0``, ``epochs``, ``gain``.
+    With columns ``draw``, ``setting``, ``arm``, ``ratio`` (of the term's gradient to the task's at step 0), ``z0``,
+    ``epochs``, ``gain``.
     """
     last = {
         (row["role"], row["draw"], row["setting"], row["arm"]): row["measures"]["validation"][-1]
@@ -73,8 +80,9 @@ def gains(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
         if row["role"] in ("screen", "tune") and row["run"]["z0"] and plain is not None:
             ratio = stage_a.settings(row["draw"])[row["setting"]].ratio
             gain = row["measures"]["validation"][-1] - plain
-            records.append((row["arm"], ratio, row["run"]["z0"], row["run"]["epochs"], gain))
-    return pd.DataFrame(records, columns=["arm", "ratio", "z0", "epochs", "gain"])
+            names = row["draw"], row["setting"], row["arm"]
+            records.append((*names, ratio, row["run"]["z0"], row["run"]["epochs"], gain))
+    return pd.DataFrame(records, columns=["draw", "setting", "arm", "ratio", "z0", "epochs", "gain"])
 
 
 def draw(rows: Sequence[dict[str, Any]], file: pathlib.Path) -> None:
@@ -146,84 +154,221 @@ def strengths_text(terms: Sequence[dict[str, Any]]) -> str:
     return textwrap.fill(" ".join(["**Strengths chosen**, at the first step.", *sentences, FLIP]), 118)
 
 
-def interval(difference: float, low: float, high: float) -> str:
-    return f"{difference:+.3g} [{low:+.3g}, {high:+.3g}]"
+def interval(ends: Iterable[Any], digits: str = "+.3g") -> str:
+    """Return a difference with the ends of its interval as text."""
+    difference, low, high = ends
+    return f"{difference:{digits}} [{low:{digits}}, {high:{digits}}]"
+
+
+def welch(table: RunTable, other: str, measure: str, scale: float = 1.0) -> tuple[float, float, float] | None:
+    """Return the mean of CSBP minus another arm over seeds with Welch's interval; None without two seeds of each."""
+    values = scale * table.frame.set_index("arm")[measure]
+    csbp, of_other = values[values.index == "CSBP"], values[values.index == other]
+    if min(len(csbp), len(of_other)) < 2:
+        return None
+    ends = stats.ttest_ind(csbp, of_other, equal_var=False).confidence_interval()
+    return float(csbp.mean() - of_other.mean()), float(ends.low), float(ends.high)
 
 
 def over_seeds(rows: Sequence[dict[str, Any]], role: str, label: str) -> list[list[str]]:
-    """Return rows of CSBP minus the other arms at one setting of each, by Welch's test and paired by seed.
-
-    There is none without two seeds of an arm.
-    """
+    """Return rows of CSBP minus the other arms at one setting of each, by Welch's test; none without two seeds."""
     table = tested(rows, role)
-    points = 100 * table.frame.set_index("arm")["test_accuracy"]
-    welch, paired = [], []
-    for other in OTHERS:
-        csbp, of_other = points[points.index == "CSBP"], points[points.index == other]
-        if min(len(csbp), len(of_other)) > 1:
-            ends = stats.ttest_ind(csbp, of_other, equal_var=False).confidence_interval()
-            welch.append(interval(csbp.mean() - of_other.mean(), *ends))
-            paired.append(interval(*table.contrast("CSBP", other)[other][ENDS]))
-        else:
-            welch.append("")
-            paired.append("")
-    seeds = f"{(table.frame['arm'] == 'CSBP').sum()} seeds"
-    return [[f"{label}, {seeds} (Welch)", *welch], ["the same, paired by seed", *paired]] if any(welch) else []
+    seeds, cells = (table.frame["arm"] == "CSBP").sum(), []
+    measures = [("", "test_accuracy", 100.0)]
+    if role == "untuned":
+        measures.append((", training loss", "train_loss", 1.0))
+    for name, measure, scale in measures:
+        differences = [welch(table, other, measure, scale) for other in OTHERS]
+        if any(differences):
+            texts = (interval(of) if of else "" for of in differences)
+            cells.append([f"{label}{name}, {seeds} seeds (Welch)", *texts])
+    return cells
 
 
 def levels(rows: Sequence[dict[str, Any]]) -> str:
-    """Say how accurate the networks are in the test, tuned and untuned, and plain backpropagation in training."""
-    tuned, texts = tested(rows, "test").frame, []
-    for frame in (tuned, tested(rows, "untuned").frame):
+    """Say how accurate the networks are in the test, tuned and untuned."""
+    texts = []
+    for frame in (tested(rows, "test").frame, tested(rows, "untuned").frame):
         of_arms = 100 * frame.groupby("arm")["test_accuracy"].mean()
         texts.append(", ".join(f"{arm} {of_arms[arm]:.1f} %" for arm in stage_a.ARMS if arm in of_arms))
     untuned = f"; at the released settings, untuned: {texts[1]}" if texts[1] else ""
-    training = 100 * tuned["train_accuracy"][tuned["arm"] == "plain"].mean()
-    return (
-        f"Test accuracy: {texts[0]}{untuned}. In training, with dropout and on augmented pictures, tuned plain has"
-        f" {training:.1f} %."
-    )
+    return f"Test accuracy: {texts[0]}{untuned}."
 
 
-def page(rows: Sequence[dict[str, Any]], terms: Sequence[dict[str, Any]]) -> str:
+def practical(rows: Sequence[dict[str, Any]], word: str) -> str:
+    """Answer what a user wants to know: whether CSBP is better tuned, by the verdict, and at the released settings."""
+    tuned = {"equal": "Not better when tuned alike", "not decided": "Not shown to differ when tuned alike"}
+    text = tuned.get(word, f"{word.capitalize()} when tuned alike")
+    released = welch(tested(rows, "untuned"), "plain", "test_accuracy", 100)
+    if released is None:
+        return f"**{text}.**"
+    _, low, high = released
+    of_released = "worse" if high < 0 else "better" if low > 0 else "not shown to differ"
+    return f"**{text}; {of_released} at the released settings.**"
+
+
+def without_one(differences: "pd.Series[float]", word: str) -> str:
+    """Say what the verdict would be without each one of the draws; empty if it would always be the same."""
+    words = [verdict(paired(differences.drop(draw), margin=MARGIN)) for draw in differences.index]
+    if set(words) == {word}:
+        return ""
+    counts = pd.Series(words).value_counts()
+    listed = ", ".join(f"{other} in {count}" for other, count in counts.items())
+    return f"with one of the {len(words)} draws left out it is {listed}"
+
+
+def primary_text(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the answer: the practical one, and the verdicts of the differences over draws with what they rest on."""
+    test = tested(rows, "test")
+    compared = test.contrast("CSBP", list(OTHERS), margin=MARGIN)
+    primary, word = compared["plain"], str(compared["plain"]["verdict"])
+    so_far = "so far " * (test.frame["draw"].nunique() < stage_a.DRAWS)
+    equal = f"equal within {MARGIN:g} points" if word == "equal" else word
+    others = without_one(compared.differences[0], word)
+    narrowly = ", narrowly; a repetition may decide otherwise" if others else ""
+    said = f"{so_far}{equal}{narrowly}".capitalize()
+    p = f"p {primary['p']:.2g}, of equality {primary['equivalence']:.2g}"
+    p_holm = f"{primary['p_holm']:.2g} and {primary['equivalence_holm']:.2g}"
+    texts = [
+        practical(rows, word),
+        f"Tuned, CSBP minus plain backpropagation is {interval(primary[ENDS], '+.2f')} points over"
+        f" {primary['pairs']} draws. **{said}**{': ' * bool(others)}{others} ({p}; by Holm's method over this and the"
+        f" drift {p_holm}).",
+    ]
+    if primary["seed_share"] == 1:
+        texts.append("No spread of the draws beyond that from their seeds is seen.")
+    elif primary["seed_share"] < 1:
+        texts.append(f"Of the variance of a draw's mean {primary['seed_share']:.0%} is from its seeds.")
+    return " ".join([*texts, levels(rows)])
+
+
+def facts(rows: Sequence[dict[str, Any]], terms: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what a user should know beside the primary number, a sentence or two each."""
+    test, untuned = tested(rows, "test").frame, tested(rows, "untuned").frame
+    of_settings, found = gains(rows), []
+    loss = welch(tested(rows, "untuned"), "plain", "train_loss")
+    if loss:
+        by_seed = untuned.pivot_table("train_loss", "seed", "arm")
+        higher = (by_seed["CSBP"] > by_seed["plain"]).sum()
+        found.append(
+            f"At the released settings CSBP's training loss is higher in {higher} of {len(by_seed)} seeds, by"
+            f" {interval(loss)} (Welch): it optimises worse."
+        )
+        tuned = 100 * test[test["arm"] == "plain"].groupby("draw")["test_accuracy"].mean()
+        released = 100 * untuned["test_accuracy"][untuned["arm"] == "plain"]
+        if len(tuned) > 1:
+            ends = stats.ttest_ind(tuned, released, equal_var=False).confidence_interval()
+            of_plain = interval((tuned.mean() - released.mean(), ends.low, ends.high), "+.2f")
+            found.append(
+                f"Tuned plain backpropagation is not above untuned: {of_plain} points (draws against seeds, Welch)."
+                f" {stage_a.SETTINGS} random settings are little tuning."
+            )
+    screened = of_settings[of_settings["epochs"] == stage_a.SCREEN]
+    costs = []
+    for arm in TERMS:
+        by_draw = screened[screened["arm"] == arm].groupby("draw")["gain"].mean()
+        if len(by_draw) > 1:
+            costs.append(f"{interval(paired(by_draw).difference, '+.1f')} with {arm}")
+    if costs:
+        found.append(
+            f"At equal settings the term lowers validation accuracy after {stage_a.SCREEN} epochs:"
+            f" {', '.join(costs)} points, means over draws."
+        )
+    strengths = {draw: sorted(s.ratio for s in stage_a.settings(draw) if s.ratio) for draw in range(stage_a.DRAWS)}
+    chosen = [term for term in terms if term["arm"] == "CSBP"]
+    weakest = sum(term["ratio"] == strengths[term["draw"]][0] for term in chosen)
+    if weakest:
+        found.append(
+            f"In {weakest} of {len(chosen)} draws CSBP chose the weakest of its {len(strengths[0])} strengths, so that"
+            " what was tested is CSBP at the weak end of its range."
+        )
+    keys = ["draw", "setting", "arm"]
+    full = of_settings[of_settings["epochs"] == stage_a.FULL].merge(screened, on=keys, suffixes=("", "_screened"))
+    if len(full) > 1:
+        shift = full["gain"] - full["gain_screened"]
+        found.append(
+            f"Screening at {stage_a.SCREEN} epochs favours weak terms: of the {len(full)} settings that were trained"
+            f" with and without a term at both lengths, the mean gain is {full['gain_screened'].mean():+.2f} points at"
+            f" {stage_a.SCREEN} epochs and {full['gain'].mean():+.2f} at {stage_a.FULL}"
+            f" ({shift.mean():+.2f}, standard error {stats.sem(shift):.2f})."
+        )
+    return found
+
+
+def repeats(rows: Sequence[dict[str, Any]], again: Sequence[dict[str, Any]]) -> list[str]:
+    """Say what came out of runs that were trained again with the same seeds, and how well they fit; empty without."""
+    if not again:
+        return []
+    first = {(row["draw"], row["arm"], row["run"]["seed"]): row for row in rows if row["role"] == "test"}
+    pairs, changed = [], list(rows)
+    for row in again:
+        of_first = first[row["draw"], row["arm"], row["run"]["seed"]]
+        pairs.append(f"{of_first['measures']['test'][-1]:.2f} and {row['measures']['test'][-1]:.2f}")
+        changed[changed.index(of_first)] = of_first | {"measures": row["measures"]}
+    contrast = tested(changed, "test").contrast("CSBP", list(OTHERS), margin=MARGIN)["plain"]
+    fitted, on_test = (np.mean([row["measures"][name][-1] for row in again]) for name in ("fitted", "test"))
+    machines = sorted({row["commit"][:8] for row in again})
+    return [
+        f"**The network hardly overfits**: without augmentation and dropout, {len(again)} runs have a mean accuracy of"
+        f" {fitted:.1f} % on the training pictures and {on_test:.1f} % on the test pictures. So this study says little"
+        " about generalisation.",
+        f"**The rows are reproducible in distribution only.** The same {len(again)} runs, trained again with the same"
+        f" seeds and settings on another machine (at commit {', '.join(machines)}), have other test accuracies, the old"
+        f" first: {', '.join(pairs)} %. Rounding parts the runs within an epoch. With the new runs in place of the old"
+        f" ones the difference is {interval(contrast[ENDS], '+.2f')} points, {contrast['verdict']}.",
+    ]
+
+
+def items(texts: Sequence[str]) -> str:
+    """Return a list in Markdown."""
+    wrap = functools.partial(textwrap.fill, width=118, initial_indent="- ", subsequent_indent="  ")
+    return "\n".join(wrap(text, break_on_hyphens=False) for text in texts)
+
+
+def page(rows: Sequence[dict[str, Any]], terms: Sequence[dict[str, Any]], again: Sequence[dict[str, Any]] = ()) -> str:
     """Return the page: the answer with what it does not cover, the picture, the table, and how it was made.
 
-    ``terms`` are those of :func:`add_flips`.
+    ``terms`` are those of :func:`add_flips`; ``again`` are the runs that were repeated.
     """
     test = tested(rows, "test")
     draws = test.frame["draw"].nunique()
     answer, cells = f"**Not yet decided**: {draws} of {stage_a.DRAWS} draws are complete.", []
     if draws > 1:
-        primary = test.contrast("CSBP", "plain", margin=MARGIN)
-        verdict = "so far " * (draws < stage_a.DRAWS) + str(primary.frame.iloc[0]["verdict"])
-        answer = f"**{verdict.capitalize()}**: {next(primary.lines())}. {levels(rows)}"
+        answer = primary_text(rows)
         for label, measure in [*MEASURES.items(), ("training loss, last epoch", "train_loss")]:
             of_others = test.contrast("CSBP", list(OTHERS), measure=measure)
-            cells.append([label, *(interval(*of_others[other][ENDS]) for other in OTHERS)])
+            cells.append([label, *(interval(of_others[other][ENDS]) for other in OTHERS)])
     cells += over_seeds(rows, "untuned", "released settings, untuned")
     cells += over_seeds(rows, "larger", f"stage B: 32x32, more channels, {stage_a.LARGER} epochs")
     commits = ", ".join(sorted({row["commit"][:8] for row in rows}))
     hours = sum(row["cpu_seconds"] for row in rows) / 3600
     head = ["CSBP minus, points", *OTHERS.values()]
     table = study.table(head, cells) + "\n\n" if cells else ""
+    known = [DRIFT, *facts(rows, terms), *repeats(rows, again)]
     return f"""# Does CSBP train a small deep network better?
+
+{textwrap.fill(f"{answer} {LIMITS}", 118, break_on_hyphens=False)}
 
 The paper: CSBP "improves the generalization performance on both neuromorphic datasets and large-scale static
 datasets". Here: CNN7 with TEBN at a quarter of its width, all labels of CIFAR-10's pictures at 16x16, T = 2, SGD, 30
 epochs. Every arm has as many tries. The settings are drawn {stage_a.DRAWS} times, and each arm is tuned in every
 draw, so that a lucky draw is not taken for an effect.
 
-{textwrap.fill(f"{answer} {LIMITS}", 118, break_on_hyphens=False)}
-
 ![validation accuracy over strength](strength.png)
 
 *Each point is a setting; hollow ones were screened for {stage_a.SCREEN} epochs.*
 
-{table}{strengths_text(terms)}
+{table}## What to know beside it
+
+All but the first is from the same rows, and was not planned.
+
+{items(known)}
+
+{strengths_text(terms)}
 
 `python -m experiments.stage_a`, then `python -m experiments.stage_a_page`; [plan](plan.md).
 {len(rows)} runs, {hours:.1f} core-hours, at commit {commits}. Differences are means over draws with 95 % intervals of
-Student's t over draws.
+Student's t over draws, where it does not say Welch.
 """
 
 
@@ -233,10 +378,10 @@ ENDS = ["difference", "low", "high"]
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__, "stage_a", data_dir=True)
     options = parser.parse_args(arguments)
-    rows = [json.loads(line) for line in (options.out / "runs.jsonl").read_text().splitlines()]
+    rows = stage_a.read(options.out / "runs.jsonl")
     draw(rows, options.out / "strength.png")
     terms = add_flips(rows, options.out / "strengths.json", options.data_dir)
-    write_text(options.out / "README.md", page(rows, terms))
+    write_text(options.out / "README.md", page(rows, terms, stage_a.read(options.out / "repeated.jsonl")))
 
 
 if __name__ == "__main__":
