@@ -30,8 +30,9 @@ class Contrast(Shown):
     differences of the case. ``equivalence``: p of two one-sided tests that the difference lies within the margin, and
     ``equivalence_holm``, corrected over the same differences. ``verdict``: "equal", "better", "worse" or "not decided",
     by ``p_holm`` and ``equivalence_holm`` at 5 % (:func:`csbp_jax.reporting.statistics.verdict`). ``to_decide``: about
-    how many pairs find a difference of ``effect`` with a probability of 80 %. Without a pair ``verdict`` is "no values", if an arm has no finite one, or
-    "no pairs". ``seed_share``: of pairs of draws, the share of their variance that more seeds a draw would remove.
+    how many pairs find a difference of ``effect`` with a probability of 80 %. Without a pair ``verdict`` is "no
+    values", if an arm has no finite one, or "no pairs". ``seed_share``: of pairs of draws, the share of their variance
+    that more seeds a draw would remove.
 
     All numbers are in the unit of the measure; of an accuracy or F1, in percentage points.
 
