@@ -34,14 +34,17 @@ MEASURES = {
 }
 OTHERS = {"plain": "plain backpropagation", "drift": "drift"}
 TERMS = ("CSBP", "drift")
-UNITS = {"ratio": "{} of the task's gradient", "z0": "z0 {}", "flips": "{} flips"}
-LIMITS = "This does not cover recordings of events, CIFAR-100, ImageNet, full width, more time steps or 200 epochs."
-DRIFT = (
-    "**Equality with the drift says nothing about chaos.** For membranes up to 3 in size, at k = 10, the drift's"
-    " gradient is the term's to 1.2 % of the pull, so that the two are expected to be equal whether chaos matters or"
-    " not."
+UNITS = {"ratio": "{} of the task's", "z0": "z0 is {}", "flips": "the strength is {} flips"}
+LIMITS = (
+    "The study does not cover recordings of events, CIFAR-100, ImageNet, networks of full width, more time steps or"
+    " 200 epochs."
 )
-FLIP = "At 1 [flip](../../lab.md#strength-in-units-of-the-flip) the term alone makes a step overshoot."
+DRIFT = (
+    "**Equality with the drift says nothing about chaos.** At k = 10 and for membrane potentials between -3 and 3, the"
+    " drift's gradient differs from the term's by at most 1.2 % of the pull. The two methods are therefore expected to"
+    " be equal whether chaos matters or not."
+)
+FLIP = "At a strength of 1 [flip](../../lab.md#strength-in-units-of-the-flip), the term alone would overshoot."
 
 
 def tested(rows: Sequence[dict[str, Any]], role: str) -> RunTable:
@@ -149,9 +152,12 @@ def strengths_text(terms: Sequence[dict[str, Any]]) -> str:
         ranges = {name: sorted(term[name] for term in on) for name in UNITS}
         digits = functools.partial(np.format_float_positional, precision=2, fractional=False, trim="-")
         parts = [UNITS[name].format(f"{digits(of[0])} to {digits(of[-1])}") for name, of in ranges.items() if of]
-        off = f"off in {len(of_arm) - len(on)} of {len(of_arm)} draws"
-        sentences.append(f"{arm}: {', '.join([*parts, off])}.")
-    return textwrap.fill(" ".join(["**Strengths chosen**, at the first step.", *sentences, FLIP]), 118)
+        off = len(of_arm) - len(on) or "none"
+        gradient = f"the gradient of the chosen terms is {', '.join(parts)}, and " if parts else ""
+        sentences.append(f"With {arm}, {gradient}tuning left the term off in {off} of {len(of_arm)} draws.")
+    return textwrap.fill(
+        " ".join(["**Strengths that were chosen**, measured at the first step.", *sentences, FLIP]), 118
+    )
 
 
 def interval(ends: Iterable[Any], digits: str = "+.3g") -> str:
@@ -186,13 +192,13 @@ def over_seeds(rows: Sequence[dict[str, Any]], role: str, label: str) -> list[li
 
 
 def levels(rows: Sequence[dict[str, Any]]) -> str:
-    """Say how accurate the networks are in the test, tuned and untuned."""
+    """Say how accurate the networks are in the test, tuned and at the released settings."""
     texts = []
     for frame in (tested(rows, "test").frame, tested(rows, "untuned").frame):
         of_arms = 100 * frame.groupby("arm")["test_accuracy"].mean()
         texts.append(", ".join(f"{arm} {of_arms[arm]:.1f} %" for arm in stage_a.ARMS if arm in of_arms))
-    untuned = f"; at the released settings, untuned: {texts[1]}" if texts[1] else ""
-    return f"Test accuracy: {texts[0]}{untuned}."
+    released = f"; at the released settings, without tuning: {texts[1]}" if texts[1] else ""
+    return f"Test accuracies, tuned: {texts[0]}{released}."
 
 
 def practical(rows: Sequence[dict[str, Any]], word: str) -> str:
@@ -213,33 +219,36 @@ def without_one(differences: "pd.Series[float]", word: str) -> str:
     if set(words) == {word}:
         return ""
     counts = pd.Series(words).value_counts()
-    listed = ", ".join(f"{other} in {count}" for other, count in counts.items())
-    return f"with one of the {len(words)} draws left out it is {listed}"
+    listed = ", ".join(f'"{other}" in {count} case{"s" * (count > 1)}' for other, count in counts.items())
+    return f"if one of the {len(words)} draws is left out, the verdict is {listed}"
 
 
-def primary_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the answer: the practical one, and the verdicts of the differences over draws with what they rest on."""
+def primary_text(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """Return the answer, first the practical one and then the verdict over draws, and the numbers that it rests on."""
     test = tested(rows, "test")
     compared = test.contrast("CSBP", list(OTHERS), margin=MARGIN)
     primary, word = compared["plain"], str(compared["plain"]["verdict"])
     so_far = "so far " * (test.frame["draw"].nunique() < stage_a.DRAWS)
     equal = f"equal within {MARGIN:g} points" if word == "equal" else word
     others = without_one(compared.differences[0], word)
-    narrowly = ", narrowly; a repetition may decide otherwise" if others else ""
+    narrowly = ", but only narrowly, and a repetition may decide otherwise" if others else ""
     said = f"{so_far}{equal}{narrowly}".capitalize()
-    p = f"p {primary['p']:.2g}, of equality {primary['equivalence']:.2g}"
-    p_holm = f"{primary['p_holm']:.2g} and {primary['equivalence_holm']:.2g}"
+    answer = (
+        f"{practical(rows, word)} Where each method is tuned, CSBP minus plain backpropagation is"
+        f" {interval(primary[ENDS], '+.2f')} points of test accuracy, the mean over {primary['pairs']} draws of"
+        f" settings. **{said}**{': ' * bool(others)}{others}."
+    )
     texts = [
-        practical(rows, word),
-        f"Tuned, CSBP minus plain backpropagation is {interval(primary[ENDS], '+.2f')} points over"
-        f" {primary['pairs']} draws. **{said}**{': ' * bool(others)}{others} ({p}; by Holm's method over this and the"
-        f" drift {p_holm}).",
+        levels(rows),
+        f"The p of a difference is {primary['p']:.2g} and that of equality {primary['equivalence']:.2g};"
+        " corrected by Holm's method over this comparison and the one with the drift, they are"
+        f" {primary['p_holm']:.2g} and {primary['equivalence_holm']:.2g}.",
     ]
     if primary["seed_share"] == 1:
-        texts.append("No spread of the draws beyond that from their seeds is seen.")
+        texts.append("The draws spread no more than their seeds explain.")
     elif primary["seed_share"] < 1:
-        texts.append(f"Of the variance of a draw's mean {primary['seed_share']:.0%} is from its seeds.")
-    return " ".join([*texts, levels(rows)])
+        texts.append(f"The seeds make up {primary['seed_share']:.0%} of the variance of a draw's mean.")
+    return answer, " ".join(texts)
 
 
 def facts(rows: Sequence[dict[str, Any]], terms: Sequence[dict[str, Any]]) -> list[str]:
@@ -250,47 +259,51 @@ def facts(rows: Sequence[dict[str, Any]], terms: Sequence[dict[str, Any]]) -> li
     if loss:
         by_seed = untuned.pivot_table("train_loss", "seed", "arm")
         higher = (by_seed["CSBP"] > by_seed["plain"]).sum()
+        worse = ": CSBP optimises worse" if loss[1] > 0 else ""
         found.append(
-            f"At the released settings CSBP's training loss is higher in {higher} of {len(by_seed)} seeds, by"
-            f" {interval(loss)} (Welch): it optimises worse."
+            f"At the released settings, CSBP ends with a higher training loss than plain backpropagation for {higher}"
+            f" of {len(by_seed)} seeds. The mean difference is {interval(loss)} (Welch){worse}."
         )
         tuned = 100 * test[test["arm"] == "plain"].groupby("draw")["test_accuracy"].mean()
         released = 100 * untuned["test_accuracy"][untuned["arm"] == "plain"]
         if len(tuned) > 1:
             ends = stats.ttest_ind(tuned, released, equal_var=False).confidence_interval()
             of_plain = interval((tuned.mean() - released.mean(), ends.low, ends.high), "+.2f")
+            helped = "helped" if ends.low > 0 else "is not shown to help"
             found.append(
-                f"Tuned plain backpropagation is not above untuned: {of_plain} points (draws against seeds, Welch)."
-                f" {stage_a.SETTINGS} random settings are little tuning."
+                f"Tuning {helped} plain backpropagation: tuned minus untuned, its test accuracy differs by {of_plain}"
+                f" points (draws against seeds, Welch). The {stage_a.SETTINGS} random settings of a draw are a small"
+                " choice."
             )
     screened = of_settings[of_settings["epochs"] == stage_a.SCREEN]
     costs = []
     for arm in TERMS:
         by_draw = screened[screened["arm"] == arm].groupby("draw")["gain"].mean()
         if len(by_draw) > 1:
-            costs.append(f"{interval(paired(by_draw).difference, '+.1f')} with {arm}")
+            costs.append(f"{interval(paired(by_draw).difference, '+.1f')} points for {arm}")
     if costs:
         found.append(
-            f"At equal settings the term lowers validation accuracy after {stage_a.SCREEN} epochs:"
-            f" {', '.join(costs)} points, means over draws."
+            f"At equal settings and after {stage_a.SCREEN} epochs, the accuracy on validation with a term minus the one"
+            f" without is {' and '.join(costs)} (means over draws)."
         )
     strengths = {draw: sorted(s.ratio for s in stage_a.settings(draw) if s.ratio) for draw in range(stage_a.DRAWS)}
     chosen = [term for term in terms if term["arm"] == "CSBP"]
     weakest = sum(term["ratio"] == strengths[term["draw"]][0] for term in chosen)
     if weakest:
         found.append(
-            f"In {weakest} of {len(chosen)} draws CSBP chose the weakest of its {len(strengths[0])} strengths, so that"
-            " what was tested is CSBP at the weak end of its range."
+            f"In {weakest} of {len(chosen)} draws, tuning chose the weakest of CSBP's {len(strengths[0])} strengths."
+            " The study has therefore tested CSBP at the weak end of its range."
         )
     keys = ["draw", "setting", "arm"]
     full = of_settings[of_settings["epochs"] == stage_a.FULL].merge(screened, on=keys, suffixes=("", "_screened"))
     if len(full) > 1:
         shift = full["gain"] - full["gain_screened"]
         found.append(
-            f"Screening at {stage_a.SCREEN} epochs favours weak terms: of the {len(full)} settings that were trained"
-            f" with and without a term at both lengths, the mean gain is {full['gain_screened'].mean():+.2f} points at"
-            f" {stage_a.SCREEN} epochs and {full['gain'].mean():+.2f} at {stage_a.FULL}"
-            f" ({shift.mean():+.2f}, standard error {stats.sem(shift):.2f})."
+            f"The first selection of settings is after {stage_a.SCREEN} epochs, when terms look worse than at the end,"
+            f" which favours weak ones: {len(full)} terms that were trained for both {stage_a.SCREEN} and"
+            f" {stage_a.FULL} epochs changed the accuracy on validation by {full['gain_screened'].mean():+.2f} points"
+            f" after {stage_a.SCREEN} epochs and by {full['gain'].mean():+.2f} after {stage_a.FULL}, on average (from"
+            f" one to the other {shift.mean():+.2f}, standard error {stats.sem(shift):.2f})."
         )
     return found
 
@@ -309,13 +322,14 @@ def repeats(rows: Sequence[dict[str, Any]], again: Sequence[dict[str, Any]]) -> 
     fitted, on_test = (np.mean([row["measures"][name][-1] for row in again]) for name in ("fitted", "test"))
     machines = sorted({row["commit"][:8] for row in again})
     return [
-        f"**The network hardly overfits**: without augmentation and dropout, {len(again)} runs have a mean accuracy of"
-        f" {fitted:.1f} % on the training pictures and {on_test:.1f} % on the test pictures. So this study says little"
-        " about generalisation.",
-        f"**The rows are reproducible in distribution only.** The same {len(again)} runs, trained again with the same"
-        f" seeds and settings on another machine (at commit {', '.join(machines)}), have other test accuracies, the old"
-        f" first: {', '.join(pairs)} %. Rounding parts the runs within an epoch. With the new runs in place of the old"
-        f" ones the difference is {interval(contrast[ENDS], '+.2f')} points, {contrast['verdict']}.",
+        f"**The network hardly overfits.** At their end and without augmentation and dropout, {len(again)} runs have a"
+        f" mean accuracy of {fitted:.1f} % on the training pictures and of {on_test:.1f} % on the test pictures. The"
+        " study therefore says little about generalisation.",
+        f"**The rows are reproducible in distribution only.** We trained {len(again)} of the runs again with the same"
+        f" seeds and settings on another machine (at commit {', '.join(machines)}). Their test accuracies in"
+        f" percent, the first run before the second, are {'; '.join(pairs)}. Differences in rounding separate"
+        f" the runs within an epoch. With the new runs in place of the old ones, the primary difference is"
+        f' {interval(contrast[ENDS], "+.2f")} points, and its verdict "{contrast["verdict"]}".',
     ]
 
 
@@ -332,9 +346,9 @@ def page(rows: Sequence[dict[str, Any]], terms: Sequence[dict[str, Any]], again:
     """
     test = tested(rows, "test")
     draws = test.frame["draw"].nunique()
-    answer, cells = f"**Not yet decided**: {draws} of {stage_a.DRAWS} draws are complete.", []
+    answer, rests_on, cells = f"**Not yet decided**: {draws} of {stage_a.DRAWS} draws are complete.", "", []
     if draws > 1:
-        answer = primary_text(rows)
+        answer, rests_on = primary_text(rows)
         for label, measure in [*MEASURES.items(), ("training loss, last epoch", "train_loss")]:
             of_others = test.contrast("CSBP", list(OTHERS), measure=measure)
             cells.append([label, *(interval(of_others[other][ENDS]) for other in OTHERS)])
@@ -344,31 +358,32 @@ def page(rows: Sequence[dict[str, Any]], terms: Sequence[dict[str, Any]], again:
     hours = sum(row["cpu_seconds"] for row in rows) / 3600
     head = ["CSBP minus, points", *OTHERS.values()]
     table = study.table(head, cells) + "\n\n" if cells else ""
+    paragraph = textwrap.fill(rests_on, 118, break_on_hyphens=False) + "\n\n" if rests_on else ""
     known = [DRIFT, *facts(rows, terms), *repeats(rows, again)]
     return f"""# Does CSBP train a small deep network better?
 
 {textwrap.fill(f"{answer} {LIMITS}", 118, break_on_hyphens=False)}
 
-The paper: CSBP "improves the generalization performance on both neuromorphic datasets and large-scale static
-datasets". Here: CNN7 with TEBN at a quarter of its width, all labels of CIFAR-10's pictures at 16x16, T = 2, SGD, 30
-epochs. Every arm has as many tries. The settings are drawn {stage_a.DRAWS} times, and each arm is tuned in every
-draw, so that a lucky draw is not taken for an effect.
+The paper says that CSBP "improves the generalization performance on both neuromorphic datasets and large-scale static
+datasets". We trained CNN7 with TEBN at a quarter of its width on all pictures of CIFAR-10, reduced to 16x16, with two
+time steps and SGD, for {stage_a.FULL} epochs. Settings were drawn {stage_a.DRAWS} times. Every method was tuned anew in
+each draw, with as many tries as the others, so that a lucky draw of settings is not taken for an effect.
 
 ![validation accuracy over strength](strength.png)
 
-*Each point is a setting; hollow ones were screened for {stage_a.SCREEN} epochs.*
+*Each point is a setting. Hollow ones were trained for {stage_a.SCREEN} epochs only, to select settings.*
 
-{table}## What to know beside it
+{table}{paragraph}## What to know beside it
 
-All but the first is from the same rows, and was not planned.
+The first point follows from the equations. The others are from the runs, and were not planned.
 
 {items(known)}
 
 {strengths_text(terms)}
 
 `python -m experiments.stage_a`, then `python -m experiments.stage_a_page`; [plan](plan.md).
-{len(rows)} runs, {hours:.1f} core-hours, at commit {commits}. Differences are means over draws with 95 % intervals of
-Student's t over draws, where it does not say Welch.
+The {len(rows)} runs took {hours:.1f} core-hours, at commit {commits}. Differences are means over draws with 95 %
+intervals of Student's t over draws, or, where it says Welch, means over seeds with intervals of Welch's test.
 """
 
 

@@ -50,22 +50,27 @@ def test_the_interval_is_students_over_the_means_of_complete_draws():
 def test_the_page_answers_first_and_has_all_measures_of_the_plan():
     text = stage_a_page.page(simulated(6)[0], TERMS)
     first = " ".join(text.split("\n\n")[1].split())
-    assert first.startswith("**Better when tuned alike.** Tuned, CSBP minus plain backpropagation is +")
-    assert "**Better** (p " in first and "by Holm's method over this and the drift" in first
+    assert first.startswith(
+        "**Better when tuned alike.** Where each method is tuned, CSBP minus plain backpropagation is +"
+    )
+    assert first.endswith("or 200 epochs.") and "**Better**." in first
+    words = " ".join(text.split())
+    assert "The p of a difference is " in words and "by Holm's method over this comparison" in words
     for label in stage_a_page.MEASURES:
         assert f"| {label} | +" in text
     assert "| training loss, last epoch | +0 [" in text  # equal in all runs
     rows = simulated(1, spread=0)[0]
     levels = stage_a_page.levels(rows)
-    assert levels == "Test accuracy: plain 60.0 %, CSBP 61.0 %, drift 60.9 %."
+    assert levels == "Test accuracies, tuned: plain 60.0 %, CSBP 61.0 %, drift 60.9 %."
     rows += [row("untuned", None, "CSBP", None, 1.0, 30, 2000, 59.0)]
-    assert stage_a_page.levels(rows).endswith("drift 60.9 %; at the released settings, untuned: CSBP 59.0 %.")
+    assert stage_a_page.levels(rows).endswith("drift 60.9 %; at the released settings, without tuning: CSBP 59.0 %.")
 
 
 def test_equal_is_called_narrow_where_a_draw_decides_it():
     of_draws = pd.Series([0.31, -0.31, 0.15, 0.05, 0.63, 0.49])
     text = stage_a_page.without_one(of_draws, "equal")
-    assert text == "with one of the 6 draws left out it is not decided in 3, equal in 2, better in 1"
+    without = '"not decided" in 3 cases, "equal" in 2 cases, "better" in 1 case'
+    assert text == f"if one of the 6 draws is left out, the verdict is {without}"
     assert stage_a_page.without_one(of_draws / 10, "equal") == ""
 
 
@@ -103,7 +108,7 @@ def test_released_settings_are_rows_of_their_own():
     text = stage_a_page.page(untuned(1), TERMS)
     assert f"| released settings, untuned, 6 seeds (Welch) | +1 [{1 - half:+.3g}, {1 + half:+.3g}] |  |" in text
     assert "| released settings, untuned, training loss, 6 seeds (Welch) | +0.1 [" in text and "paired" not in text
-    assert "training loss is higher in 6 of 6 seeds, by +0.1 [" in text
+    assert "for 6 of 6 seeds. The mean difference is +0.1 [" in " ".join(text.split())
 
 
 def test_what_users_need_is_said_of_the_same_rows():
@@ -117,9 +122,9 @@ def test_what_users_need_is_said_of_the_same_rows():
         for draw in range(2)
     ]
     text = " ".join(stage_a_page.facts(rows, terms))
-    assert "after 10 epochs: +1.0 [+1.0, +1.0] with CSBP, +0.9 [+0.9, +0.9] with drift points" in text
-    assert "In 1 of 2 draws CSBP chose the weakest of its 6 strengths" in text
-    assert "of the 4 settings" in text and "+0.95 points at 10 epochs and +2.85 at 30 (+1.90" in text
+    assert "is +1.0 [+1.0, +1.0] points for CSBP and +0.9 [+0.9, +0.9] points for drift (means" in text
+    assert "In 1 of 2 draws, tuning chose the weakest of CSBP's 6 strengths" in text
+    assert "by +0.95 points after 10 epochs and by +2.85 after 30" in text and "to the other +1.90, standard" in text
 
 
 def test_repeated_runs_take_the_place_of_the_first(tmp_path):
@@ -130,10 +135,10 @@ def test_repeated_runs_take_the_place_of_the_first(tmp_path):
     again["measures"]["fitted"] = [72.0]
     (first,) = [r for r in rows if (r["role"], r["draw"], r["arm"], r["run"]["seed"]) == ("test", 2, "CSBP", 1000)]
     fits, differs = stage_a_page.repeats(rows, [again])
-    assert "72.0 % on the training pictures and 70.0 % on the test pictures" in fits
+    assert "72.0 % on the training pictures and of 70.0 % on the test pictures" in fits
     old = first["measures"]["test"][-1]
     means[2] += (70 - old) / stage_a.SEEDS
-    assert f"the old first: {old:.2f} and 70.00 %" in differs and f"the difference is {means.mean():+.2f} [" in differs
+    assert f"are {old:.2f} and 70.00." in differs and f"the primary difference is {means.mean():+.2f} [" in differs
 
 
 def test_strengths_are_compared_with_plain_at_the_same_setting(tmp_path):
@@ -148,8 +153,9 @@ def test_strengths_are_compared_with_plain_at_the_same_setting(tmp_path):
 def test_the_page_says_which_strengths_were_chosen():
     text = " ".join(stage_a_page.strengths_text(TERMS).split())
     assert (
-        "CSBP: 0.012 to 0.3 of the task's gradient, z0 2 to 9, 0.00012 to 0.1 flips, off in 0 of 2 draws. "
-        "drift: off in 1 of 1 draws." in text
+        "With CSBP, the gradient of the chosen terms is 0.012 to 0.3 of the task's, z0 is 2 to 9, the strength is "
+        "0.00012 to 0.1 flips, and tuning left the term off in none of 2 draws. With drift, tuning left the term off "
+        "in 1 of 1 draws." in text
     )
 
 
