@@ -30,7 +30,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"{name}, compiled": (name, {"mode": "default"}) for name in ("spikingjelly", "snntorch", "norse")},
 }
 """Programs of other libraries: ``{program: (library, arguments)}``; torch's run eagerly unless they are compiled."""
-STATES = {"lif": 1, "cuba": 2, "alif": 2, "clif": 2, "ilif": 1, "psn": 1, "masked_psn": 1, "sliding_psn": 1}
+STATES = {"lif": 1, "cuba": 2, "alif": 2, "adlif": 2, "clif": 2, "ilif": 1, "psn": 1, "masked_psn": 1, "sliding_psn": 1}
 """Neurons of ``model.neuron.name``, and their arrays of states per time step; of a PSN, its membrane alone."""
 SMALL = (4, 20, 500)  # for the comparison of values, which takes longer than timing on a large sequence
 

@@ -317,6 +317,8 @@ NEURONS: dict[str, Any] = {
     "soft lif": neurons.LIF(0.7, 0.5, reset="soft"),
     "cuba": neurons.CuBaLIF(0.5, 0.7, 0.5),
     "alif": neurons.ALIF(0.7, 0.5),
+    "adlif": neurons.AdLIF(0.7, 0.3, 0.9),
+    "euler adlif": neurons.AdLIF(0.7, 0.3, 0.9, form="euler"),
     "clif": neurons.CLIF(0.7, 0.5),
     "ilif": neurons.ILIF(0.7, 0.5),
     "sliding psn": Sliding(jnp.array([0.3, 0.5, 1.0]), jnp.array(0.5), triangle()),

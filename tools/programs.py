@@ -67,6 +67,7 @@ digits model.neuron.detach_reset=True model.neuron.surrogate=arctan model.neuron
 digits model.neuron.at_threshold=fire model.neuron.surrogate=fast_sigmoid
 digits model.neuron.name=cuba model.neuron.surrogate=erf
 digits model.neuron.name=alif model.neuron.surrogate=piecewise_exp
+digits model.neuron.name=adlif
 digits model.neuron.name=clif
 digits model.neuron.name=ilif
 digits model.neuron.name=psn

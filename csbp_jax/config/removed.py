@@ -8,8 +8,13 @@ from csbp_jax.config.errors import ConfigError
 
 REMOVED: dict[str, Any] = {"data.erasing_probability": 0.25, "loss.membrane": 0.0}
 """The default of each option that is gone, by its name on the command line: ``SECTION.FIELD``."""
-ADDED: dict[str, Any] = {"data.crop_padding": 4}
-"""The default of each option that came since runs are named, in the same way."""
+ADDED: dict[str, Any] = {
+    "data.crop_padding": 4,
+    "model.neuron.coupling": 0.5,
+    "model.neuron.adaptation_scale": None,
+    "model.neuron.form": "symplectic",
+}
+"""The default of each option that came since runs are named, by its name: also ``SECTION.PART.FIELD``."""
 
 
 def as_current(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,7 +26,7 @@ def as_current(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ConfigError: a removed option has another value.
     """
-    remaining = dict(config)
+    remaining = copy.deepcopy(dict(config))
     for name, default in REMOVED.items():
         section, _, field = name.partition(".")
         fields = remaining.get(section)
@@ -31,9 +36,9 @@ def as_current(config: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"{name}: {fields[field]} is not possible, as this version has no such option")
         remaining[section] = {other: value for other, value in fields.items() if other != field}
     for name, default in ADDED.items():
-        section, _, field = name.partition(".")
-        if isinstance(fields := remaining.get(section), Mapping):
-            remaining[section] = {field: default, **fields}
+        part, field = _part_with(name, remaining)
+        if part is not None:
+            part.setdefault(field, default)
     return remaining
 
 
@@ -47,7 +52,15 @@ def as_earlier(config: Mapping[str, Any]) -> dict[str, Any]:
         section, _, field = name.partition(".")
         earlier[section][field] = default
     for name, default in ADDED.items():
-        section, _, field = name.partition(".")
-        if earlier[section][field] == default:
-            del earlier[section][field]
+        part, field = _part_with(name, earlier)
+        if part is not None and part[field] == default:
+            del part[field]
     return earlier
+
+
+def _part_with(name: str, config: Any) -> tuple[dict[str, Any] | None, str]:
+    """Return the part of a stored config that has an option, None if the config has no such part, and its field."""
+    *parts, field = name.split(".")
+    for part in parts:
+        config = config.get(part) if isinstance(config, dict) else None
+    return config if isinstance(config, dict) else None, field

@@ -99,6 +99,27 @@ RULES = (
         why="which has no decay",
     ),
     Rule(
+        "model.neuron.scale_input",
+        ("model.neuron.name",),
+        _unless(lambda name: name == "adlif", False),
+        "False",
+        why="which always scales its input",
+    ),
+    Rule(
+        "model.neuron.adaptation_scale",
+        ("model.neuron.form",),
+        _unless(lambda form: form == "bittar", None),
+        "None",
+        why="which has none",
+    ),
+    Rule(
+        "model.neuron.decay",
+        ("model.neuron.name",),
+        lambda decay, name: decay < 1 or name != "adlif",
+        "below 1",
+        why="which would scale all inputs to 0",
+    ),
+    Rule(
         "model.neuron.decay",
         ("model.neuron.scale_input",),
         lambda decay, scaled: decay < 1 or not scaled,

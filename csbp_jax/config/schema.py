@@ -37,6 +37,7 @@ FRAME = Range(
 )
 LOSS_LIMIT = Range("above 1, or 0", lambda v: v > 1 or v == 0)
 STRENGTHS = Range("0 or more, at least one number", lambda v: len(v) >= 1 and all(z >= 0 for z in v))
+COUPLING = Range("from -10 to 10", lambda v: abs(v) <= 10)
 FEATURES = Range(
     f"1 to {MAX_LAYERS} whole numbers from 1 to {MAX_SIZE:,}",
     lambda v: 1 <= len(v) <= MAX_LAYERS and all(1 <= n <= MAX_SIZE for n in v),
@@ -114,7 +115,7 @@ class Data:
     these threads alone."""
 
 
-NeuronName = Literal["lif", "cuba", "alif", "clif", "ilif", "psn", "masked_psn", "sliding_psn"]
+NeuronName = Literal["lif", "cuba", "alif", "adlif", "clif", "ilif", "psn", "masked_psn", "sliding_psn"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,15 +142,22 @@ class Neuron:
     """What a neuron does at exactly its threshold: stay silent, or fire (as in SpikingJelly)."""
     name: NeuronName = "lif"
     """Neuron: lif (leaky integrate-and-fire, or PLIF with learn), cuba (lif behind a leaky synapse), alif (lif with an
-    adaptive threshold), clif (complementary lif), ilif (integer lif), or a parallel neuron with learned weights over
-    time: psn, masked_psn or sliding_psn. Of these, decay is used by the lif family, reset by lif, cuba and alif, and
-    detach_reset by all that are reset."""
+    adaptive threshold), adlif (lif with an adaptation that follows the membrane, too), clif (complementary lif), ilif
+    (integer lif), or a parallel neuron with learned weights over time: psn, masked_psn or sliding_psn. Of these, decay
+    is used by the lif family, reset by lif, cuba, alif and adlif, and detach_reset by all that are reset."""
     synapse_decay: Annotated[float, FROM_0_TO_1] = 0.5
     """cuba only: factor of the synaptic current from one time step to the next, in [0, 1]."""
     adaptation: Annotated[float, FROM_0] = 0.2
-    """alif only: rise of the threshold with each spike, 0 or more."""
+    """alif: rise of the threshold with each spike; adlif: factor b of the spike in the adaptation. 0 or more."""
     adaptation_decay: Annotated[float, FROM_0_TO_1] = 0.9
-    """alif only: factor of the rise from one time step to the next, in [0, 1]."""
+    """alif and adlif: factor of the adaptation from one time step to the next, in [0, 1]."""
+    coupling: Annotated[float, COUPLING] = 0.5
+    """adlif only: factor a of the membrane potential in the adaptation."""
+    adaptation_scale: Annotated[float | None, ABOVE_0] = None
+    """adlif only: factor q of coupling and adaptation; None: 120, or 60 with form euler. Form bittar has none."""
+    form: Literal["symplectic", "euler", "bittar"] = "symplectic"
+    """adlif only: symplectic (SE-adLIF: the adaptation follows membrane and spike of the same step), euler (of the step
+    before) or bittar (of the step before, and it acts at once)."""
     levels: Annotated[int, integers(1, 256)] = 4
     """ilif only: largest number of spikes per time step."""
     order: Annotated[int, integers(1, MAX_ORDER)] = 2

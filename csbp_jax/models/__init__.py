@@ -70,6 +70,7 @@ NEURONS: dict[str, tuple[Callable[..., Any], str]] = {
     "lif": (neurons.LIF, "leaky integrate-and-fire (LIF); with learn layer or channel, its decay is learned (PLIF)"),
     "cuba": (neurons.CuBaLIF, "current-based LIF: its input passes a leaky synapse (Synaptic)"),
     "alif": (neurons.ALIF, "adaptive LIF: each spike raises the threshold for some time"),
+    "adlif": (neurons.AdLIF, "adaptive LIF whose adaptation is a current that follows the membrane, too (SE-adLIF)"),
     "clif": (neurons.CLIF, "complementary LIF: recent spikes make the reset stronger"),
     "ilif": (neurons.ILIF, "integer LIF: up to levels spikes per time step"),
     "psn": (psn.PSN, "parallel spiking neuron: learned weights between all time steps, no reset"),

@@ -4,6 +4,7 @@
 ``csbp_jax.neurons.psn`` parallel ones with weights over time.
 """
 
+from csbp_jax.neurons.adlif import AdLIF, EulerState
 from csbp_jax.neurons.chunked import in_chunks
 from csbp_jax.neurons.integer import ILIF
 from csbp_jax.neurons.lif import LIF, Reset, lif, lif_trace
@@ -22,10 +23,12 @@ __all__ = [
     "CLIF",
     "ILIF",
     "LIF",
+    "AdLIF",
     "AdaptiveState",
     "ComplementaryState",
     "CuBaLIF",
     "CurrentState",
+    "EulerState",
     "Neuron",
     "Reset",
     "State",

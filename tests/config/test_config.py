@@ -101,7 +101,8 @@ NUMBERS = [
 @pytest.mark.parametrize("name, hint, kind", NUMBERS)
 def test_every_number_has_a_range_and_whole_ones_an_upper_bound(name, hint, kind):
     assert allowed_range(hint)
-    for value in (2**62 if kind is int else math.nan, -1):
+    below = -11 if name == "model.neuron.coupling" else -1
+    for value in (2**62 if kind is int else math.nan, below):
         with pytest.raises(ConfigError, match=rf"^{name}: "):
             check(replaced(configs.load("digits"), name, value))
 
@@ -138,6 +139,9 @@ WRONG_TOGETHER = [
     {"model.drop_path": 0.1, "model.connect": "and"},
     {"model.neuron.name": "masked_psn", "model.name": "recurrent"},
     {"model.neuron.scale_input": True, "model.neuron.name": "sliding_psn"},
+    {"model.neuron.scale_input": True, "model.neuron.name": "adlif"},
+    {"model.neuron.adaptation_scale": 60.0, "model.neuron.form": "bittar"},
+    {"model.neuron.decay": 1.0, "model.neuron.name": "adlif"},
     {"model.neuron.decay": 1.0, "model.neuron.scale_input": True},
     {"model.neuron.learn": "layer", "model.neuron.name": "alif"},
     {"model.neuron.decay": 0.0, "model.neuron.learn": "channel"},

@@ -194,6 +194,12 @@ NEURONS: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     (neurons.LIF, {}, SHARED),
     (neurons.CuBaLIF, {"name": "cuba"}, SHARED | {"synapse_decay": 0.3}),
     (neurons.ALIF, {"name": "alif"}, SHARED | {"adaptation": 0.1, "adaptation_decay": 0.6}),
+    (
+        neurons.AdLIF,
+        {"name": "adlif"},
+        SHARED
+        | {"adaptation": 0.1, "adaptation_decay": 0.6, "coupling": 0.2, "form": "euler", "adaptation_scale": 9.0},
+    ),
     (neurons.CLIF, {"name": "clif"}, SHARED | {"reset": None}),
     (neurons.ILIF, {"name": "ilif"}, SHARED | {"reset": None, "levels": 7}),
     (psn.PSN, {"name": "psn"}, {"threshold": 0.7, "at_threshold": "fire", "time_steps": 5}),
@@ -207,6 +213,7 @@ NEURONS: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
 @pytest.mark.parametrize(("kind", "fields", "expected"), NEURONS)
 def test_the_config_names_the_neuron_and_its_constants(kind, fields, expected):
     others: dict[str, Any] = {"synapse_decay": 0.3, "adaptation": 0.1, "adaptation_decay": 0.6, "levels": 7, "order": 3}
+    others |= {"coupling": 0.2, "form": "euler", "adaptation_scale": 9.0}
     config = Neuron(**SHARED, **others, **fields, surrogate="arctan", surrogate_param=3.0)
     neuron: Any = models.neuron(config, time_steps=5)
     assert type(neuron) is kind

@@ -25,6 +25,12 @@ CASES = {
     "current-based": Model(
         name="dense", input_shape=FEATURES, features=(32, 16), neuron=Neuron(name="cuba", decay=0.9, synapse_decay=0.5)
     ),
+    "coupled, recurrent": Model(
+        name="recurrent",
+        input_shape=FEATURES,
+        features=(32,),
+        neuron=Neuron(name="adlif", decay=0.5, threshold=0.2, coupling=0.1, form="euler"),
+    ),
     "learned decay": Model(name="dense", input_shape=FEATURES, features=(32,), neuron=Neuron(decay=0.5, learn="layer")),
     "bfloat16": Model(name="recurrent", input_shape=FEATURES, features=(32,), precision="bfloat16"),
     "sliding": Model(name="dense", input_shape=FEATURES, features=(32, 16), neuron=Neuron(name="sliding_psn", order=3)),

@@ -70,6 +70,28 @@ def complementary(x, v, m, options, decay, threshold):
     return s, u, (u - r * (threshold + 1 / (1 + jnp.exp(-m))), m)
 
 
+def symplectic(x, v, w, options, decay, threshold, adaptation_decay, coupling, adaptation):
+    u = decay * v + (1 - decay) * (x - w)
+    s = fire(u - threshold, options.get("at_threshold"))
+    v = after_reset(u, s, threshold, options)
+    return s, u, (v, adaptation_decay * w + (1 - adaptation_decay) * 120 * (coupling * v + adaptation * s))
+
+
+def euler(x, v, w, z, options, decay, threshold, adaptation_decay, coupling, adaptation):
+    """As the code of Baronig et al. has it: adaptation follows the states of the step before."""
+    u = decay * v + (1 - decay) * (x - w)
+    s = fire(u - threshold, options.get("at_threshold"))
+    w = adaptation_decay * w + (1 - adaptation_decay) * 60 * (coupling * v + adaptation * z)
+    return s, u, (after_reset(u, s, threshold, options), w, s)
+
+
+def bittar(x, v, w, options, decay, threshold, adaptation_decay, coupling, adaptation):
+    """``w`` is the adaptation of this step."""
+    u = decay * v + (1 - decay) * (x - w)
+    s = fire(u - threshold, options.get("at_threshold"))
+    return s, u, (after_reset(u, s, threshold, options), adaptation_decay * w + coupling * u + adaptation * s)
+
+
 class Case(NamedTuple):
     """A neuron, its equations of one time step ``(x, *states, options, **constants)``, and constants to begin with."""
 
@@ -77,14 +99,19 @@ class Case(NamedTuple):
     step: Any
     constants: dict[str, float]
     states: int = 2
+    form: str = ""
 
 
+COUPLED = {"decay": 0.4, "threshold": 0.2, "adaptation_decay": 0.9, "coupling": 0.02, "adaptation": 0.03}
 CASES = {
     "lif": Case(neurons.LIF, leaky, {"decay": 0.7, "threshold": 0.9}, 1),
     "ilif": Case(neurons.ILIF, integer, {"decay": 0.5, "threshold": 0.9}, 1),
     "cuba": Case(neurons.CuBaLIF, current_based, {"synapse_decay": 0.6, "decay": 0.7, "threshold": 1.1}),
     "clif": Case(neurons.CLIF, complementary, {"decay": 0.7, "threshold": 0.9}),
     "alif": Case(neurons.ALIF, adaptive, {"decay": 0.7, "threshold": 0.9, "adaptation": 0.4, "adaptation_decay": 0.8}),
+    "symplectic adlif": Case(neurons.AdLIF, symplectic, COUPLED, 2, "symplectic"),
+    "euler adlif": Case(neurons.AdLIF, euler, COUPLED, 3, "euler"),
+    "bittar adlif": Case(neurons.AdLIF, bittar, COUPLED, 2, "bittar"),
 }
 NEURONS = pytest.mark.parametrize("name", CASES)
 OF_CELLS = pytest.mark.parametrize("name", [name for name in CASES if name != "lif"])  # test_neurons.py has the LIF
@@ -92,7 +119,9 @@ OF_CELLS = pytest.mark.parametrize("name", [name for name in CASES if name != "l
 
 def build(name, constants, **options):
     fixed: dict[str, Any] = {"levels": LEVELS} if name == "ilif" else {"spike": SPIKE}
-    return CASES[name].neuron(**constants, **fixed, **options)
+    if CASES[name].form:
+        fixed |= {"form": CASES[name].form, "detach_reset": False}
+    return CASES[name].neuron(**constants, **(fixed | options))
 
 
 def plain(name, x, state, constants, **options):
@@ -127,7 +156,11 @@ def arguments_of(name, T, per_channel=False):
         key: value * np.linspace(0.8, 1.2, C) if per_channel else np.array(value)
         for key, value in CASES[name].constants.items()
     }
-    return draw(B, T, C), (draw(B, C, seed=3), np.abs(draw(B, C, seed=4)))[: CASES[name].states], constants
+    return (
+        draw(B, T, C),
+        (draw(B, C, seed=3), np.abs(draw(B, C, seed=4)), np.ones((B, C)))[: CASES[name].states],
+        constants,
+    )
 
 
 OPTIONS: list[dict[str, Any]] = [
@@ -140,6 +173,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 FAST = ((3, 3), (4, 6))
+"""Number of the options and time steps of the rows of each neuron that every run of the tests has."""
 
 
 @pytest.mark.parametrize(
