@@ -28,10 +28,7 @@ def load(net: nn.Module) -> Tensors:
     for key, tensor in net.state_dict(keep_vars=True).items():
         if key.endswith("num_batches_tracked"):
             continue
-        *layer, last = key.split(".")
-        layer = [part for part in layer if part != "bn"]
-        step = int(layer.pop()) if layer[-1].isdigit() else None
-        path = "/".join([*layer, "kernel" if last == "weight" and layer[-1] != "norm" else NAMES.get(last, last)])
+        path, step = path_of(key)
         if step is None:
             put(tensor, path, cases.draw(path, layout(tensor)))
         else:
@@ -42,6 +39,14 @@ def load(net: nn.Module) -> Tensors:
         for tensor, row in zip(tensors, cases.draw(path, (len(tensors), *tensors[0].shape)), strict=True):
             put(tensor, path, row)
     return statistics
+
+
+def path_of(key: str) -> tuple[str, int | None]:
+    """This package's path of a tensor of the reference, and the time step of a batch norm that is one step's alone."""
+    *layer, last = key.split(".")
+    layer = [part for part in layer if part != "bn"]
+    step = int(layer.pop()) if layer[-1].isdigit() else None
+    return "/".join([*layer, "kernel" if last == "weight" and layer[-1] != "norm" else NAMES.get(last, last)]), step
 
 
 def layout(tensor: torch.Tensor) -> tuple[int, ...]:

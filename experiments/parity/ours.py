@@ -14,6 +14,11 @@ from experiments.parity import cases
 
 def run(config: Config) -> dict[str, np.ndarray]:
     """Arrays of a case under the names of its reference file."""
+    return train(config)[0]
+
+
+def train(config: Config) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Arrays of a case under the names of its reference file, and its weights after the last step by their paths."""
     with study.float64():
         model = models.build(config.model)
         tx = optimizer.build(config.optimizer, epochs=1, steps_per_epoch=1)
@@ -37,7 +42,8 @@ def run(config: Config) -> dict[str, np.ndarray]:
         values = jax.tree.map(lambda *row: np.stack(row), *rows)
         values |= {"before": before, "after": evaluate(state, held_out)}
         values |= {f"statistics/{_path(path)}": leaf for path, leaf in tree_flatten_with_path(state.batch_stats)[0]}
-        return jax.tree.map(np.asarray, values)
+        weights = {_path(path): leaf for path, leaf in tree_flatten_with_path(state.params)[0]}
+        return jax.tree.map(np.asarray, values), jax.tree.map(np.asarray, weights)
 
 
 def largest_differences(values: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> dict[str, float]:
