@@ -1,4 +1,4 @@
-"""Draw all differences between CSBP and plain backpropagation, and the drift, into docs/results/contrasts.png.
+"""Draw all differences between CSBP and plain backpropagation, and the drift, into docs/results/reading/contrasts.png.
 
     python -m experiments.forest
 
@@ -15,7 +15,7 @@ import numpy as np
 from csbp_jax.reporting import plots
 from experiments import stage_a_page, study
 
-OUT = study.RESULTS / "contrasts.png"
+OUT = study.RESULTS / "reading" / "contrasts.png"
 COLUMNS = ("CSBP minus plain", "CSBP minus drift")
 WIDEST = 6.0
 """Points at which the axis ends; an arrow stands for what is above."""
@@ -59,7 +59,7 @@ class Row(NamedTuple):
 def groups() -> dict[str, list[Row]]:
     """Return the rows of the figure, under the regimes that they were measured in."""
     return {
-        "The paper's regime: deep, all labels": [deep()],
+        "Deep, all labels, small and underfit": [deep()],
         "Spiking XOR": [best_of_tries(), stuck_points()],
         "Few labels": [few(label) for label in FEW],
         "Plugged into other methods, few labels": [

@@ -98,7 +98,9 @@ class Contrast(Shown):
                 yield f"a difference of {amount} would probably have shown; whether it is equal needs a margin"
             else:
                 yield f"a difference of {amount} would probably have shown"
-        if not math.isnan(row["seed_share"]):
+        if row["seed_share"] == 1:
+            yield "no spread beyond that of the seeds"
+        elif not math.isnan(row["seed_share"]):
             yield f"{row['seed_share']:.0%} of the variance is seeds"
 
     def _interval(self, row: "pd.Series[Any]") -> str:

@@ -10,22 +10,20 @@ from experiments import forest, study
 GROUPS = forest.groups()
 
 
-DEEP, XOR = "The paper's regime: deep, all labels", "Spiking XOR"
+DEEP, XOR = "Deep, all labels, small and underfit", "Spiking XOR"
 FEW, PLUGGED_IN = "Few labels", "Plugged into other methods, few labels"
 
 
 @pytest.mark.parametrize(("group", "row", "column", "page"), [
     (DEEP, 0, "plain", "stage_a/README.md"),
-    (DEEP, 0, "plain", "README.md"),
-    (DEEP, 0, "drift", "README.md"),
-    (XOR, 0, "plain", "README.md"),
-    (XOR, 0, "drift", "README.md"),
-    (FEW, 0, "plain", "README.md"),
+    (XOR, 0, "plain", "xor/README.md"),
+    (XOR, 0, "drift", "xor/README.md"),
+    (FEW, 0, "plain", "arms/README.md"),
     (FEW, 5, "drift", "few_labels/README.md"),
     (PLUGGED_IN, 0, "plain", "plug_in/README.md"),
     (PLUGGED_IN, 0, "drift", "plug_in/README.md"),
     (PLUGGED_IN, 1, "plain", "plug_in/README.md"),
-    ("Small tasks, all labels", 3, "plain", "README.md"),
+    ("Small tasks, all labels", 3, "plain", "nmnist/README.md"),
 ])  # fmt: skip
 def test_a_row_has_the_interval_of_its_page(group, row, column, page):
     mean, low, high = getattr(GROUPS[group][row], column)
