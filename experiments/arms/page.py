@@ -386,11 +386,11 @@ each of {min(task.draws for task in TASKS.values())} or {DRAWS} independent draw
 {primary_table(tables, results)}
 
 The table has test accuracy after the last epoch in points: means and 95 % intervals of Student's t over draws. All
-tasks have the same draws of settings, so that their differences are not independent. "Off" counts the draws in which tuning
-left CSBP's term off, and "same run" those in which plain backpropagation, or the drift, was the same run as CSBP and
-their difference is 0. Plain backpropagation tries 16 settings without a term, CSBP about four beside its terms: the
-difference includes this cost. "Of it seeds" is the share of the variance of a draw's mean that more seeds would remove.
-"Settings drawn once" is the [old number](../few_labels/README.md), with its interval over seeds.
+tasks have the same draws of settings, so that their differences are not independent. "Off" counts the draws in which
+tuning left CSBP's term off, and "same run" those in which plain backpropagation, or the drift, was the same run as
+CSBP and their difference is 0. Plain backpropagation tries 16 settings without a term, CSBP about four beside its
+terms: the difference includes this cost. "Of it seeds" is the share of the variance of a draw's mean that more seeds
+would remove. "Settings drawn once" is the [old number](../few_labels/README.md), with its interval over seeds.
 
 {wrapped[2]}
 

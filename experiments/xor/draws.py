@@ -147,8 +147,8 @@ def page(content: Content) -> str:
 By the [plan](draws_plan.md), made by `python -m experiments.xor.draws`; `draws.json` holds every share. Draws 0 to
 {SEEN - 1} were looked at before the plan ("seen before"), the others were not ("new").
 
-Expected best share of a number of tries on the tuning starts (%); 95 % intervals of the bootstrap over settings. A single
-try is not of the plan.
+Expected best share of a number of tries on the tuning starts (%); 95 % intervals of the bootstrap over settings. A
+single try is not of the plan.
 
 {study.table(["draws", "tries", *heads], rows)}
 
