@@ -12,6 +12,7 @@ enough:
 - ``kaplan_yorke`` and ``pesin``: dimension and entropy from the whole spectrum; their errors by ``delta_method``;
 - ``flip_ratio``: the largest curvature over that at which plain descent starts to overshoot. Above 1 a fixed point has
   lost its stability; chaos needs more (with the chaos term alone, 1.64 at I0 = 0.65);
+- ``compare_terms``: whether a control of the chaos term differs from it, on one neuron;
 - ``attractor_samples``: samples of a read-out of many runs after a transient, for bifurcation diagrams.
 
 A run with a positive tangent exponent is *chaotic*; one with only a positive finite-size exponent is *finite-size
@@ -34,11 +35,15 @@ from csbp_jax.dynamics.finite_size import (
 from csbp_jax.dynamics.flip_ratio import flip_ratio
 from csbp_jax.dynamics.lyapunov import lyapunov, lyapunov_many
 from csbp_jax.dynamics.spectrum import delta_method, kaplan_yorke, pesin
+from csbp_jax.dynamics.terms import OnOneNeuron, TermDifference, compare_terms
 
 __all__ = [
+    "OnOneNeuron",
     "ReadoutExponents",
+    "TermDifference",
     "annealed_rises",
     "attractor_samples",
+    "compare_terms",
     "delta_method",
     "finite_size",
     "finite_size_many",

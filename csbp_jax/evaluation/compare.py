@@ -93,7 +93,8 @@ def comparison(table: RunTable, pairs: Pairs, margin: float | None = None) -> Co
 
 
 def _notes(table: RunTable, pairs: Pairs, compared: Contrast) -> Iterator[str]:
-    """Yield what makes arms hard to compare: other data, several causes, missing controls and pairs."""
+    """Yield what makes arms hard to compare: controls that cannot tell, other data, several causes, missing pairs."""
+    yield from compared.notes
     if table.frame["case"].nunique() > 1:
         yield "not all runs were trained on the same data; each data set is compared by itself"
     of_arms = table.of_arms()

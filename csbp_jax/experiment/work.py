@@ -269,7 +269,9 @@ class Work:
             curves += [row | of_epoch for of_epoch in _epochs(measures)]
         frame = with_fields(rows, differing) if rows else pandas.DataFrame(columns=[*COLUMNS, *differing])
         measured = tuple(column for column in frame.columns if column not in (*COLUMNS, *differing, "run"))
-        return RunTable(frame, tuple(differing), measured, self.folder), pandas.DataFrame(curves)
+        base = self.plan.system.describe({})
+        shared = {name: value for name, value in base.items() if name not in differing}
+        return RunTable(frame, tuple(differing), measured, self.folder, shared), pandas.DataFrame(curves)
 
     def _finished(self, cell: Cell) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
         """Yield ``(setting, columns, measures)`` of the finished runs of a cell, those of its tuning first."""

@@ -37,6 +37,7 @@ class Contrast(Shown):
     All numbers are in the unit of the measure; of an accuracy or F1, in percentage points.
 
     differences: by the numbers of the rows, the difference of each pair.
+    notes: what comparisons with controls of the chaos term can tell (:mod:`csbp_jax.runs.telling`).
     """
 
     frame: pd.DataFrame
@@ -46,6 +47,7 @@ class Contrast(Shown):
     margin: float | None
     confidence: float
     differences: tuple[pd.Series, ...]
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, other: str) -> "pd.Series[Any]":
         """Return the row of the difference from an arm.
@@ -144,7 +146,7 @@ class Contrast(Shown):
         return pd.DataFrame(rows).drop(columns=empty, errors="ignore")  # without a difference there is no column
 
     def __repr__(self) -> str:
-        return "\n".join([self.heading(), *self.lines()])
+        return "\n".join([self.heading(), *self.lines(), *(f"note: {note}" for note in self.notes)])
 
 
 def contrast(

@@ -15,6 +15,7 @@ from csbp_jax.config import Config, ConfigError, flatten, one_line
 from csbp_jax.reporting.format import fields_text
 from csbp_jax.runs.run import Run, differing_fields, plain
 from csbp_jax.runtime import files, seals
+from csbp_jax.training import run_json
 
 COLUMNS = ("case", "arm", "draw", "try", "role", "seed")
 """First columns of every table."""
@@ -122,6 +123,19 @@ def of_experiment(folder: pathlib.Path) -> Read:
         with _reading(folder / CURVES):
             sealed.check(folder / CURVES, curves, ())
     return frame, fields, measures
+
+
+def shared_of_runs(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the fields that are the same in all runs."""
+    first, *others = (run.fields for run in runs)
+    return {name: value for name, value in first.items() if all(of.get(name) == value for of in others)}
+
+
+def shared_of_experiment(folder: pathlib.Path) -> dict[str, Any]:
+    """Return the fields of an experiment's base, of which its table has those that differ; none of another system."""
+    file = folder / "config.json"
+    config = run_json.read_config(folder, run_json.REPAIR).get("config") if file.exists() else None
+    return {name: plain(value) for name, value in flatten(config).items()} if config else {}
 
 
 class _Sealed:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 from csbp_jax.reporting import measures, plots, plots_runs
 from csbp_jax.reporting.format import fields_text, interval_text, short_texts
 from csbp_jax.reporting.statistics import Interval, Test, mean_and_ends
-from csbp_jax.runs import reading
+from csbp_jax.runs import reading, telling
 from csbp_jax.runs.contrast import Contrast, Over, contrast
 from csbp_jax.runs.reading import COLUMNS, CURVES, TABLE
 from csbp_jax.runs.run import Run, WeightsOf, plain, read_finished
@@ -35,12 +35,14 @@ class RunTable(Shown):
     measures: columns that were measured; the first is the one that contrasts use by default. Accuracies and F1 are
       shares.
     folder: of the experiment, from which the paths ``run`` start.
+    shared: fields of the config that are the same in all runs, where they are known.
     """
 
     frame: pd.DataFrame
     fields: tuple[str, ...]
     measures: tuple[str, ...]
     folder: pathlib.Path | None = None
+    shared: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def read(cls, runs: str | pathlib.Path | Sequence[str | pathlib.Path]) -> "RunTable":
@@ -58,7 +60,8 @@ class RunTable(Shown):
             table of an experiment cannot be read.
         """
         if isinstance(runs, str | pathlib.Path) and (pathlib.Path(runs) / TABLE).exists():
-            return cls(*reading.of_experiment(pathlib.Path(runs)), pathlib.Path(runs))
+            folder = pathlib.Path(runs)
+            return cls(*reading.of_experiment(folder), folder, reading.shared_of_experiment(folder))
         return cls.of(read_finished(reading.matches(runs)))
 
     @classmethod
@@ -68,7 +71,7 @@ class RunTable(Shown):
         Raises:
           ConfigError: no runs, or two differ in nothing that can change a result.
         """
-        return cls(*reading.of_runs(runs))
+        return cls(*reading.of_runs(runs), shared=reading.shared_of_runs(runs))
 
     @property
     def primary(self) -> str:
@@ -198,7 +201,20 @@ class RunTable(Shown):
         if unknown := {arm for pair in pairs for arm in pair} - set(runs["arm"]):
             raise ValueError(f"arm: {sorted(unknown)[0]!r} has no run of role test; arms are {', '.join(self.arms)}")
         over = over or ("draw" if runs["draw"].nunique() > 1 else "seed")
-        return contrast(runs, pairs, measure, over=over, **options)
+        compared = contrast(runs, pairs, measure, over=over, **options)
+        return dataclasses.replace(compared, notes=tuple(self._telling(runs, pairs)))
+
+    def _telling(self, runs: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
+        """Yield what the comparisons of a term with its control can tell, if the runs' terms are known."""
+        known = {*self.fields, *self.shared}
+        if not {"chaos.term", "chaos.substeps"} & set(self.fields) or "chaos.scale" not in known:
+            return
+
+        def of_arm(name: str) -> list[dict[str, Any]]:
+            rows = runs.loc[runs["arm"] == name, list(self.fields)]
+            return [{**self.shared, **{str(field): row[field] for field in row}} for row in rows.to_dict("records")]
+
+        yield from telling.notes([(of_arm(arm), of_arm(other)) for arm, other in pairs])
 
     def _measure(self, name: str | None) -> str:
         """Return the name of a measure, by default of the first.

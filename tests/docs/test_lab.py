@@ -5,6 +5,9 @@ import re
 import numpy as np
 import pytest
 
+from csbp_jax import chaos, dynamics
+from csbp_jax.controls import drift, linear
+from csbp_jax.dynamics import terms
 from tests.support.checkout import ROOT
 
 PAGE = (ROOT / "docs" / "lab.md").read_text()
@@ -38,3 +41,20 @@ def test_the_controls_exclude_chaos_of_the_term_alone():
     found = {cells[1].strip(): cells[2].split()[0] for cells in reversed(rows) if cells[2].strip()[:1].isdigit()}
     rates = f"{found['drift']} and {found['10 sub-steps']} nats per step, against {found['as given']} with"
     assert rates in " ".join(PAGE.split())
+
+
+def test_the_distances_of_controls_on_the_page():
+    """The table of k, and the page's Python."""
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", PAGE, re.MULTILINE)
+    assert [int(row[0]) for row in rows] == list(range(1, 11))
+    g = 0.1 * terms.flip(chaos.term)
+    for k, *percents in rows:
+        for text, control, substeps in zip(percents, (drift, linear, chaos.term), (1, 1, 10), strict=True):
+            apart = dynamics.compare_terms(control, -3, 3, scale=float(k), substeps=substeps, g=g).apart
+            assert f"{100 * apart:.{len(text.partition('.')[2])}f}" == text
+
+
+def test_the_example_of_controls_prints_what_the_page_says(capsys):
+    ((block, printed),) = re.findall(r"```python\n([^`]*compare_terms[^`]*)```\n\n```\n(.*?)```", PAGE, re.DOTALL)
+    exec(compile(block, "docs/lab.md", "exec"), {})
+    assert capsys.readouterr().out == printed
