@@ -171,6 +171,7 @@ COMMANDS: dict[str, Command] = {
     "export": (runs.Export, "csbp_jax.export.export"),
     "push": (runs.Push, "csbp_jax.export.hub.push"),
     "compare": (records.Compare, "csbp_jax.evaluation.compare.compare"),
+    "contrast": (records.Contrast, "csbp_jax.evaluation.contrast_file.contrast"),
     "report": (records.Report, "csbp_jax.evaluation.html_report.write"),
     "tensorboard": (records.TensorBoard, "csbp_jax.evaluation.tensorboard.write"),
     "track": (records.Track, "csbp_jax.evaluation.trackers.track"),

@@ -121,6 +121,7 @@ Listed = Positional[Annotated[tuple[str, ...], _nonempty, arg(metavar="[WHAT ...
 Runs = Positional[Annotated[tuple[str, ...], expand_path, _argument("RUN ...", "directories of runs")]]
 RunsOrNetworks = Positional[Annotated[tuple[str, ...], run_or_address, _argument("RUN ...")]]
 RunsOrExperiment = Positional[Annotated[tuple[str, ...], expand_path, _argument("RUN|EXPERIMENT ...")]]
+Table = Positional[Annotated[str, expand_path, _argument("FILE.csv", "comma-separated, a row for each run")]]
 Files = Positional[Annotated[tuple[str, ...], expand_path, _argument("FILE ...")]]
 ARGUMENTS: dict[Any, str] = {
     ConfigFields: "DATASET|FILE.py",
@@ -131,6 +132,7 @@ ARGUMENTS: dict[Any, str] = {
     RunsOrNetworks: "RUN ...",
     RunsOrExperiment: "RUN|EXPERIMENT ...",
     Files: "FILE ...",
+    Table: "FILE.csv",
     SweepDir: "SWEEP",
     Listed: "[WHAT ...]",
 }

@@ -1,9 +1,14 @@
 """The options of the commands on what runs have recorded, a dataclass each."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
 
 from csbp_jax.cli import option_types as option
+from csbp_jax.ranges import ABOVE_0
+
+Column = Annotated[str | None, arg(metavar="COLUMN")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,6 +20,32 @@ class Compare:
     margin: option.Margin = None
     out: option.OptionalPath = None
     """folder for the table, the differences and the figure; by default RUN/comparison"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """Compare methods by a table of anybody's runs: differences from a control, with intervals and verdicts."""
+
+    file: option.Table = ""
+    arm: Column = None
+    """column with the name of the method"""
+    seed: Column = None
+    """column by which runs of two methods make a pair"""
+    draw: Column = None
+    """column of what several seeds belong to, such as a draw of settings, which then makes the pairs"""
+    measure: Column = None
+    """column that is compared"""
+    control: Annotated[str | None, arg(metavar="NAME")] = None
+    """the method that all others are compared with"""
+    margin: Annotated[float | None, ABOVE_0, arg(metavar="POINTS")] = None
+    """largest difference without importance, in hundredths: 0.5 for half a percentage point; with --unit raw, in the
+    unit of the column"""
+    unit: Literal["points", "raw"] = "points"
+    """points: the column has shares from 0 to 1; raw: it has another unit, such as percent or a loss"""
+    test: Literal["t", "welch", "signed-rank"] = "t"
+    """Student's of pairs; Welch's, where equal seeds of two methods have nothing in common; Wilcoxon's of pairs"""
+    out: option.OptionalPath = None
+    """folder for the differences and the figure; by default beside the file, FILE-contrast"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

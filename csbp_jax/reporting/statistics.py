@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 Test = Literal["t", "signed-rank", "mcnemar"]
 """Tests of :func:`paired`."""
 
+AnyTest = Literal["t", "signed-rank", "mcnemar", "welch"]
+"""Tests of :func:`paired`, and that of :func:`welch`."""
+
 Verdict = Literal["equal", "better", "worse", "not decided"]
 
 MIN_PAIRS, MIN_EQUAL_PAIRS = 3, 6
@@ -196,6 +199,59 @@ def paired(
         # Without spread, the mean is known.
         equivalence = float(tail(distance / error)) if error else float(distance <= 0)
     return Paired(n, difference, sd, p, equivalence)
+
+
+def welch(
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    margin: float | None = None,
+    confidence: float = 0.95,
+    largest: float | None = None,
+) -> Paired:
+    """Test by Welch's t that two independent samples have the same mean (:func:`scipy.stats.ttest_ind`).
+
+    The error of the difference is ``sqrt(s1^2/n1 + s2^2/n2)``, with the degrees of freedom of Welch (Biometrika 1947).
+
+    Args:
+      first: ``[n1]``.
+      second: ``[n2]``.
+      margin: as of :func:`paired`.
+      confidence: of the interval.
+      largest: the largest absolute value, for what counts as equal; by default that of both samples.
+
+    Returns:
+      The mean of ``first`` less that of ``second``. ``pairs`` is the size of the smaller sample, and ``sd`` is
+      ``sqrt(s1^2 + s2^2)``, the standard deviation of the difference of two single values. Where both samples have no
+      spread, p is that of a permutation test, for another value may differ.
+
+    Raises:
+      ValueError: a sample has no values, or one that is not finite; the margin is not positive; or the confidence is
+        not possible.
+    """
+    one, two = np.asarray(first, float), np.asarray(second, float)
+    if not len(one) or not len(two) or not np.isfinite([*one, *two]).all():
+        raise ValueError("a test needs at least one value of each sample, and finite ones")
+    if margin is not None and not margin > 0:
+        raise ValueError("a margin is positive")
+    _check_interval(confidence, 0.0)
+    mean, fewest = float(np.mean(one) - np.mean(two)), min(len(one), len(two))
+    if fewest == 1:
+        return Paired(fewest, Interval(mean, None, None), math.nan, 1.0, None)
+    rounding = _rounding(np.concatenate([one, two]), largest)
+    if max(np.ptp(one), np.ptp(two)) <= rounding:
+        p = min(1.0, 2 / math.comb(len(one) + len(two), len(one))) if abs(mean) > rounding else 1.0
+        equivalence = None if margin is None else float(abs(mean) >= margin)  # without spread, the mean is known
+        return Paired(fewest, Interval(mean, mean, mean), 0.0, p, equivalence)
+    result = scipy.stats.ttest_ind(one, two, equal_var=False)
+    low, high = result.confidence_interval(confidence)
+    variances = np.var(one, ddof=1), np.var(two, ddof=1)
+    error = math.sqrt(variances[0] / len(one) + variances[1] / len(two))
+    equivalence = None
+    if margin is not None:
+        equivalence = float(scipy.stats.t.sf((margin - abs(mean)) / error, result.df))
+    difference = Interval(mean, float(low), float(high))
+    return Paired(fewest, difference, math.sqrt(sum(variances)), float(result.pvalue), equivalence)
 
 
 def _rounding(differences: NDArray[np.float64], largest: float | None) -> float:

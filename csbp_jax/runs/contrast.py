@@ -1,4 +1,4 @@
-"""Paired differences between arms of a table of runs: interval, p, equivalence, and the pairs that would decide."""
+"""Differences between arms of a table of runs: interval, p, equivalence, and the pairs that would decide."""
 
 import dataclasses
 import math
@@ -10,7 +10,8 @@ import pandas as pd
 
 from csbp_jax import ranges
 from csbp_jax.reporting import measures, statistics
-from csbp_jax.reporting.statistics import Test
+from csbp_jax.reporting.measures import Measure
+from csbp_jax.reporting.statistics import AnyTest
 from csbp_jax.runs.shown import Shown
 
 Over = Literal["seed", "draw", "case"]
@@ -34,19 +35,25 @@ class Contrast(Shown):
     values", if an arm has no finite one, or "no pairs". ``seed_share``: of pairs of draws, the share of their variance
     that more seeds a draw would remove.
 
-    All numbers are in the unit of the measure; of an accuracy or F1, in percentage points.
+    Of Welch's test, which makes no pairs, ``pairs`` is the number of seeds, or draws, of the arm that has fewer,
+    ``left_out`` counts the runs without a finite measure, ``sd`` is that of the difference of two single values, and
+    ``to_decide`` is a number for each arm.
 
-    differences: by the numbers of the rows, the difference of each pair.
+    All numbers are in the unit of the measure; of a share, such as an accuracy or F1, in percentage points.
+
+    shown: how the measure is named and written.
+    differences: by the numbers of the rows, the difference of each pair; of Welch's test, none.
     notes: what comparisons with controls of the chaos term can tell (:mod:`csbp_jax.runs.telling`).
     """
 
     frame: pd.DataFrame
     measure: str
     over: Over
-    test: Test
+    test: AnyTest
     margin: float | None
     confidence: float
     differences: tuple[pd.Series, ...]
+    shown: Measure
     notes: tuple[str, ...] = ()
 
     def __getitem__(self, other: str) -> "pd.Series[Any]":
@@ -63,13 +70,14 @@ class Contrast(Shown):
     @property
     def unit(self) -> str:
         """Unit of the differences, with a blank before it."""
-        return " points" * measures.of(self.measure).share
+        return " points" * self.shown.share
 
     def heading(self) -> str:
         """Return what is compared, and how."""
         held = f", {len(self.frame)} differences" if len(self.frame) > 1 else ""
-        name = {"t": "t test", "signed-rank": "signed-rank test", "mcnemar": "McNemar's test"}[self.test]
-        return f"{self.measure}, paired over {self.over}s{held}: {100 * self.confidence:g} % intervals, {name}"
+        name = _TESTS[self.test]
+        rows = f"of unpaired {self.over}s" if self.test == "welch" else f"paired over {self.over}s"
+        return f"{self.measure}, {rows}{held}: {100 * self.confidence:g} % intervals, {name}"
 
     def lines(self) -> Iterator[str]:
         """Yield a sentence for each difference: the answer first, then what it rests on."""
@@ -87,12 +95,15 @@ class Contrast(Shown):
             corrected = "" if row["p_holm"] == row["p"] else f" (Holm {row['p_holm']:.2g})"
             yield f"p {row['p']:.2g}{corrected}"
         yield self._verdict(row)
-        left_out = f" (left out as diverged or without a partner: {row['left_out']})" if row["left_out"] else ""
-        yield f"{row['pairs']} {self.over}{'s' if row['pairs'] != 1 else ''}{left_out}"
+        unpaired = self.test == "welch"
+        reason = "without a finite value" if unpaired else "as diverged or without a partner"
+        left_out = f" (left out {reason}: {row['left_out']})" if row["left_out"] else ""
+        arm = " in the smaller arm" if unpaired else ""
+        yield f"{row['pairs']} {self.over}{'s' if row['pairs'] != 1 else ''}{arm}{left_out}"
         if row["pairs"] < 3:  # whose spread tells nothing of how many would do
             return
         if row["verdict"] == "not decided" and not math.isnan(row["to_decide"]):
-            pairs = "pairs" if self.over == "seed" else f"{self.over}s"
+            pairs = "pairs" if self.over == "seed" and not unpaired else f"{self.over}s{' an arm' * unpaired}"
             amount = self._amount(row["effect"])
             if row["to_decide"] > row["pairs"]:
                 yield f"about {row['to_decide']:.0f} {pairs} would decide {amount}"
@@ -149,16 +160,20 @@ class Contrast(Shown):
         return "\n".join([self.heading(), *self.lines(), *(f"note: {note}" for note in self.notes)])
 
 
+_TESTS = {"t": "t test", "signed-rank": "signed-rank test", "mcnemar": "McNemar's test", "welch": "Welch's test"}
+
+
 def contrast(
     runs: pd.DataFrame,
     pairs: Sequence[tuple[str, str]],
     measure: str,
     *,
     over: Over = "seed",
-    test: Test = "t",
+    test: AnyTest = "t",
     margin: float | None = None,
     confidence: float = 0.95,
     overlap: float = 0.0,
+    shown: Measure | None = None,
 ) -> Contrast:
     """Compare pairs of arms.
 
@@ -167,22 +182,26 @@ def contrast(
         is not finite makes no pair.
       pairs: arms, and those that they are compared with.
       measure, over, test, margin, confidence, overlap: as of :meth:`csbp_jax.runs.RunTable.contrast`.
+      shown: how the measure is written; by default by its name.
 
     Raises:
-      ValueError: an arm has two runs of the same case, draw and seed; an option is not possible; or an accuracy or
-        another share is not from 0 to 1.
+      ValueError: an arm has two runs of the same case, draw and seed; an option is not possible, or not with Welch's
+        test; or an accuracy or another share is above 1.
       TypeError: the margin is a text.
     """
     if margin is not None:
         ranges.require("contrast", ranges.ABOVE_0, margin=margin)
     if over not in get_args(Over):
         raise ValueError(f"over: {over!r} is none of {', '.join(get_args(Over))}")
+    if test == "welch" and (over == "case" or overlap):
+        raise ValueError("test: welch compares seeds or draws that make no pairs; with cases or overlap use another")
     needed = runs[runs["arm"].isin({arm for pair in pairs for arm in pair})]
     _check_single(needed)
     values = needed.set_index([*KEYS, "arm"])[measure].astype(float).unstack("arm").where(np.isfinite)
-    if measures.of(measure).share and (values > 1 + statistics.ROUNDING).any(axis=None):
+    shown = shown or measures.of(measure)
+    if shown.share and (values > 1 + statistics.ROUNDING).any(axis=None):
         raise ValueError(f"{measure}: is a share, and at most 1, but some values are larger; divide percentages by 100")
-    scale = measures.of(measure).scale
+    scale = shown.scale
     values = values * scale
 
     cases = list(dict.fromkeys(needed["case"]))
@@ -203,7 +222,7 @@ def contrast(
         for difference in compared:
             arm, other = difference.pair
             row = {"case": name, "arm": arm, "other": other, "seed_share": difference.seed_share}
-            row["left_out"] = int(count[arm] + count[other]) - 2 * difference.paired_runs
+            row["left_out"] = int(count[arm] + count[other]) - difference.used
             if difference.result:
                 corrected = p_holm[difference.pair], equivalence_holm.get(difference.pair, math.nan)
                 row |= _numbers(difference.result, corrected, scale, margin, len(results), overlap)
@@ -213,7 +232,7 @@ def contrast(
             rows.append(row)
             differences.append(difference.values)
     return Contrast(
-        pd.DataFrame(rows, columns=list(_COLUMNS)), measure, over, test, margin, confidence, tuple(differences)
+        pd.DataFrame(rows, columns=list(_COLUMNS)), measure, over, test, margin, confidence, tuple(differences), shown
     )
 
 
@@ -221,19 +240,20 @@ def contrast(
 class Difference:
     """The difference of one arm from another, within a case or over all of them.
 
-    pair: the arm, and the other. values: a difference for each seed, draw or case. paired_runs: how many runs of either
-    arm have a partner. result: of the test of ``values``; None if there are none. seed_share: as of :class:`Contrast`.
+    pair: the arm, and the other. values: a difference for each seed, draw or case; none of Welch's test. used: how many
+    runs of both arms are compared. result: of the test; None if there is nothing to test. seed_share: as of
+    :class:`Contrast`.
     """
 
     pair: tuple[str, str]
     values: "pd.Series[Any]"
-    paired_runs: int
+    used: int
     result: statistics.Paired | None
     seed_share: float
 
 
 def compare(
-    values: pd.DataFrame, pair: tuple[str, str], over: Over, test: Test, *, margin: float | None, **options: float
+    values: pd.DataFrame, pair: tuple[str, str], over: Over, test: AnyTest, *, margin: float | None, **options: float
 ) -> Difference:
     """Compare an arm with another, without a correction for other comparisons.
 
@@ -244,6 +264,8 @@ def compare(
       over, test, margin: as of :meth:`csbp_jax.runs.RunTable.contrast`.
       options: ``confidence`` and ``overlap``, likewise.
     """
+    if test == "welch":
+        return _compare_unpaired(values, pair, over, margin, options["confidence"])
     arms = values[list(pair)].dropna()
     by_run = arms[pair[0]] - arms[pair[1]]
     differences = by_run if over == "seed" else by_run.groupby(level=over).mean()
@@ -252,7 +274,20 @@ def compare(
         largest = float(np.max(np.abs(arms.to_numpy(float))))
         result = statistics.paired(differences, test, margin=margin, largest=largest, **options)
     seed_share = _seed_share(by_run) if over == "draw" else math.nan
-    return Difference(pair, differences, len(by_run), result, seed_share)
+    return Difference(pair, differences, 2 * len(by_run), result, seed_share)
+
+
+def _compare_unpaired(
+    values: pd.DataFrame, pair: tuple[str, str], over: Over, margin: float | None, confidence: float
+) -> Difference:
+    """Compare two arms whose runs make no pairs, by Welch's test; arguments as of :func:`compare`."""
+    runs = [values[arm].dropna() for arm in pair]
+    samples = runs if over == "seed" else [of_arm.groupby(level=over).mean() for of_arm in runs]
+    result = None
+    if all(len(sample) for sample in samples):
+        result = statistics.welch(samples[0], samples[1], margin=margin, confidence=confidence)
+    used = sum(len(of_arm) for of_arm in runs) if result else 0
+    return Difference(pair, pd.Series(dtype=float), used, result, math.nan)
 
 
 def _check_single(runs: pd.DataFrame) -> None:

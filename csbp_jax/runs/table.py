@@ -10,8 +10,9 @@ import pandas as pd
 
 from csbp_jax.reporting import measures, plots, plots_runs
 from csbp_jax.reporting.format import fields_text, interval_text, short_texts
-from csbp_jax.reporting.statistics import Interval, Test, mean_and_ends
-from csbp_jax.runs import reading, telling
+from csbp_jax.reporting.measures import Measure
+from csbp_jax.reporting.statistics import AnyTest, Interval, mean_and_ends
+from csbp_jax.runs import csv_file, reading, telling
 from csbp_jax.runs.contrast import Contrast, Over, contrast
 from csbp_jax.runs.reading import COLUMNS, CURVES, TABLE
 from csbp_jax.runs.run import Run, WeightsOf, plain, read_finished
@@ -36,6 +37,7 @@ class RunTable(Shown):
       shares.
     folder: of the experiment, from which the paths ``run`` start.
     shared: fields of the config that are the same in all runs, where they are known.
+    shares: measures that are from 0 to 1, and written in percent; by default accuracies and F1, by their names.
     """
 
     frame: pd.DataFrame
@@ -43,6 +45,7 @@ class RunTable(Shown):
     measures: tuple[str, ...]
     folder: pathlib.Path | None = None
     shared: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shares: tuple[str, ...] | None = None
 
     @classmethod
     def read(cls, runs: str | pathlib.Path | Sequence[str | pathlib.Path]) -> "RunTable":
@@ -73,6 +76,47 @@ class RunTable(Shown):
         """
         return cls(*reading.of_runs(runs), shared=reading.shared_of_runs(runs))
 
+    @classmethod
+    def read_csv(
+        cls,
+        file: str | pathlib.Path,
+        *,
+        arm: str,
+        seed: str,
+        draw: str | None = None,
+        shares: Sequence[str] | None = None,
+    ) -> "RunTable":
+        """Read a table of anybody's runs: a CSV file with a row for each run.
+
+        The numbers are those of the file: nothing shows whether it was edited or runs were left out, as the sealed
+        results of an experiment do (:meth:`read`). A table that ``csbp_jax`` has written keeps its cases, tries and
+        roles.
+
+        Args:
+          file: comma-separated, with a first line of names. An empty cell or NaN is a run without this measure.
+          arm: the column with the name of the method.
+          seed: the column by which runs of two arms make a pair.
+          draw: the column of what several seeds belong to, such as a draw of settings; by default none.
+          shares: measures that are from 0 to 1, and compared in percentage points; by default those whose names are
+            of accuracies and F1.
+
+        Returns:
+          The table; its measures are all other columns that hold numbers.
+
+        Raises:
+          ConfigError: the file cannot be read, lacks a column, or has two runs of the same arm and seed; or a share is
+            not from 0 to 1.
+        """
+        frame, of_file = csv_file.read(pathlib.Path(file), arm=arm, seed=seed, draw=draw)
+        table = cls(frame, (), of_file, shares=None if shares is None else tuple(shares))
+        csv_file.check_shares(file, frame, [name for name in of_file if table.shown_as(name).share])
+        return table
+
+    def shown_as(self, measure: str) -> Measure:
+        """Return how a measure is named and written."""
+        by_name = measures.of(measure)
+        return by_name if self.shares is None else by_name._replace(share=measure in self.shares)
+
     @property
     def primary(self) -> str:
         """Name of the measure by which the runs are compared: "accuracy", "f1" or "r2"."""
@@ -86,7 +130,9 @@ class RunTable(Shown):
     def of_arms(self) -> dict[str, dict[str, Any]]:
         """Return the fields of each arm's first run."""
         first = self.frame.drop_duplicates("arm")
-        return dict(zip(first["arm"], first[list(self.fields)].to_dict("records"), strict=True))
+        # With the column of arms: in pandas 2, to_dict("records") has no rows where there are no columns.
+        rows = first[["arm", *self.fields]].to_dict("records")
+        return {row["arm"]: {field: row[field] for field in self.fields} for row in rows}
 
     def where(self, **columns: Any) -> "RunTable":
         """Return the runs whose columns have these values: ``table.where(case="digits", **{"chaos.z0": 3.0})``."""
@@ -112,7 +158,7 @@ class RunTable(Shown):
             row = dict(zip(keys, values, strict=True)) | dict(runs.iloc[0][list(self.fields)])
             row |= {"n": len(runs) - diverged, "diverged": diverged}
             for measure in self._numbers():
-                ends = mean_and_ends(runs[measure].dropna(), measures.of(measure).share)
+                ends = mean_and_ends(runs[measure].dropna(), self.shown_as(measure).share)
                 of_measure = dict(zip(Interval._fields, ends, strict=True))
                 if measure.endswith("_epoch"):
                     of_measure = {"mean": of_measure["mean"]}
@@ -160,7 +206,7 @@ class RunTable(Shown):
         *,
         measure: str | None = None,
         over: Over | None = None,
-        test: Test = "t",
+        test: AnyTest = "t",
         margin: float | None = None,
         confidence: float = 0.95,
         overlap: float = 0.0,
@@ -176,7 +222,8 @@ class RunTable(Shown):
           over: what a pair is: "seed"; "draw", of which seeds are averaged first, by default where there are several;
             or "case", of which all runs are averaged first, and which are then the pairs of a single difference.
           test: "t", "signed-rank" or "mcnemar" (of a measure that is 0 or 1), of
-            :func:`csbp_jax.reporting.statistics.paired`.
+            :func:`csbp_jax.reporting.statistics.paired`; or "welch", where equal seeds of two arms have nothing in
+            common, :func:`csbp_jax.reporting.statistics.welch`.
           margin: largest difference without importance, in the unit of the measure; of an accuracy or F1, in
             percentage points. With it, a difference may be shown to be "equal".
           confidence: of the intervals.
@@ -201,7 +248,7 @@ class RunTable(Shown):
         if unknown := {arm for pair in pairs for arm in pair} - set(runs["arm"]):
             raise ValueError(f"arm: {sorted(unknown)[0]!r} has no run of role test; arms are {', '.join(self.arms)}")
         over = over or ("draw" if runs["draw"].nunique() > 1 else "seed")
-        compared = contrast(runs, pairs, measure, over=over, **options)
+        compared = contrast(runs, pairs, measure, over=over, shown=self.shown_as(measure), **options)
         return dataclasses.replace(compared, notes=tuple(self._telling(runs, pairs)))
 
     def _telling(self, runs: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -238,7 +285,7 @@ class RunTable(Shown):
           ValueError: there is no run of role "test", or no such measure.
         """
         measure = self._measure(measure)
-        runs, shown = self.where(role="test")._finite(), measures.of(measure)
+        runs, shown = self.where(role="test")._finite(), self.shown_as(measure)
         if not len(runs):
             raise ValueError("no run of role test to draw")
         panels = {}
@@ -289,7 +336,7 @@ class RunTable(Shown):
             if given and known:
                 raise ValueError(f"measure: {given!r} is none of {', '.join(known)}")
             return None
-        runs, shown = self.frame, measures.of(measure)
+        runs, shown = self.frame, self.shown_as(measure)
         finite = runs[~runs["diverged"].astype(bool)] if "diverged" in runs else runs
         tests = curves[curves["role"] == "test"].merge(finite[list(COLUMNS)])
         if not len(tests):
@@ -357,10 +404,10 @@ class RunTable(Shown):
         for measure in self._numbers()[:2]:
             # The number of an epoch has a mean alone.
             ends = settings.reindex(columns=[f"{measure}_{end}" for end in Interval._fields]).to_numpy(float)
-            texts = [interval_text(row, measures.of(measure).share) for row in ends]
+            texts = [interval_text(row, self.shown_as(measure).share) for row in ends]
             # A measure may also be missing because it is another task's.
             texts = [text or "diverged" * (n == 0) for text, n in zip(texts, settings["n"], strict=True)]
-            cells[measures.words(measure) + measures.of(measure).unit] = texts
+            cells[measures.words(measure) + self.shown_as(measure).unit] = texts
         if settings["diverged"].any():
             cells["diverged"] = settings["diverged"].astype(str)
         return cells

@@ -188,3 +188,26 @@ def test_the_unit_of_a_measure_does_not_matter():
 def test_options_of_an_interval_that_are_not_possible_are_refused(options):
     with pytest.raises(ValueError, match="is not possible"):
         statistics.paired([0.1, 0.2, 0.4], **options)
+
+
+@pytest.mark.parametrize("first, second, p, equivalence", [
+    ([0.9] * 3, [0.8] * 3, 2 / 20, 1.0),  # two of the twenty ways to share out six values are as far apart
+    ([0.9] * 3, [0.9 + 1e-12] * 4, 1.0, 0.0),  # equal up to rounding
+])  # fmt: skip
+def test_welch_of_samples_without_spread_is_a_permutation_test(first, second, p, equivalence):
+    result = statistics.welch(first, second, margin=0.05)
+    assert (result.p, result.equivalence, result.sd, result.pairs) == (pytest.approx(p), equivalence, 0, 3)
+
+
+def test_welch_of_a_single_value_knows_no_spread():
+    result = statistics.welch([0.9], [0.8, 0.7], margin=0.05)
+    assert result.difference == (pytest.approx(0.15), None, None)
+    assert np.isnan(result.sd) and result.p == 1 and result.equivalence is None
+
+
+@pytest.mark.parametrize("first, second, options", [
+    ([], [0.5], {}), ([0.5, np.nan], [0.5], {}), ([0.5], [0.5], {"margin": 0}), ([0.5], [0.5], {"confidence": 1}),
+])  # fmt: skip
+def test_impossible_samples_of_welch(first, second, options):
+    with pytest.raises(ValueError, match=r"sample|margin|confidence"):
+        statistics.welch(first, second, **options)

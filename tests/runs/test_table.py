@@ -213,6 +213,8 @@ def test_tests_of_bits_and_of_ranks():
         ({"others": "noise"}, "'noise' has no run of role test; arms are CSBP, plain, drift"),
         ({"measure": "loss"}, "'loss' is none of last_test_accuracy"),
         ({"test": "z"}, "'z' is none of t"),
+        ({"test": "welch", "over": "case"}, "welch compares seeds or draws that make no pairs"),
+        ({"test": "welch", "overlap": 0.1}, "welch compares seeds or draws that make no pairs"),
         ({"margin": -1.0}, "contrast: margin is -1.0, but must be above 0"),
         ({"margin": "1"}, "contrast: margin is '1', a text, but must be a number, above 0"),
     ],
@@ -257,6 +259,11 @@ def test_fields_are_shown_with_four_digits_where_these_tell_them_apart():
     assert table(rows).settings()["chaos.z0"].tolist() == [0.008127437971495266, 3.0]
     rows = [row(arm, 0, 0.9, **{"chaos.z0": z0}) for arm, z0 in (("a", 0.99791), ("b", 0.99792))]
     assert table(rows).cells()["chaos.z0"].tolist() == ["0.99791", "0.99792"]
+
+
+def test_fields_of_arms_without_fields_are_empty():
+    one = RunTable(pd.DataFrame([row("all", 0, 0.9)]).drop(columns="chaos.z0"), (), (ACCURACY,))
+    assert one.of_arms() == {"all": {}} and THREE.of_arms()["CSBP"] == {"chaos.z0": 3.0}
 
 
 def test_the_best_try_is_that_of_the_best_mean_validation_without_divergence():
