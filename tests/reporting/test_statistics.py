@@ -196,12 +196,13 @@ def test_options_of_an_interval_that_are_not_possible_are_refused(options):
 ])  # fmt: skip
 def test_welch_of_samples_without_spread_is_a_permutation_test(first, second, p, equivalence):
     result = statistics.welch(first, second, margin=0.05)
-    assert (result.p, result.equivalence, result.sd, result.pairs) == (pytest.approx(p), equivalence, 0, 3)
+    assert result.p == pytest.approx(p)
+    assert (result.equivalence, result.sd, result.pairs) == (equivalence, 0.0, 3)
 
 
 def test_welch_of_a_single_value_knows_no_spread():
     result = statistics.welch([0.9], [0.8, 0.7], margin=0.05)
-    assert result.difference == (pytest.approx(0.15), None, None)
+    assert result.difference.mean == pytest.approx(0.15) and result.difference.low is None
     assert np.isnan(result.sd) and result.p == 1 and result.equivalence is None
 
 
