@@ -23,7 +23,7 @@ from benchmarks.process import ROOT
 from csbp_jax.runtime.files import write_json
 
 PUBLISHED = pathlib.Path(__file__).parent.parent / "docs" / "checks" / "bench"
-PARTS = ("neuron", "steps", "pooling", "members")
+PARTS = ("neuron", "steps", "pooling", "members", "presets")
 ASSEMBLER = "nvidia-cuda-nvcc-cu12==12.9.86"
 
 

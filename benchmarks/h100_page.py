@@ -57,6 +57,8 @@ to apply [norm and neuron together](../../design/decisions.md), and recompute th
 
 {_members(content["members"])}
 
+{_presets(content["presets"])}
+
 `h100.json` holds T = 16 and 32, temporaries, loops and seconds of compilation, too. Versions:
 {versions}.
 """
@@ -150,5 +152,32 @@ def _members(presets):
 JAX makes one convolution in groups of the members' convolutions, and of the gradients of their kernels a forward
 convolution whose windows have the size of an image. With one call of cuDNN for each member, but for small convolutions
 (`csbp_jax/xla/gpu_convolution.py`), a member moves about as many bytes as a run alone:
+
+{table(head, body)}"""
+
+
+BANDWIDTH = 3.35e3  # GB/s of an H100 SXM, by its data sheet
+
+
+def _presets(presets):
+    head = ["", "", "GB of training", "GB of evaluation", "GB moved a step", "steps of a run", "hours at least"]
+    body = [
+        [
+            preset,
+            precision,
+            f"{row['training_GB']:.2g}",
+            f"{row['evaluation_GB']:.2g}",
+            f"{row['GB']:.3g}",
+            f"{row['steps']:,}",
+            f"{row['GB'] * row['steps'] / BANDWIDTH / 3600:.2g}",
+        ]
+        for preset, precisions in presets.items()
+        for precision, row in precisions.items()
+    ]
+    return f"""## Presets of the paper
+
+Memory of a whole training step and of an evaluation, state included; XLA's count leaves out what is in flight, and
+fragments. Hours at least: the bytes of all training steps at the bandwidth of an H100's memory. A run takes longer, as
+no program reaches this bandwidth throughout, and as it also loads and evaluates data; how much longer was not measured.
 
 {table(head, body)}"""

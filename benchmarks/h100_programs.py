@@ -43,6 +43,8 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 FORMS = ("a step a pass", "XLA")
 MEMBERS = 32
+PRESETS = {"cifar10_dvs_tebn_cnn7": 8_100, "cifar100_tebn_resnet19": 45_000}
+"""Two experiments of the paper, with their numbers of training records."""
 
 
 def _net(of: str, **model: Any) -> Config:
@@ -154,15 +156,41 @@ def members_step(config: Config, each_alone: bool) -> dict[str, Any]:
     }
 
 
+def preset(config: Config, records: int) -> dict[str, Any]:
+    """The memory and bytes of a preset's training step and evaluation, and how many of each a run needs."""
+    train_step, state, batch = _traced_step(config)
+    _, _, eval_step = _learner(config)
+    tests = {name: jax.ShapeDtypeStruct((config.eval_batch_size, *a.shape[1:]), a.dtype) for name, a in batch.items()}
+    tests |= {"mask": jax.ShapeDtypeStruct((config.eval_batch_size,), np.bool_)}
+    training, _ = compiled(train_step, state, batch, donated=0)
+    evaluation, _ = compiled(eval_step, state, tests)
+    return {
+        "steps": config.epochs * (records // config.batch_size),
+        "GB": hlo.work(training.as_text()).bytes / 1e9,
+        "training_GB": _held(training) / 1e9,
+        "evaluation_GB": _held(evaluation) / 1e9,
+    }
+
+
+def _held(program: Any) -> int:
+    """Bytes of a device's memory that a program takes: arguments, outputs and temporaries."""
+    memory = program.memory_analysis()
+    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return int(memory.argument_size_in_bytes + outputs + memory.temp_size_in_bytes)
+
+
 def _traced_step(config: Config) -> tuple[Callable[..., Any], Any, dict[str, jax.ShapeDtypeStruct]]:
     """A training step, and the shapes of its state and batch."""
-    tx = optimizer.build(config.optimizer, config.epochs, 10_000)
-    model = models.build(config.model)
-    init, train_step, _ = learner.make(model, tx, losses.build(config.loss), config, 10_000)
+    init, train_step, _ = _learner(config)
     state = jax.eval_shape(init, jax.random.key(0))
     frames = config.model.time_steps if config.model.input_shape[-1] == 2 else 1  # an image is static
     x = jax.ShapeDtypeStruct((config.batch_size, frames, *config.model.input_shape), np.float32)
     return train_step, state, {"x": x, "y": jax.ShapeDtypeStruct((config.batch_size,), np.int32)}
+
+
+def _learner(config: Config) -> Any:
+    tx = optimizer.build(config.optimizer, config.epochs, 10_000)
+    return learner.make(models.build(config.model), tx, losses.build(config.loss), config, 10_000)
 
 
 def pooled(x: jax.ShapeDtypeStruct, window: tuple[int, int, int], deterministic: bool) -> Any:
@@ -242,7 +270,26 @@ def all_members(report: Report) -> dict[str, Any]:
     return rows
 
 
-PARTS = {"neuron": all_neurons, "steps": all_steps, "pooling": all_pooling, "members": all_members}
+def all_presets(report: Report) -> dict[str, Any]:
+    """``{preset: {precision: ...}}``."""
+    rows: dict[str, Any] = {}
+    for name, records in PRESETS.items():
+        for precision in ("float32", "bfloat16"):
+            report(f"{name}, {precision}")
+            config = configs.load(name)
+            config = dataclasses.replace(config, model=dataclasses.replace(config.model, precision=precision))
+            with traced_for_gpu("XLA"):
+                rows.setdefault(name, {})[precision] = preset(config, records)
+    return rows
+
+
+PARTS = {
+    "neuron": all_neurons,
+    "steps": all_steps,
+    "pooling": all_pooling,
+    "members": all_members,
+    "presets": all_presets,
+}
 
 
 def _in_forms(forms: Sequence[str], function: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
