@@ -52,6 +52,8 @@ class Sweep(OnData):
     """folders of the same sweep whose finished runs are taken over, from machines that had disks of their own"""
     fresh: option.Flag = False
     """rename an old sweep of this name and start from scratch"""
+    price: option.Flag = False
+    """train nothing, and say what it would cost: hours on this machine, memory, and the width of intervals to expect"""
     sweeps: option.Path = "sweeps"
     """directory of all sweeps"""
 
@@ -78,6 +80,9 @@ def sweep(argv: Sequence[str]) -> None:
     experiment = of_grid(base, grid)
     pairs = controls(base, experiment, control) if control else None
     folder = pathlib.Path(options.sweeps) / name
+    if options.price:
+        print(experiment.price(folder, chunk=options.chunk))
+        return
     table = experiment.run(folder, shard=shard, chunk=options.chunk, fresh=options.fresh, merge=options.merge)
     if _is_complete(experiment, table):
         from csbp_jax.evaluation import compare

@@ -1,20 +1,26 @@
 """An experiment: arms on cases, tuned over draws of settings and tested on fresh seeds, as one table of runs."""
 
+import collections
 import dataclasses
 import functools
 import itertools
 import operator
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from csbp_jax import configs, ranges
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.experiment import memory
+from csbp_jax.experiment import memory, price
 from csbp_jax.experiment.fields import Fields, key
 from csbp_jax.experiment.plan import Adapt, Arm, Cell, Plan, Tuned, settings_of
+from csbp_jax.experiment.price import Price
+from csbp_jax.experiment.store import Block
 from csbp_jax.experiment.system import Adapted, Draw, System, Training
 from csbp_jax.experiment.work import Work
 from csbp_jax.reporting import terminal
@@ -163,6 +169,55 @@ class Experiment:
             for source in sources:
                 work.merge(source)
             return work.run(shard)
+
+    def price(self, folder: str | pathlib.Path = "experiments/new", *, chunk: int | None = None) -> Price:
+        """Say what the experiment will cost, before anything is trained: hours, memory, and the width of intervals.
+
+        It compiles the programs of each compile group, times ten training steps and an evaluation, and reads the
+        results of finished experiments on the same base that lie beside ``folder``. The times are of this machine as
+        busy as it is now, and all runs are counted, those that are finished too.
+
+        Args:
+          folder: where the experiment would be.
+          chunk: as of :meth:`run`.
+
+        Raises:
+          ConfigError: as :meth:`run`, for what no field or value allows; or memory is used up.
+        """
+        began, plan = time.perf_counter(), self.plan(chunk)
+        system = plan.system
+        system.prepare(list(plan.settings.values()), int(self.seeds[0]))
+        prepared = time.perf_counter() - began
+        runs = sum(
+            len(cell.seeds) + len(cell.tries) * len(cell.tuning_seeds) * (len(cell.tries) > 1) for cell in plan.cells
+        )
+        pairs = self.draws if self.draws > 1 else len(self.seeds)
+        beside = price.results_beside(pathlib.Path(folder).parent, system.content())
+        half_width, unit = price.half_width(beside, pairs)
+        device = jax.local_devices()[0].device_kind
+        if isinstance(system, Adapted):
+            return Price(runs, device, None, None, half_width, unit, pairs)
+        limit = memory.limit()
+        with memory.used_up_in_one_line():
+            if chunk is None and limit is not None:
+                with tempfile.TemporaryDirectory() as of_choices:
+                    system.fit(plan.largest, len(self.seeds), limit, pathlib.Path(of_choices) / memory.FILE)
+            chunks = collections.Counter(plan.groups[blocks[0].key] for blocks in self._chunks(plan))
+            seeds = list(map(operator.index, self.seeds))
+            priced = [system.price(group, count, plan.sizes[group], seeds) for group, count in chunks.items()]
+        of_groups, bytes_of_groups = zip(*priced, strict=True)
+        known = [needed for needed in bytes_of_groups if needed is not None]
+        seconds = price.total([(prepared, prepared), *of_groups])
+        return Price(runs, device, seconds, max(known) if known else None, half_width, unit, pairs)
+
+    def _chunks(self, plan: Plan) -> Iterator[Sequence[Block]]:
+        """Yield all runs that are trained at once; of a cell with tries, the first stands for the chosen one."""
+        for unit in plan.units():
+            if isinstance(unit, Cell):
+                yield from plan.chunks([Block(setting, unit.tuning_seeds) for setting in unit.tries])
+                yield from plan.chunks([Block(unit.tries[0], unit.seeds)])
+            else:
+                yield unit
 
     def _launched_shard(self, fresh: bool, console: Console) -> tuple[int, int]:
         """Return the share of the runs of this process among those that a launcher has started, and say it.

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -266,21 +267,27 @@ class _Batches:
         for stream in self.streams:
             stream.close()
 
-    def train(self, states: State, epoch: int) -> tuple[State, dict[str, Any]]:
-        """Train an epoch, from 0 on: return the states after it, and the metrics of its steps, ``[steps, K]`` each."""
+    def train(self, states: State, epoch: int, steps: int | None = None) -> tuple[State, dict[str, Any]]:
+        """Train an epoch, from 0 on: return the states after it, and the metrics of its steps, ``[steps, K]`` each.
+
+        With ``steps``, only so many of them are trained.
+        """
         members = self.members
+        steps = members.steps_per_epoch if steps is None else steps
         if members.resident:
             preemption.current().raise_if_requested()
             order = self._order(members.resident.y, epoch)
+            if steps < members.steps_per_epoch:
+                order = {name: rows[:, :steps] for name, rows in order.items()}
             states, metrics = members.epoch(states, order, members.resident.x)
             return states, jax.tree.map(lambda values: np.swapaxes(values, 0, 1), jax.device_get(metrics))
-        steps = []
-        for batches in itertools.islice(zip(*self.streams, strict=True), members.steps_per_epoch):
+        trained = []
+        for batches in itertools.islice(zip(*self.streams, strict=True), steps):
             preemption.current().raise_if_requested()
             batch = stack_batches(batches, members.original.per_step)
             states, metrics = members.step(states, self.of_member, members.shard_batch(batch, axis=1))
-            steps.append(metrics)
-        return states, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(steps))
+            trained.append(metrics)
+        return states, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(trained))
 
     def _order(self, labels: NDArray[Any], epoch: int) -> Batch:
         """Return the rows and labels of an epoch's batches, ``[K, steps, B]``, in the order of the run alone."""
@@ -293,6 +300,23 @@ class _Batches:
         stacked = (np.stack(values) for values in zip(*(of_seed[seed] for seed in self.seeds), strict=True))
         split = P("member", None, "data")
         return {name: self.members.place(values, split) for name, values in zip(("rows", "y"), stacked, strict=True)}
+
+
+def timed_steps(members: Members, states: Any, seeds: Sequence[int], steps: int) -> tuple[Any, list[float]]:
+    """Train the first steps of an epoch three times, and return the states and the seconds of each time.
+
+    The first time compiles. There are no more steps than an epoch has.
+    """
+    seconds = []
+    steps = min(steps, members.steps_per_epoch)
+    batches = _Batches(members, seeds, dict.fromkeys(seeds, members.splits["train"]))
+    with contextlib.closing(batches):
+        for _ in range(3):
+            began = time.perf_counter()
+            states, _ = batches.train(states, 0, steps)
+            jax.block_until_ready(states)
+            seconds.append(time.perf_counter() - began)
+    return states, seconds
 
 
 def _vmap_or_call(function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from csbp_jax import data
 from csbp_jax.config import Config, ConfigError, flatten, to_json
 from csbp_jax.experiment import fields as of_fields
-from csbp_jax.experiment import memory
+from csbp_jax.experiment import memory, price
 from csbp_jax.experiment.fields import Fields
 from csbp_jax.experiment.members import Members, member_mesh, scans, train
 from csbp_jax.learner import measures
@@ -218,6 +218,20 @@ class Training:
             needed=lambda count: memory.needed(members, config, count, seeds),
             limit=limit,
         )
+
+    def price(self, group: Group, chunks: int, count: int, seeds: Sequence[int]) -> tuple[price.Range, int | None]:
+        """Return the least and the most seconds of a group's training, and the bytes that it needs on each device.
+
+        Args:
+          group: a prepared one.
+          chunks: how often its members train.
+          count: how many train at once.
+          seeds: of these.
+        """
+        members, config = self._first_members(group)
+        times = price.measure(members, config, count, seeds)
+        needed = memory.needed(members, config, count, len(set(seeds)))
+        return price.seconds(times, price.load(members, config, chunks)), needed
 
     def _first_members(self, group: Group) -> tuple[Members, Config]:
         """Return the compiled functions of a prepared group, and the resolved config of one of its members."""
