@@ -5,7 +5,7 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -29,9 +29,10 @@ Figure = tuple[str, str, str]
 
 
 class Section(NamedTuple):
-    """A part of the page, all of it text; ``details`` are tables that the reader opens."""
+    """A part of the page, all of it text; ``answers`` come first, ``details`` are tables that the reader opens."""
 
     heading: str
+    answers: Sequence[str]
     notes: Sequence[str]
     tables: Sequence[Table]
     figures: Sequence[Figure]
@@ -151,7 +152,7 @@ def _finished_run(run: Run) -> Section:
     columns = ["weights of", *map(measures.words, tested), "epoch", "test loss", "test examples"]
     rows = [_tested(label, tested, result[key]) for key, label in EPOCHS.items() if key in result]
     caption = f"seed {run.fields['seed']}, {result['seconds']:.0f} s of training"
-    return Section("", [], [(caption, columns, rows)], list(_figures(run.folder, result)), [])
+    return Section("", [], [], [(caption, columns, rows)], list(_figures(run.folder, result)), [])
 
 
 def _unfinished_run(run: Run) -> Section:
@@ -161,7 +162,7 @@ def _unfinished_run(run: Run) -> Section:
     so_far = f", {measures.words(column)} {measures.of(column).text(ended[-1][column])}" if ended else ""
     note = f"not finished: {len(ended)} of {run.fields['epochs']} epochs{so_far}"
     drawn = plots_training.figures(run.name, rows)
-    return Section("", [note], [], [_drawn(name, *figure) for name, figure in drawn.items()], [])
+    return Section("", [], [note], [], [_drawn(name, *figure) for name, figure in drawn.items()], [])
 
 
 def _comparison(compared: compare.Comparison, others: Sequence[Table] = ()) -> Section:
@@ -178,7 +179,16 @@ def _comparison(compared: compare.Comparison, others: Sequence[Table] = ()) -> S
     figures = [_drawn("comparison", table.plot(), table.caption())]
     if curves := table.plot_curves():
         figures.append(_drawn("curves", curves, table.curves_caption()))
-    return Section("Comparison", compared.notes, tables, figures, [])
+    return Section("Comparison", list(_answers(compared)), compared.notes, tables, figures, [])
+
+
+def _answers(compared: compare.Comparison) -> Iterator[str]:
+    """Yield a sentence for each difference, with its verdict."""
+    for of in compared.contrasts:
+        kind = of.measure.removesuffix(f"_test_{compared.table.primary}")
+        label = compare.EPOCHS.get(kind, measures.words(of.measure))
+        for line in of.lines():
+            yield f"{label[:1].upper()}{label[1:]}: {line}."
 
 
 def _experiment_section(folder: pathlib.Path, control: str | pathlib.Path | None, margin: float | None) -> Section:
@@ -187,7 +197,39 @@ def _experiment_section(folder: pathlib.Path, control: str | pathlib.Path | None
     section = _comparison(compare.comparison(table, pairs, margin))
     runs = ("Runs", list(table.frame.columns), table.frame.to_numpy().tolist())
     figures = [*section.figures, *_figures(folder)]
-    return section._replace(figures=figures, details=[runs, *_details(content, flatten(content["config"]))])
+    details = [_plan(table), runs, *_details(content, flatten(content["config"]))]
+    return section._replace(figures=figures, details=details)
+
+
+def _plan(table: RunTable) -> Table:
+    """Return the plan of an experiment: what each arm sets, how it was tuned, and on which seeds it was tested."""
+    columns = ["arm", "tries", "tuned on seeds", "draws", "tested on seeds", "fields of its tests"]
+    rows, has_cases = [], table.frame["case"].nunique() > 1
+    for (case, arm), runs in table.frame.groupby(["case", "arm"], sort=False):
+        tunes, tests = runs[runs["role"] == "tune"], runs[runs["role"] == "test"]
+        fields = []
+        for name in table.fields:
+            values = list(dict.fromkeys(value_text(value, " ") for value in tests[name]))
+            fields.append(f"{name} {' or '.join(values)}")
+        tries = int(tunes.groupby("draw")["try"].nunique().max()) if len(tunes) else 1
+        of_arm = [arm, tries, _seeds(tunes["seed"]), runs["draw"].nunique(), _seeds(tests["seed"]), ", ".join(fields)]
+        rows.append([case, *of_arm] if has_cases else of_arm)
+    return "Plan", ["case", *columns] if has_cases else columns, rows
+
+
+def _seeds(seeds: Iterable[int]) -> str:
+    """Return seeds as text, of which neighbours are a range.
+
+    >>> _seeds([0, 1, 2, 3, 10, 1])
+    '0 to 3, 10'
+    """
+    ranges: list[list[int]] = []
+    for seed in sorted(set(seeds)):
+        if ranges and seed == ranges[-1][1] + 1:
+            ranges[-1][1] = seed
+        else:
+            ranges.append([seed, seed])
+    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in ranges)
 
 
 def _tested(label: str, columns: Sequence[str], epoch: dict[str, Any]) -> list[Any]:

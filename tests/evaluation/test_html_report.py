@@ -14,6 +14,7 @@ import pytest
 
 from csbp_jax.cli import main
 from csbp_jax.evaluation import html_report
+from csbp_jax.runs import RunTable
 from csbp_jax.training import run_json
 from tests.support.run_copies import edited
 
@@ -105,11 +106,28 @@ def test_the_page_of_an_experiment(experiment, pages, tmp_path, capsys):
     words = "Experiment ablation", "CSBP - plain", "drift - plain", "of 12 runs", "Last test accuracy, paired", "Runs"
     for word in words:
         assert word in text
+    answers = RunTable.read(experiment).contrast(["CSBP", "drift"], "plain").lines()
+    for answer in answers:
+        assert text.index(html_report._unbroken(f"Last epoch: {answer}.")) < text.index("<img")
+    plan = text[text.index("<summary>Plan</summary>") : text.index("<summary>Runs</summary>")]
+    assert [words in plan for words in ("0 to 3", "chaos.z0 3.0", "chaos.z0 0.0", "CSBP", "drift")] == 5 * [True]
     file = str(tmp_path / "page.html")
     assert main.main(["report", str(experiment), "--control", "drift", "--margin", "50", "--out", file]) == 0
     assert "plain - drift" in pathlib.Path(file).read_text()
     assert main.main(["report", str(experiment)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"{experiment / 'report.html'}"
+
+
+def test_the_plan_of_a_tuned_experiment_has_its_tries_and_seeds():
+    columns = ["case", "arm", "draw", "try", "role", "seed", "optimizer.lr", "last_test_accuracy"]
+    tunes = [["", "plain", draw, n, "tune", 100 + 10 * draw, 0.1 * n, 0.5] for draw in (0, 1) for n in range(3)]
+    tests = [
+        ["", "plain", draw, 2 - draw, "test", seed, 0.1 * (2 - draw), 0.5] for draw in (0, 1) for seed in (0, 1, 5)
+    ]
+    table = RunTable(pd.DataFrame(tunes + tests, columns=columns), ("optimizer.lr",), ("last_test_accuracy",))
+    (caption, head, rows) = html_report._plan(table)
+    assert caption == "Plan" and rows == [["plain", 3, "100, 110", 2, "0 to 1, 5", "optimizer.lr 0.2 or 0.1"]]
+    assert len(head) == 6
 
 
 def test_figures_come_before_tables_that_of_training_first_under_one_heading(runs, pages):
