@@ -12,7 +12,7 @@ from csbp_jax.reporting import measures, plots, plots_runs
 from csbp_jax.reporting.format import fields_text, interval_text, short_texts
 from csbp_jax.reporting.measures import Measure
 from csbp_jax.reporting.statistics import AnyTest, Interval, mean_and_ends
-from csbp_jax.runs import csv_file, reading, telling
+from csbp_jax.runs import csv_file, reading
 from csbp_jax.runs.contrast import Contrast, Over, contrast
 from csbp_jax.runs.reading import COLUMNS, CURVES, TABLE
 from csbp_jax.runs.run import Run, WeightsOf, plain, read_finished
@@ -256,6 +256,7 @@ class RunTable(Shown):
         known = {*self.fields, *self.shared}
         if not {"chaos.term", "chaos.substeps"} & set(self.fields) or "chaos.scale" not in known:
             return
+        from csbp_jax.runs import telling  # late: reading and comparing other runs needs no JAX
 
         def of_arm(name: str) -> list[dict[str, Any]]:
             rows = runs.loc[runs["arm"] == name, list(self.fields)]
