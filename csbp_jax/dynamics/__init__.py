@@ -13,6 +13,7 @@ enough:
 - ``flip_ratio``: the largest curvature over that at which plain descent starts to overshoot. Above 1 a fixed point has
   lost its stability; chaos needs more (with the chaos term alone, 1.64 at I0 = 0.65);
 - ``compare_terms``: whether a control of the chaos term differs from it, on one neuron;
+- ``driven_exponents``: those of a network's own state over time steps, along its inputs;
 - ``attractor_samples``: samples of a read-out of many runs after a transient, for bifurcation diagrams.
 
 A run with a positive tangent exponent is *chaotic*; one with only a positive finite-size exponent is *finite-size
@@ -25,6 +26,7 @@ integers and keys, are carried along. All growth rates are in nats per step.
 
 from csbp_jax.dynamics.annealed import annealed_rises, rise
 from csbp_jax.dynamics.bifurcation import attractor_samples
+from csbp_jax.dynamics.driven import DrivenExponents, driven_exponents
 from csbp_jax.dynamics.finite_size import (
     ReadoutExponents,
     finite_size,
@@ -38,6 +40,7 @@ from csbp_jax.dynamics.spectrum import delta_method, kaplan_yorke, pesin
 from csbp_jax.dynamics.terms import OnOneNeuron, TermDifference, compare_terms
 
 __all__ = [
+    "DrivenExponents",
     "OnOneNeuron",
     "ReadoutExponents",
     "TermDifference",
@@ -45,6 +48,7 @@ __all__ = [
     "attractor_samples",
     "compare_terms",
     "delta_method",
+    "driven_exponents",
     "finite_size",
     "finite_size_many",
     "finite_size_readouts",

@@ -1,1 +1,5 @@
-"""The laboratory: the instruments of dynamics on the training of a config."""
+"""The laboratory: the instruments of dynamics on the training of a config, and on a network that runs."""
+
+from csbp_jax.instruments.network import network_exponents
+
+__all__ = ["network_exponents"]

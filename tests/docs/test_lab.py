@@ -1,4 +1,4 @@
-"""docs/lab.md: its examples of rises and of exponents, and what it says of the controls."""
+"""docs/lab.md: its examples of rises and exponents, of training and of a network; what it says of the controls."""
 
 import re
 
@@ -32,6 +32,14 @@ def test_the_exponents_of_the_page_are_those_of_its_python(capsys):
     exec(compile(block, "docs/lab.md", "exec"), {})
     assert numbers(capsys.readouterr().out) == pytest.approx(numbers(printed), abs=0.02)
     assert len(numbers(printed)) == 4
+
+
+def test_the_exponents_of_a_network_on_the_page_are_those_of_its_python(capsys):
+    pattern = r"```python\n([^`]*network_exponents\([^`]*)```\n\n```\n(.*?)```"
+    ((block, printed),) = re.findall(pattern, PAGE, re.DOTALL)
+    exec(compile(block, "docs/lab.md", "exec"), {})
+    assert numbers(capsys.readouterr().out) == pytest.approx(numbers(printed), abs=0.02)
+    assert len(numbers(printed)) == 6
 
 
 def test_the_controls_exclude_chaos_of_the_term_alone():
