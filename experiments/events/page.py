@@ -217,8 +217,7 @@ def page(runs: pd.DataFrame | None, curves: pd.DataFrame | None = None) -> str:
     if runs is None:
         body, made = "**Not yet decided**: no run is finished.", ""
     else:
-        parts = [
-            _filled(f"{answer(runs)} {LIMITS}"),
+        study_parts = [
             "![accuracy over epochs, and differences between the arms](events.png)",
             _filled(
                 "*Left: accuracy on augmented training batches (dotted) and on the spare recordings (solid), means "
@@ -228,6 +227,10 @@ def page(runs: pd.DataFrame | None, curves: pd.DataFrame | None = None) -> str:
             contrast_table(runs),
             "The first line is the plan's primary number; the others explain it, and are not corrected.",
             level_table(runs, curves),
+        ]
+        parts = [
+            _filled(f"{answer(runs)} {LIMITS}"),
+            *(study_parts if (runs["part"] == "study").any() else []),
             _filled(check_text(runs)),
             _filled(repeat_text(runs)),
         ]
@@ -287,6 +290,6 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame | None, file: pathlib.Path) ->
 def write(out: pathlib.Path) -> None:
     """Write README.md and events.png from the rows that there are."""
     runs, curves = read(out / "runs.csv"), read(out / "epochs.csv")
-    if runs is not None:
+    if runs is not None and (runs["part"] == "study").any():
         draw(runs, curves, out / "events.png")
     write_text(out / "README.md", page(runs, curves))

@@ -108,6 +108,8 @@ def test_the_page_says_what_came_out_only_as_far_as_it_did():
     few = rows(plain=[50.0], CSBP=[51.0])
     assert "**Not yet decided**: 0 of 16 seeds are finished." in page.page(few)
     assert "no run is finished" in page.page(None)
+    check_alone = page.page(rows())
+    assert "events.png" not in check_alone and "| arm |" not in check_alone and "**Check**" in check_alone
 
 
 def test_a_training_loss_is_that_of_the_last_epoch():
