@@ -52,14 +52,13 @@ def _net(of: str, **model: Any) -> Config:
     return dataclasses.replace(config, batch_size=32, model=dataclasses.replace(config.model, **model))
 
 
+_SEW34 = _net("SEW-ResNet-18", name="sew_resnet34", input_shape=(224, 224, 3), precision="bfloat16")
 STEP_NETS = {
     "CNN7, float32": _net("CNN7", time_steps=10),
     "CNN7, bfloat16": _net("CNN7", time_steps=10, precision="bfloat16"),
     "VGGSNN, float32": _net("VGGSNN", time_steps=10),
     "VGGSNN, bfloat16": _net("VGGSNN", time_steps=10, precision="bfloat16"),
-    "SEW-ResNet-34, bfloat16": _net(
-        "SEW-ResNet-18", name="sew_resnet34", input_shape=(224, 224, 3), precision="bfloat16"
-    ),
+    "SEW-ResNet-34, bfloat16": _SEW34,
 }
 AS_IT_IS = {
     "digits, float32": configs.load("digits"),
@@ -70,6 +69,9 @@ AS_IT_IS = {
         for net in ("ResNet-19", "SEW-ResNet-18")
         for precision in ("float32", "bfloat16")
     },
+    "SEW-ResNet-34, bfloat16, remat_neurons": dataclasses.replace(
+        _SEW34, model=dataclasses.replace(_SEW34.model, remat_neurons=True)
+    ),
 }
 """Compiled in one form only: at T up to 4, a loop over single steps is the unrolled program."""
 POOLED = {

@@ -224,6 +224,9 @@ class Model:
     remat: bool = False
     """Rematerialise: in training, store only the inputs of layers and recompute the rest in the backward pass (less
     memory, more time)."""
+    remat_neurons: bool = False
+    """As remat, but the outputs of synapses are stored as well, so that only norms and neurons are recomputed. On TPUs
+    this is always so."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of synaptic products and spikes; weights, norms, membranes, chaos term, read-out and loss are always
     float32. On TPUs and new GPUs, JAX rounds the factors of float32 products, also of the read-out (docs/scale.md)."""

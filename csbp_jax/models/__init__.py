@@ -152,6 +152,7 @@ def build(config: configuration.Model, custom_neuron: neurons.Neuron | nn.Module
         neuron=neuron(config.neuron, config.time_steps) if custom_neuron is None else custom_neuron,
         norm_groups=config.norm_groups,
         remat=config.remat,
+        remat_neurons=config.remat_neurons,
         dtype={"float32": None, "bfloat16": jnp.bfloat16}[config.precision],
         **options,
     )

@@ -27,6 +27,8 @@ class Network(nn.Module):
     norm: a name in the table of norms.py.
     norm_groups: number of groups of the batch that are normalised separately.
     remat: in training, store only the tensors between layers for the reverse pass, and recompute the rest.
+    remat_neurons: in training, store the outputs of the synapses as well, and recompute norms and neurons; always so on
+      TPUs.
     dtype: see precision.py. The read-out ignores it: Flax promotes it to the dtype of its parameters.
     """
 
@@ -36,6 +38,7 @@ class Network(nn.Module):
     norm: str = "batch"
     norm_groups: int = 1
     remat: bool = False
+    remat_neurons: bool = False
     dtype: Dtype | None = None
 
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
@@ -86,7 +89,8 @@ class Network(nn.Module):
         policy = None if self.remat else memory.SAVED
         # What is kept is decided when a gradient is traced, not when it is lowered. Not in evaluation: what method
         # interceptors see of a call could not leave it.
-        recomputes = train and (self.remat or (traced_for.value or jax.default_backend()) == "tpu")
+        on_tpu = (traced_for.value or jax.default_backend()) == "tpu"
+        recomputes = train and (self.remat or self.remat_neurons or on_tpu)
         recomputed = nn.remat(call, policy=policy) if recomputes else call
 
         def run(layer: nn.Module, x: jax.Array) -> jax.Array:

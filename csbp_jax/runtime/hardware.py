@@ -103,8 +103,8 @@ def start_problem(error: Exception) -> str | None:
 
 
 ACCELERATORS = {
-    "gpu": (("/dev/nvidia[0-9]*",), 'pip install "jax[cuda12]"'),
-    "tpu": (("/dev/accel[0-9]*", "/dev/vfio/[0-9]*"), 'pip install "jax[tpu]"'),
+    "gpu": (("/dev/nvidia[0-9]*",), 'make setup ACCELERATOR=cuda12, or pip install "jax[cuda12]"'),
+    "tpu": (("/dev/accel[0-9]*", "/dev/vfio/[0-9]*"), 'make setup ACCELERATOR=tpu, or pip install "jax[tpu]"'),
 }
 """Device files of each kind of accelerator, and what JAX needs to use it."""
 

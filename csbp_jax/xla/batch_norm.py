@@ -1,7 +1,8 @@
 """Batch norm by the statistics of the batch, in the form of the device for which a program is lowered.
 
-On TPU, mean and variance are sums of one pass, which a convolution computes as it writes x. Elsewhere the variance is a
-second pass, and the reverse pass is written out. The numbers are the same but for rounding.
+On GPUs and TPUs, mean and variance are sums of one pass over x: on a TPU a convolution computes them as it writes x,
+and on a GPU fewer kernels move fewer bytes (counted in docs/checks/bench/h100.md). On CPUs the variance is a second
+pass, and the reverse pass is written out. The numbers are the same but for rounding.
 """
 
 import functools
@@ -19,6 +20,8 @@ from csbp_jax.xla.memory import mesh_of_slices, save
 from csbp_jax.xla.platform import by_platform
 from csbp_jax.xla.static import repeat_over_time
 
+ONE_PASS = ("gpu", "tpu")
+"""Platforms whose programs take the statistics in one pass."""
 _Normalised = tuple[jax.Array, jax.Array, jax.Array]
 
 
@@ -45,9 +48,12 @@ def normalise(
       time_steps: T of the result.
     """
     options: dict[str, Any] = {"epsilon": epsilon, "groups": groups, "time_steps": time_steps}
-    # One pass takes the statistics of all time steps together.
-    forms = {"tpu": functools.partial(_in_one_pass, **options)} if 1 in axes else {}
     two_passes = functools.partial(_in_two_passes, axes=axes, **options)
+    forms = {}
+    if 1 in axes:  # one pass takes the statistics of all time steps together
+        for platform in ONE_PASS:
+            # On TPU, XLA fuses the repetition of a static x; on a GPU it would write, and read, T times the bytes.
+            forms[platform] = functools.partial(_in_one_pass, **options, repeats_first=platform == "tpu")
     return by_platform(x, scale, shift, reference, default=two_passes, **forms)
 
 
@@ -114,6 +120,7 @@ def _in_one_pass(
     epsilon: float,
     groups: int,
     time_steps: int,
+    repeats_first: bool,
 ) -> _Normalised:
     """Normalise with sums of ``x - c`` and its square, where c is the reference.
 
@@ -121,9 +128,10 @@ def _in_one_pass(
 
     Any c gives the same numbers and derivatives of any order, and one near the mean loses no digits. The sums do not
     depend on each other, so a convolution computes them as it writes x, and their gradients are one pass too. With
-    groups, E is over each group.
+    groups, E is over each group. A static x is repeated before it is normalised, or after.
     """
-    x = repeat_over_time(x, time_steps)
+    if repeats_first:
+        x = repeat_over_time(x, time_steps)
     offset = x - jnp.expand_dims(lax.stop_gradient(reference), tuple(range(x.ndim - 1)))
     if groups == 1:
         both = moments(offset)
@@ -136,7 +144,7 @@ def _in_one_pass(
     factor = scale / jnp.sqrt(var + epsilon)
     y = (offset * factor + (shift - mean * factor)).reshape(x.shape)
     new_mean, new_var = (statistic.reshape(-1, x.shape[-1]).mean(0) for statistic in (mean, var))
-    return y, reference + new_mean, new_var
+    return repeat_over_time(y, time_steps), reference + new_mean, new_var
 
 
 def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:

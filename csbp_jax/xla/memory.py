@@ -12,9 +12,10 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from csbp_jax.xla.platform import by_platform
 
 SAVED = jax.checkpoint_policies.save_only_these_names("saved")
-"""What a layer on TPU keeps for its reverse pass beside its input; norm and neuron are recomputed from it.
+"""What a layer keeps for its reverse pass beside its input, on TPUs and with ``model.remat_neurons``.
 
-Left alone, XLA keeps the output of the synapse, the current, the spikes twice and a membrane.
+Norm and neuron are recomputed from it. Left alone, XLA keeps the output of the synapse, the current, the spikes twice
+and a membrane.
 """
 _TIME_SPACE_BATCH_CHANNELS = Layout((1, 2, 3, 0, 4))
 

@@ -132,10 +132,14 @@ def test_the_peak_of_a_chip_whatever_its_memory_and_socket(name, teraflops):
     assert hardware.peak_of(name) == (teraflops and teraflops * 1e12)
 
 
+CUDA = 'make setup ACCELERATOR=cuda12, or pip install "jax[cuda12]"'
+TPU = 'make setup ACCELERATOR=tpu, or pip install "jax[tpu]"'
+
+
 @pytest.mark.parametrize("file, line", [
-    ("dev/nvidia0", "this machine has a GPU, but JAX computes on its CPU; to use it: pip install \"jax[cuda12]\""),
-    ("dev/accel3", "this machine has a TPU, but JAX computes on its CPU; to use it: pip install \"jax[tpu]\""),
-    ("dev/vfio/0", "this machine has a TPU, but JAX computes on its CPU; to use it: pip install \"jax[tpu]\""),
+    ("dev/nvidia0", f"this machine has a GPU, but JAX computes on its CPU; to use it: {CUDA}"),
+    ("dev/accel3", f"this machine has a TPU, but JAX computes on its CPU; to use it: {TPU}"),
+    ("dev/vfio/0", f"this machine has a TPU, but JAX computes on its CPU; to use it: {TPU}"),
     ("dev/nvidiactl", ""),
 ])  # fmt: skip
 def test_an_accelerator_that_jax_does_not_use_is_named(monkeypatch, tmp_path, file, line):

@@ -186,7 +186,8 @@ FAST_NORMS = [(jax.jit, "batch", 1), (jax.jit, "tebn", 4), (over_two_slices, "ba
         for case in ((compiled, *norm) for compiled in (jax.jit, over_two_slices) for norm in NORMS)
     ],
 )
-def test_a_norm_in_one_pass_equals_one_in_two_to_the_second_derivative(x64, kind, groups, compiled):
+@pytest.mark.parametrize("platform", [pytest.param("gpu", marks=pytest.mark.full), "tpu"])
+def test_a_norm_in_one_pass_equals_one_in_two_to_the_second_derivative(x64, kind, groups, compiled, platform):
     x = np.random.default_rng(0).normal(20, 2, (B, T, 5))
     norm = norms.make(kind, T, threshold=0.5, groups=groups)()
     variables = first_variables(norm, x)
@@ -203,9 +204,25 @@ def test_a_norm_in_one_pass_equals_one_in_two_to_the_second_derivative(x64, kind
 
     expected = jax.jit(outputs_gradient_and_its_tangent)(variables, x)
     in_one_pass = compiled(lambda variables, x: outputs_gradient_and_its_tangent(variables, x))
-    with traced_for("tpu"):
+    with traced_for(platform):
         actual = in_one_pass(variables, x)
     chex.assert_trees_all_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_static_input_is_normalised_in_one_pass_as_in_two(groups, x64):
+    """As in the stem of a network on pictures, whose norm over time steps sees one time step in place of T."""
+    x = jnp.asarray(np.random.default_rng(0).normal(2, 3, (B, 1, 5, 5, 3)))
+    scale, shift = (jnp.arange(3.0).reshape(1, 1, 1, 1, 3) + first for first in (1, 0))
+    normalise = functools.partial(
+        batch_norm.normalise, axes=(0, 1, 2, 3), epsilon=1e-5, groups=groups, time_steps=T, reference=jnp.full(3, 1.5)
+    )
+    with traced_for("cpu"):
+        expected = normalise(x, scale, shift)
+    with traced_for("gpu"):
+        actual = normalise(x, scale, shift)
+    assert actual[0].shape == (B, T, 5, 5, 3)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_moments_pass_between_slices_together():
