@@ -42,7 +42,7 @@ override UNKNOWN := $(filter-out $(VARIABLES),$(foreach v,$(.VARIABLES),$(if $(f
 $(if $(UNKNOWN),$(error $(UNKNOWN): make has no such variable; it has $(VARIABLES); other options of the program go into ARGS: make train ARGS="--epochs 1 --seed 3"))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train sweep demo test test-all test-slow test-trackers bench bench-data device h100 tpu parity accuracy lint docs wheel lock clean
+.PHONY: help setup data train sweep demo test test-all test-slow test-trackers bench bench-data device device-peers h100 tpu parity accuracy lint docs wheel lock clean
 
 help:  ## Show this list
 	@echo "csbp_jax: chaotic spiking backpropagation in JAX"
@@ -60,7 +60,7 @@ help:  ## Show this list
 # clone would then import the clone's folder, which has the package's name.
 $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "csbp_jax needs Python 3.11.4 or newer, but $(PYTHON) is " + sys.version.split()[0] + "; choose another one: make PYTHON=python3.13")'
-	@echo "installing requirements.txt and csbp_jax into $(VENV) (once, takes some minutes)"
+	@echo "installing requirements.txt and csbp_jax into $(VENV) (once; a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --config-settings editable_mode=compat --editable .
@@ -121,6 +121,9 @@ bench-data: setup  ## Measure the speed of the data pipeline, into docs/checks/d
 
 h100: setup  ## Compile the neuron and training steps for an H100, without one, into docs/checks/bench
 	@$(RUN) -m benchmarks.h100
+
+device-peers: setup  ## Install SpikingJelly, with torch, beside which make device times a step (some 3 GB)
+	@$(RUN) -m benchmarks.peers --only spikingjelly
 
 device: setup  ## Check and measure a GPU or TPU in 40 minutes, into .bench/device: a page to send (ARGS="--small"; resumes)
 	@$(RUN) -m benchmarks.device --environment

@@ -5,7 +5,8 @@
 Each measurement is a process of its own with a time of its own, so that one that hangs or needs too much memory leaves
 the others alone; it is written to device.json as it ends, and the same command goes on with those that are missing or
 broke. On a CPU all is small, and what only a GPU or TPU can show is not run. SpikingJelly is timed where torch and
-spikingjelly are installed: in this environment, that of ``make bench``, or that of ``--torch``. Nothing is downloaded.
+spikingjelly are installed: by ``make device-peers`` before, in this environment, or in that of ``--torch``. Nothing is
+downloaded.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from benchmarks.process import ROOT
 from csbp_jax.runtime.files import write_json
 
 NETS = ("digits", "CNN7", "VGGSNN", "SEW-ResNet-34")
+SWEPT = {"digits": 32, "cifar10_quick": 32}
+"""Presets whose sweeps are timed, with their members on each device."""
 LIMIT_OF_FIRST = 120
 """Seconds in which JAX must start and say what computes."""
 Content = dict[str, Any]
@@ -51,39 +54,40 @@ def ours(function: str, **arguments: Any) -> list[str]:
 
 
 def plan(small: bool, on_cpu: bool, torch: str | None, folder: pathlib.Path) -> list[Part]:
-    """The measurements in their order, checks first; together they take less than 40 minutes."""
+    """The measurements in the order of what they decide; together they take less than 40 minutes."""
     no_device = "needs a GPU or TPU" if on_cpu else ""
-    no_torch = "" if torch else "torch and spikingjelly are not installed here (--torch PYTHON names one that has them)"
+    no_torch = "" if torch else "torch and spikingjelly are not installed here (make device-peers installs them)"
+    seconds = 3 if small else 45
     parts = [
-        Part(
-            f"numbers equal to the CPU's: {net}",
-            120 if net == "digits" else 240,
-            [ours("equal", name=net, small=small)],
-        )
-        for net in NETS
-        if net != "VGGSNN"
+        Part("train: digits", 100, [ours("train", name="digits", small=small, seconds=seconds)]),
+        Part("train: pictures", 200, [ours("train", name="pictures", small=small, seconds=seconds)]),
     ]
-    parts.append(Part("resume with --deterministic", 150, [ours("resume", small=small)]))
+    for net, members in SWEPT.items():
+        command = ours("sweep_forms", name=net, small=small, members=2 if small else members)
+        parts.append(Part(f"sweep: {net}", 110, [command]))
+    for net, limit in {"CNN7": 110, "SEW-ResNet-34": 200}.items():
+        parts.append(Part(f"forms of the step: {net}", limit, [ours("step_forms", name=net, small=small)]))
+    for net in ("digits", "CNN7"):
+        parts.append(Part(f"numbers equal to the CPU's: {net}", 100, [ours("equal", name=net, small=small)]))
+    parts.append(Part("resume with --deterministic", 120, [ours("resume", small=small)]))
     for net in NETS:
-        for precision in ("float32", "bfloat16"):
-            command = ours("steps", name=net, precision=precision, small=small, seconds=60)
+        for precision in ("bfloat16",) if net == "SEW-ResNet-34" else ("float32", "bfloat16"):
+            command = ours("steps", name=net, precision=precision, small=small, seconds=45)
             missing = no_device if precision == "bfloat16" else ""
-            parts.append(Part(f"steps: {net}, {precision}", 100 if net == "digits" else 130, [command], missing))
-    parts.append(Part("batches up to the device's memory", 0, [], no_device))
-    parts.append(Part("max pooling", 60, [ours("pooled", small=small)]))
-    parts.append(Part("sweep by chunk", 150, [ours("sweep", small=small, seconds=90)]))
-    for net in ("CNN7",) if small else ("CNN7", "VGGSNN"):
-        file = str(folder / f"{net}.npz")
-        of_peer = [[str(torch), "-m", "benchmarks.peers.on_device", file, mode] for mode in ("eager", "compile")]
-        parts.append(
-            Part(
-                f"beside SpikingJelly: {net}",
-                150,
-                [ours("beside", name=net, file=file, small=small), *of_peer],
-                no_torch,
-            )
-        )
-    return [part for part in parts if part.commands or part.missing]
+            parts.append(Part(f"steps: {net}, {precision}", 75 if net == "digits" else 90, [command], missing))
+    file = str(folder / "CNN7.npz")
+    peer = [str(torch), "-m", "benchmarks.peers.on_device", file]
+    forms = [(mode, how) for mode in ("eager", "compile") for how in (("torch",) if on_cpu else ("triton", "torch"))]
+    beside = [ours("beside", name="CNN7", file=file, small=small), *([*peer, *form] for form in forms)]
+    parts.append(Part("beside SpikingJelly: CNN7", 160, beside, no_torch))
+    profile = ours("train", name="digits", small=small, seconds=seconds, profile=str(folder / "profile"))
+    parts.append(Part("profile of five steps: digits", 50, [profile]))
+    parts.append(Part("decoding by threads", 40, [ours("decoding", small=small)]))
+    parts.append(Part("one to all devices: CNN7", 70, [ours("devices", name="CNN7", small=small)]))
+    parts.append(Part("compilation: CNN7", 50, [ours("compilation", name="CNN7", small=small)]))
+    parts.append(Part("max pooling", 50, [ours("pooled", small=small)]))
+    last = ours("equal", name="SEW-ResNet-34", small=small)
+    return [*parts, Part("numbers equal to the CPU's: SEW-ResNet-34", 110, [last])]
 
 
 def run(part: Part) -> Content:
@@ -96,6 +100,7 @@ def run(part: Part) -> Content:
     chosen = os.environ.get("JAX_PLATFORMS", "")
     platforms = {"JAX_PLATFORMS": f"{chosen},cpu"} if chosen and "cpu" not in chosen.split(",") else {}
     environment = {"XLA_CLIENT_MEM_FRACTION": "0.95", "TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, **platforms}
+    environment["JAX_TRACEBACK_FILTERING"] = "off"  # or the last line of an error would be about filtering
     for command in part.commands:
         with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
             process = subprocess.Popen(

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,14 +25,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from benchmarks import hlo, ours_runs, ours_step
+from benchmarks import device_forms, hlo, ours_step
+from benchmarks.device_forms import STEP, emit, is_out_of_memory, median_ms, step_of
 from benchmarks.process import ROOT
 from benchmarks.steps import NETS as SMALL_BATCHES
 from benchmarks.steps import narrow, plain
 from csbp_jax import configs, learner, losses, models
 from csbp_jax.config import Config, to_json
 from csbp_jax.learner import optimizer
-from csbp_jax.runtime.hardware import peak_of
+from csbp_jax.runtime.hardware import peak_flops
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.xla import pooling
 from csbp_jax.xla.platform import traced_for
@@ -57,11 +59,6 @@ AFTER_FLIPS = 0.2
 """The same of membranes and gradients where rounding has moved a spike over its threshold."""
 
 
-def emit(**row: Any) -> None:
-    """Print a row."""
-    print(json.dumps(row), flush=True)
-
-
 def net(name: str, small: bool) -> Config:
     """A network, narrow and of small images where it is measured in small."""
     config = NETS[name]
@@ -71,18 +68,8 @@ def net(name: str, small: bool) -> Config:
     return narrow(config.replace(**{"model.input_shape": shape, "model.time_steps": 2}), 0.125)
 
 
-def median_ms(run: Callable[[], Any], small: bool) -> float:
-    """Milliseconds of a call that waits for its end: the median of as many as fit into two seconds, at least three."""
-    seconds: list[float] = []
-    while len(seconds) < 3 or (sum(seconds) < (0.2 if small else 2) and len(seconds) < 200):
-        began = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - began)
-    return 1e3 * float(np.median(seconds))
-
-
 def device(small: bool) -> None:
-    """What computes: kind, number, memory, versions; and the bandwidth of a copy of an array of a gigabyte."""
+    """What computes: kind, number, memory, clocks, versions; and the bandwidth of a copy of an array of a gigabyte."""
     first = jax.devices()[0]
     x = jnp.zeros(2**20 if small else 2**28, jnp.float32)
     copy = jax.jit(lambda x: x + 1)
@@ -93,8 +80,20 @@ def device(small: bool) -> None:
         count=jax.device_count(),
         memory_GB=round((first.memory_stats() or {}).get("bytes_limit", 0) / 1e9, 1),
         copy_GBps=round(2 * x.nbytes / median_ms(lambda: copy(x).block_until_ready(), small) / 1e6, 1),
+        clocks=_clocks(),
         versions={name: metadata.version(name) for name in ("csbp_jax", "jax", "jaxlib", "flax", "optax")},
     )
+
+
+def _clocks() -> str:
+    """The driver, clocks and limit of power of each GPU, as nvidia-smi says; empty where there is none."""
+    if not shutil.which("nvidia-smi"):
+        return ""
+    query = "driver_version,clocks.max.sm,clocks.max.memory,power.limit"
+    done = subprocess.run(
+        ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"], capture_output=True, text=True
+    )
+    return "; ".join(dict.fromkeys(done.stdout.strip().splitlines()))
 
 
 def equal(name: str, small: bool) -> None:
@@ -163,19 +162,20 @@ def compare(layers: Iterable[str], ours: Any, other: Any) -> list[dict[str, Any]
 
 
 def steps(name: str, precision: str, small: bool, seconds: float) -> None:
-    """Time training steps of a network on one device, the batch doubled until memory or time is used up."""
-    began, size, peak = time.monotonic(), FIRST_BATCH[name], peak_of(jax.devices()[0].device_kind)
+    """Time training steps of a network over all devices, the batch doubled until memory or time is used up."""
+    began, size, peak = time.monotonic(), FIRST_BATCH[name] * jax.device_count(), peak_flops()
+    largest_on_cpu = 2 * size
     end = "the time allowed"
     while time.monotonic() - began < seconds:
         try:
             emit(**step(net(name, small).replace(**{"batch_size": size, "model.precision": precision}), small, peak))
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) and "emory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
             end = "out of memory"
             break
         size *= 2
-        if jax.default_backend() == "cpu" and size > 2 * FIRST_BATCH[name]:
+        if jax.default_backend() == "cpu" and size > largest_on_cpu:
             end = "two sizes, as a CPU's memory is not swept"
             break
     emit(end=f"batch {size}: {end}")
@@ -183,22 +183,16 @@ def steps(name: str, precision: str, small: bool, seconds: float) -> None:
 
 def step(config: Config, small: bool, peak: float | None) -> dict[str, Any]:
     """A step's time, its bytes as counted in the compiled program, and the memory in use at most."""
-    compiled, state, batch, seconds = ours_step.compiled_step(config)
-    batch, box = jax.device_put(batch), [state]
-
-    def run() -> None:
-        box[0], metrics = compiled(box[0], batch)
-        jax.block_until_ready(metrics)
-
-    run()
+    run, compiled, seconds = step_of(config)
     ms = median_ms(run, small)
-    row = {"batch": config.batch_size, "ms": ms, "steps_per_second": 1e3 / ms, "compile_seconds": round(seconds, 1)}
+    row: dict[str, Any] = {"program": STEP, "batch": config.batch_size, "ms": ms, "steps_per_second": 1e3 / ms}
+    row["compile_seconds"] = round(seconds, 1)
     with contextlib.suppress(ValueError):  # a loop whose number of passes the compiler does not know
-        row["GB"] = hlo.work(compiled.as_text()).bytes / 1e9
+        row["GB"] = hlo.work(compiled.as_text()).bytes / 1e9  # of one device
         row["GBps"] = row["GB"] / ms * 1e3
     stats = jax.devices()[0].memory_stats() or {}
     row["peak_GB"] = stats.get("peak_bytes_in_use", compiled.memory_analysis().peak_memory_in_bytes) / 1e9
-    flops = (compiled.cost_analysis() or {}).get("flops", 0)
+    flops = (compiled.cost_analysis() or {}).get("flops", 0) * jax.device_count()
     return row | ({"of_peak_flops": flops / ms * 1e3 / peak} if peak and flops else {})
 
 
@@ -212,7 +206,11 @@ def pooled(small: bool) -> None:
         shape = (2, 2, 16, 16, 8) if small else shape
         for dtype in (jnp.float32, jnp.bfloat16):
             x = (jax.random.uniform(jax.random.key(0), shape) < 0.2).astype(dtype)  # spikes, so that maxima are shared
-            row: dict[str, Any] = {"window": name, "dtype": jnp.dtype(dtype).name}
+            row: dict[str, Any] = {
+                "program": "max pooling and its gradient",
+                "window": name,
+                "dtype": jnp.dtype(dtype).name,
+            }
             for form, function in {"XLA's": xla, "ours": pooling.max_pool}.items():
                 row[form] = _gradient_ms(functools.partial(function, **window), x, small)
             emit(**row, ratio=row["XLA's"] / row["ours"])
@@ -222,16 +220,6 @@ def _gradient_ms(pool: Callable[[jax.Array], jax.Array], x: jax.Array, small: bo
     gradient = jax.jit(jax.grad(lambda x: pool(x).astype(jnp.float32).sum()))
     gradient(x).block_until_ready()
     return median_ms(lambda: gradient(x).block_until_ready(), small)
-
-
-def sweep(small: bool, seconds: float) -> None:
-    """Time a member's step in a sweep of digits, by the number of members that train at once."""
-    began, number = time.monotonic(), jax.device_count()
-    while time.monotonic() - began < seconds and number <= jax.device_count() * (4 if small else 256):
-        program = ours_runs.members(to_json(NETS["digits"]), number, "vmap")
-        program.stages[0]()
-        emit(chunk=number, ms_a_member=median_ms(program.stages[0], small) / number)
-        number *= 2
 
 
 def resume(small: bool) -> None:
@@ -258,17 +246,48 @@ def resume(small: bool) -> None:
 
 
 def beside(name: str, file: str, small: bool) -> None:
-    """Time a step without the chaos term, and write its batch and weights, for the same step of another library."""
-    config = plain(net(name, small).replace("batch_size", FIRST_BATCH[name]))
-    program = ours_step.step(to_json(config), batch_file=file)
-    ms = median_ms(program.stages[0], small)
-    first = float(program.check()["losses"][0])
+    """Time a step without the chaos term, and write its batch and weights, for the same step of another library.
+
+    On one device, in float32 and bfloat16. Beside a GPU a batch has 64 examples, as less would time the starts of
+    kernels.
+    """
+    size = 64 if jax.default_backend() == "gpu" and not small else FIRST_BATCH[name]
+    config = plain(net(name, small).replace("batch_size", size))
+    loss = float(ours_step.step(to_json(config), batch_file=file).check()["losses"][0])
     pathlib.Path(file).with_suffix(".json").write_text(json.dumps(to_json(config)))
-    emit(library="csbp_jax", ms=ms, loss=first)
+    for precision in ("float32", "bfloat16"):
+        run, _, _ = step_of(config.replace(**{"model.precision": precision}), devices=1)
+        ms = median_ms(run, small)
+        emit(library="csbp_jax", program=STEP, precision=precision, batch=size, ms=ms, loss=loss)
+
+
+def step_forms(name: str, small: bool) -> None:
+    """Time the forms of a network's step (``device_forms.VARIANTS``)."""
+    device_forms.step_forms(_at_first_batch(name, small), name, small)
+
+
+def devices(name: str, small: bool) -> None:
+    """Time a network's step over one to all devices."""
+    device_forms.devices(_at_first_batch(name, small), name, small)
+
+
+def compilation(name: str, small: bool) -> None:
+    """Time the compilation of a network's step, with an empty cache and a filled one."""
+    device_forms.compilation(_at_first_batch(name, small), name)
+
+
+def _at_first_batch(name: str, small: bool) -> Config:
+    precision = "float32" if small else "bfloat16"
+    size = 4 * jax.device_count() if small else 32 * jax.device_count()
+    return net(name, small).replace(**{"batch_size": size, "model.precision": precision})
 
 
 PARTS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (device, equal, steps, pooled, sweep, resume, beside)
+    function.__name__: function
+    for function in (
+        *(device_forms.train, device_forms.sweep_forms, device_forms.decoding),
+        *(device, equal, steps, pooled, resume, beside, step_forms, devices, compilation),
+    )
 }
 
 if __name__ == "__main__":

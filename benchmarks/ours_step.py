@@ -12,9 +12,12 @@ from flax.traverse_util import flatten_dict
 from benchmarks.worker import Program
 from csbp_jax import learner, losses, models, neurons
 from csbp_jax.config import Config, from_json
+from csbp_jax.data.source import ArraySource
 from csbp_jax.learner import optimizer
 from csbp_jax.neurons.chunked import in_chunks
+from csbp_jax.runtime import sharding
 from csbp_jax.runtime.hardware import compiler_options
+from csbp_jax.training import build, compiled
 
 
 def step(config: dict[str, Any], batch_file: str | None = None, precision: str | None = None) -> Program:
@@ -25,19 +28,19 @@ def step(config: dict[str, Any], batch_file: str | None = None, precision: str |
     precision: JAX's default precision of products; "highest" has plain sums of products in convolutions on CPU.
     """
     settings = from_json(config)
-    compiled, state, batch, seconds = compiled_step(settings, precision or "default")
+    program, state, batch, seconds = compiled_step(settings, precision or "default")
     if batch_file:
         _write(batch_file, batch, state.params)
     info = {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "compile_seconds": seconds,
-        "temporary_MB": _temporary(compiled),
-        "peak_MB": compiled.memory_analysis().peak_memory_in_bytes / 1e6,
+        "temporary_MB": _temporary(program),
+        "peak_MB": program.memory_analysis().peak_memory_in_bytes / 1e6,
     }
     box, values = [state], list[float]()
 
     def run():
-        box[0], metrics = compiled(box[0], batch)
+        box[0], metrics = program(box[0], batch)
         values.append(float(metrics["loss"]))
 
     return Program([run], lambda: {"losses": np.array(values)}, info)
@@ -50,8 +53,25 @@ def compiled_step(settings: Config, precision: str = "default") -> tuple[Any, An
     began = time.perf_counter()
     jitted = jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options())
     with jax.default_matmul_precision(precision):
-        compiled = jitted.lower(state, batch).compile()
-    return compiled, state, batch, time.perf_counter() - began
+        program = jitted.lower(state, batch).compile()
+    return program, state, batch, time.perf_counter() - began
+
+
+def train_program(config: Config, devices: int | None = None) -> tuple[Any, Any, Any, float]:
+    """Compile the step that training runs, ``compile_run(...).train_step``, over the mesh of some devices or of all.
+
+    Returns:
+      the program, which donates its state, the first state, a batch split over the mesh, and the seconds of its
+      compilation.
+    """
+    batch = batch_of(config)
+    source = ArraySource(batch["x"], batch["y"], config.model.classes or 10)
+    settings = build.resolve(config, dict.fromkeys(("train", "validation", "test"), source), devices)
+    run = compiled.compile_run(settings, source, 10_000, mesh=sharding.data_parallel(devices))
+    state, placed = run.init(jax.random.key(0)), run.shard_batch(batch)
+    began = time.perf_counter()
+    program = run.train_step.lower(state, placed).compile()
+    return program, state, placed, time.perf_counter() - began
 
 
 def dispatch(config: dict[str, Any], steps: int) -> Program:
@@ -74,12 +94,12 @@ def _made(config: Config) -> tuple[Any, Any, Any]:
 
 def _started(made: tuple[Any, Any, Any], step: Any, steps: int) -> Program:
     init, _, batch = made
-    batch, compiled = jax.device_put(batch), jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
+    batch, program = jax.device_put(batch), jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
     box = [jax.jit(init)(jax.random.key(0))]
 
     def run():
         for _ in range(steps):
-            box[0], metrics = compiled(box[0], batch)
+            box[0], metrics = program(box[0], batch)
         jax.block_until_ready(metrics)
 
     return Program([run], info={"leaves": len(jax.tree.leaves(box[0]))})
@@ -106,8 +126,8 @@ def long(T: int, length: int | None, batch: int = 16) -> Program:
         return jax.nn.logsumexp(logits.mean(1), axis=-1).mean()
 
     x = jnp.asarray(np.random.default_rng(0).random((batch, T, sizes[0])) < 0.02, jnp.float32)
-    compiled = jax.jit(jax.grad(loss)).lower(weights, x).compile()
-    return Program([lambda: jax.block_until_ready(compiled(weights, x))], info={"temporary_MB": _temporary(compiled)})
+    program = jax.jit(jax.grad(loss)).lower(weights, x).compile()
+    return Program([lambda: jax.block_until_ready(program(weights, x))], info={"temporary_MB": _temporary(program)})
 
 
 def batch_of(config: Config) -> dict[str, np.ndarray]:
@@ -125,9 +145,9 @@ def _write(file: str, batch: dict[str, Any], params: Any) -> None:
     np.savez(file, **batch, **arrays)
 
 
-def _temporary(compiled: Any) -> float:
+def _temporary(program: Any) -> float:
     """Megabytes of temporaries."""
-    return compiled.memory_analysis().temp_size_in_bytes / 1e6
+    return program.memory_analysis().temp_size_in_bytes / 1e6
 
 
 PROGRAMS = {"step": step, "dispatch": dispatch, "counting": counting, "long": long}

@@ -1,8 +1,12 @@
-"""Install the other libraries: ``python -m benchmarks.peers [FOLDER]``."""
+"""Install the other libraries: ``python -m benchmarks.peers [FOLDER] [--only LIBRARY ...]``."""
 
-import sys
+import argparse
 
-from benchmarks.peers import pythons
+from benchmarks.peers import REQUIREMENTS, pythons
 
-folder = sys.argv[1] if sys.argv[1:] else ".bench"
-print("\n".join(f"{name}: {python}" for name, python in pythons(folder).items()))
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("folder", nargs="?", default=".bench")
+parser.add_argument("--only", nargs="*", choices=REQUIREMENTS, help="libraries; all by default")
+options = parser.parse_args()
+installed = pythons(options.folder, only=options.only)
+print("\n".join(f"{name}: {python}" for name, python in installed.items()))

@@ -26,6 +26,7 @@ def program(
     layout: str,
     mode: str | None = None,
     device: str = "cpu",
+    precision: str = "float32",
 ) -> Program:
     """A step of SGD on the cross-entropy of time-averaged logits.
 
@@ -33,6 +34,7 @@ def program(
     batch_file: an archive of ``x [B, T or 1, H, W, C]``, ``y [B]``, and this package's parameters.
     layout: in memory, of the kernels and of the images of all time steps; layers and neurons pass it on.
     mode: of ``torch.compile``, for the forward and backward pass; None to run eagerly.
+    precision: float32, or bfloat16 by ``torch.autocast``.
     """
     memory_format = torch_neuron.FORMATS[layout]
     net = _network(_namespace(model), node).to(memory_format=memory_format)
@@ -49,7 +51,8 @@ def program(
     def step():
         optimizer.zero_grad()
         reset(net)
-        loss = F.cross_entropy(forward(x).mean(0), y)
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = F.cross_entropy(forward(x).mean(0), y)
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
