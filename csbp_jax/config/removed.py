@@ -10,6 +10,7 @@ REMOVED: dict[str, Any] = {"data.erasing_probability": 0.25, "loss.membrane": 0.
 """The default of each option that is gone, by its name on the command line: ``SECTION.FIELD``."""
 ADDED: dict[str, Any] = {
     "data.crop_padding": 4,
+    "model.remat_neurons": False,
     "model.neuron.coupling": 0.5,
     "model.neuron.adaptation_scale": None,
     "model.neuron.form": "symplectic",
