@@ -22,7 +22,7 @@ from csbp_jax.experiment.plan import Adapt, Arm, Cell, Plan, Tuned, settings_of
 from csbp_jax.experiment.price import Price
 from csbp_jax.experiment.store import Block
 from csbp_jax.experiment.system import Adapted, Draw, System, Training
-from csbp_jax.experiment.work import Work
+from csbp_jax.experiment.work import CHUNKS, Work, folder_of_shard
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import RunTable
@@ -102,6 +102,7 @@ class Experiment:
 
         FOLDER/config.json      the base, versions
         FOLDER/blocks/*.json    results, each of some seeds of one setting that trained together
+        FOLDER/shards/*/chunks  what unfinished runs go on from, saved once a minute, between epochs
         FOLDER/chunks.json      how many runs train at once, where a GPU's or TPU's memory was asked
         FOLDER/runs.csv         the table, once all runs are finished; epochs.csv: their curves
         FOLDER/settings.json    the fields of every try of every arm, and the digests of both tables
@@ -150,8 +151,8 @@ class Experiment:
             folder.parent, system.content(), folder.name, fresh, console, own=system.own, wait=True
         )
         with opened:
-            of_shard = folder / "shards" / f"{shard[0]}-of-{shard[1]}"
-            files.check_links(folder, str(of_shard.relative_to(folder)))
+            of_shard = folder_of_shard(folder, shard)
+            files.check_links(folder, str((of_shard / CHUNKS).relative_to(folder)))
             of_shard.mkdir(parents=True, exist_ok=True)
             (folder / run_json.BLOCKS).mkdir(exist_ok=True)
             memory.merge(folder / memory.FILE, [source / memory.FILE for source in sources])

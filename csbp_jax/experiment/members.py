@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from csbp_jax import data, learner, models
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.source import stack_batches
+from csbp_jax.experiment.saves import CURVES, Saves
 from csbp_jax.learner import Batch, State
 from csbp_jax.runs.run import tested_columns
 from csbp_jax.runtime import preemption, sharding
@@ -249,9 +250,10 @@ class _Batches:
     Args:
       seeds: of the members.
       records: the training records of each seed.
+      step: the training steps that are done.
     """
 
-    def __init__(self, members: Members, seeds: Sequence[int], records: Mapping[int, data.DataSource]):
+    def __init__(self, members: Members, seeds: Sequence[int], records: Mapping[int, data.DataSource], step: int = 0):
         self.members, self.seeds, self.records = members, seeds, records
         self.of_member = jnp.asarray([list(records).index(seed) for seed in seeds])
         self.streams: list[Any] = []
@@ -260,7 +262,8 @@ class _Batches:
             share = readers._replace(workers=-(-readers.workers // len(records)))
             size, most = members.config.batch_size, members.config.data.buckets
             self.streams = [
-                data.train_batches(source, size, seed, readers=share, buckets=most) for seed, source in records.items()
+                data.train_batches(source, size, seed, step, readers=share, buckets=most)
+                for seed, source in records.items()
             ]
 
     def close(self) -> None:
@@ -341,6 +344,7 @@ def train(
     of_seed: Mapping[int, data.DataSource] | None = None,
     show: Callable[[int], None] = lambda epoch: None,
     save: Callable[[Any, NDArray[Any]], None] = lambda weights, epochs: None,
+    saves: Saves | None = None,
 ) -> dict[str, Any]:
     """Train members, and return their measures: ``{name: [K]}``, and of each epoch ``{name: [K, epochs]}``.
 
@@ -354,19 +358,25 @@ def train(
       of_seed: the training records of each seed; by default all of the split's.
       show: called with the number of ended epochs after each.
       save: called with the last weights, which are stacked, and their epochs.
+      saves: where the training goes on from, and where it is saved after an epoch; by default nowhere.
     """
     config, seeds = members.config, [c.seed for c in configs]
     records = {seed: of_seed[seed] if of_seed else members.splits["train"] for seed in seeds}
-    states = members.init(jnp.stack([jax.random.key(seed) for seed in seeds]), members.hparams(configs))
-    running, last = np.ones(len(seeds), bool), np.zeros(len(seeds), int)
-    chosen = progress.no_selection(jax.tree.map(jnp.copy, learner.weights_of(states)), running.shape)
-    epochs: list[dict[str, NDArray[Any]]] = []
+    session = saves.restore(_shapes(members, configs)) if saves else None
+    is_resumed = session is not None
+    session = session or _beginning(members, configs)
+    states, chosen, stood = session["state"], session["chosen"], session["progress"]
+    ended, running, last = int(stood["epochs"]), np.array(stood["running"]), np.array(stood["last"])
+    epochs = [{name: values[at] for name, values in _flat(session[CURVES]).items()} for at in range(ended)]
     # One program steps all members, stopped ones too: ``present`` has those as they were when they stopped.
-    present: Any = None
-    health = progress.Health([c.loss_limit for c in configs], members.steps_per_epoch)
-    batches = _Batches(members, seeds, records)
+    present: Any = jax.tree.map(jnp.copy, states) if is_resumed and config.patience else None
+    del session  # it would keep its states in memory
+    limits = [c.loss_limit for c in configs]
+    health = progress.Health(limits, members.steps_per_epoch, stood["first"], stood["high_since"])
+    health.diverged = np.array(stood["diverged"])
+    batches = _Batches(members, seeds, records, ended * members.steps_per_epoch)
     with contextlib.closing(batches):
-        for epoch in range(1, config.epochs + 1):
+        for epoch in range(ended + 1, config.epochs + 1):
             states, metrics = batches.train(states, epoch - 1)
             stopped = states if present is None else present
             present = members.freeze(jnp.asarray(running), states, stopped) if config.patience else states
@@ -386,10 +396,62 @@ def train(
             show(epoch if running.any() else config.epochs)
             if not running.any():
                 break
+            if saves and saves.is_due():
+                stands = _progress(epoch, running, last, health)
+                curves = {name: np.stack([row[name] for row in epochs]) for name in row}
+                saves.save(epoch, {"state": present, "chosen": chosen, "progress": stands, CURVES: curves})
     save(learner.weights_of(present), last)
-    curves = {name: np.stack([row[name] for row in epochs], axis=1) for name in epochs[0]}
+    # In the order of the last row: of those that were saved, the names are sorted.
+    curves = {name: np.stack([row[name] for row in epochs], axis=1) for name in epochs[-1]}
     tested = progress.tested_weights(config, present, last, chosen)
     return _tested(members, tested, seeds, curves, health.diverged) | {"diverged": health.diverged} | curves
+
+
+def _beginning(members: Members, configs: Sequence[Config]) -> dict[str, Any]:
+    """Return what members train from at their start, in the form of a save: its parts by their names."""
+    states = members.init(*_init_arguments(members, configs))
+    weights = jax.tree.map(jnp.copy, learner.weights_of(states))  # as the step donates the states' own
+    return _session(states, weights, members, configs)
+
+
+def _shapes(members: Members, configs: Sequence[Config]) -> dict[str, Any]:
+    """Return the shapes, dtypes and shardings of what members go on from, but for their curves."""
+    sharding = members.sharding(P("member"))
+    states = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(members.init, *_init_arguments(members, configs)),
+    )
+    session = _session(states, learner.weights_of(states), members, configs)
+    return {name: part for name, part in session.items() if name != CURVES}
+
+
+def _init_arguments(members: Members, configs: Sequence[Config]) -> tuple[jax.Array, dict[str, Any]]:
+    return jnp.stack([jax.random.key(config.seed) for config in configs]), members.hparams(configs)
+
+
+def _session(states: Any, weights: dict[str, Any], members: Members, configs: Sequence[Config]) -> dict[str, Any]:
+    count = len(configs)
+    health = progress.Health([config.loss_limit for config in configs], members.steps_per_epoch)
+    return {
+        "state": states,
+        "chosen": progress.no_selection(weights, (count,)),
+        "progress": _progress(0, np.ones(count, bool), np.zeros(count, int), health),
+        CURVES: {},
+    }
+
+
+def _progress(
+    epochs: int, running: NDArray[np.bool_], last: NDArray[Any], health: progress.Health
+) -> dict[str, NDArray[Any]]:
+    """Return where members stand: the ended epochs, who trains on, the last epoch of each, and its health."""
+    of_health = {"first": health.first, "high_since": health.high_since, "diverged": health.diverged}
+    return {"epochs": np.asarray(epochs), "running": running, "last": last} | jax.tree.map(np.array, of_health)
+
+
+def _flat(curves: Mapping[str, Any]) -> dict[str, Any]:
+    """Return curves by their names: a checkpoint nests those of names with a slash."""
+    leaves = jax.tree_util.tree_leaves_with_path(curves)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): values for path, values in leaves}
 
 
 def _tested(

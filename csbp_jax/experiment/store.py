@@ -135,6 +135,11 @@ class Store:
         if self._waiting:
             self.report(f"{self.folder}: the disk is full; results wait in memory; make room")
 
+    @property
+    def waits(self) -> bool:
+        """Whether blocks wait for space."""
+        return bool(self._waiting)
+
     def close(self) -> None:
         """Write what waits for space."""
         for file, content in list(self._waiting.items()):

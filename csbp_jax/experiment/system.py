@@ -17,6 +17,7 @@ from csbp_jax.experiment import fields as of_fields
 from csbp_jax.experiment import memory, price
 from csbp_jax.experiment.fields import Fields
 from csbp_jax.experiment.members import Members, member_mesh, scans, train
+from csbp_jax.experiment.saves import Saves
 from csbp_jax.learner import measures
 from csbp_jax.runs import published
 from csbp_jax.runs.reading import COLUMNS
@@ -263,6 +264,7 @@ class Training:
         seeds: Sequence[int],
         show: Callable[[int], None] = lambda epochs: None,
         folders: Sequence[pathlib.Path] = (),
+        saves: Saves | None = None,
     ) -> Measures:
         """Train members of one group.
 
@@ -271,6 +273,7 @@ class Training:
           fields, seeds: of each.
           show: called with the number of ended epochs after each.
           folders: where the weights of the first members are saved, as runs/published.py describes.
+          saves: where the training goes on from, and where it is saved after an epoch; by default nowhere.
         """
         configs = [dataclasses.replace(self._config(f), seed=seed) for f, seed in zip(fields, seeds, strict=True)]
         splits, _ = self._load(configs[0])
@@ -297,7 +300,7 @@ class Training:
                 published.write_variables(of_member, {}, folder / published.WEIGHTS)
                 seals.write_json(folder / published.CONFIG, content)
 
-        return train(members, resolved, records, show, save)
+        return train(members, resolved, records, show, save, saves)
 
     def _config(self, fields: Fields) -> Config:
         return of_fields.at(self.config, {n: v for n, v in fields.items() if not n.startswith(DRAW)})
@@ -403,8 +406,9 @@ class Adapted:
         seeds: Sequence[int],
         show: Callable[[int], None],
         folders: Sequence[pathlib.Path] = (),
+        saves: Saves | None = None,
     ) -> Measures:
-        """Train members of one group, whose weights only the system has."""
+        """Train members of one group, whose weights only the system has, and which it cannot save before their end."""
         measures = self.base.train(group, fields, seeds)
         show(1)
         return measures

@@ -3,14 +3,17 @@
 import collections
 import json
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import pandas
 
+from csbp_jax import __version__
 from csbp_jax.config import ConfigError
-from csbp_jax.experiment import memory
+from csbp_jax.experiment import memory, saves
 from csbp_jax.experiment.plan import Cell, Plan
 from csbp_jax.experiment.store import Block, Store, name_of
 from csbp_jax.reporting import terminal
@@ -25,8 +28,15 @@ Show = Callable[[int, str, bool], None]
 
 WEIGHTS = "weights"
 """Folder of the weights of runs, each in one of its own."""
+SHARDS, CHUNKS = "shards", "chunks"
+"""Folder of the shards' own folders, and that of the unfinished chunks in each of these."""
 RATES = "rates."
 """Prefix of the curves of layers' firing rates."""
+
+
+def folder_of_shard(folder: pathlib.Path, shard: tuple[int, int]) -> pathlib.Path:
+    """Return the folder that the process of a shard alone writes to, within that of the experiment."""
+    return folder / SHARDS / f"{shard[0]}-of-{shard[1]}"
 
 
 class Work:
@@ -53,6 +63,7 @@ class Work:
         self.store = Store(folder, lambda line: console.print(line, soft_wrap=True))
         # Of a shard: the work done by this process, in epochs; the runs that have ended; and all of its runs.
         self._done = self._ended = self._runs = 0
+        self._of_shard = folder
         self._compiled: Any = None  # the group whose program is compiled: that of the last chunk
 
     def add(self, known: pandas.DataFrame) -> None:
@@ -96,6 +107,7 @@ class Work:
         """
         for note in self.plan.notes():
             self.console.print(note, soft_wrap=True)
+        self._of_shard = folder_of_shard(self.folder, shard)
         units = self.plan.units()[shard[0] :: shard[1]]
         blocks = dict.fromkeys(block for unit in units for block in self._blocks(unit))
         missing = list(map(self.store.missing, blocks))
@@ -131,6 +143,8 @@ class Work:
             )
         else:
             self._write(table.frame, curves)
+            for chunks in (self.folder / SHARDS).glob(f"*/{CHUNKS}"):  # such as of a number of shards that was given up
+                shutil.rmtree(chunks, ignore_errors=True)
         return table
 
     def _blocks(self, unit: Cell | Sequence[Block]) -> Sequence[Block]:
@@ -165,7 +179,16 @@ class Work:
 
         show_work(0)
         runs = [self._weights(block.key, seed) for block in blocks for seed in block.seeds] if self.weights else []
-        with memory.used_up_in_one_line():
+        content = {
+            "runs": [[block.key, seed] for block in blocks for seed in block.seeds],
+            "size": self.plan.sizes[group],
+            "how": how,
+            "versions": [__version__, jax.__version__],
+        }
+        with (
+            memory.used_up_in_one_line(),
+            saves.opened(self._of_shard / CHUNKS, content, lambda line: self.console.print(line, soft_wrap=True)) as of,
+        ):
             trained = system.train(
                 group,
                 # So that all chunks of a group have one size, and share a compilation; of copies no weights are saved.
@@ -173,6 +196,7 @@ class Work:
                 seeds=[*seeds, *[seeds[-1]] * copies],
                 show=show_work,
                 folders=[self.folder / name for name in runs],
+                saves=of,
             )
         measures = {name: np.asarray(v)[:count] for name, v in trained.items()}
         self._done, self._ended = done + count * work, last
@@ -181,6 +205,8 @@ class Work:
             part = {name: values[start : start + len(block.seeds)] for name, values in measures.items()}
             self.store.write(block, settings[block.key], part, how)
             start += len(block.seeds)
+        if not self.store.waits:
+            of.remove()
         preemption.current().raise_if_requested()
 
     def _weights(self, setting: str, seed: int) -> str:
