@@ -152,7 +152,8 @@ class Experiment:
         )
         with opened:
             of_shard = folder_of_shard(folder, shard)
-            files.check_links(folder, str((of_shard / CHUNKS).relative_to(folder)))
+            for below in (of_shard.parent, of_shard, of_shard / CHUNKS):
+                files.check_links(folder, str(below.relative_to(folder)))
             of_shard.mkdir(parents=True, exist_ok=True)
             (folder / run_json.BLOCKS).mkdir(exist_ok=True)
             memory.merge(folder / memory.FILE, [source / memory.FILE for source in sources])

@@ -47,9 +47,15 @@ def test_neither_a_shard_nor_the_best_goes_where_a_link_leads(own, tmp_path, mon
     experiment.run(tmp_path / "s", console=QUIET())
     (tmp_path / "s" / "best-seeds-1-2-with-control").symlink_to(own)
     assert "s/best-seeds-1-2-with-control: is a link" in refused("best", tmp_path / "s", "--seeds", "2")
-    (tmp_path / "s" / "shards" / "0-of-2").symlink_to(own)
-    with pytest.raises(ConfigError, match=r"s/shards/0-of-2: is a link"):
-        experiment.run(tmp_path / "s", shard=(0, 2), console=QUIET())
+    shards = tmp_path / "s" / "shards"
+    for link in (shards / "0-of-2" / "chunks", shards / "0-of-2", shards):
+        if link.is_dir():
+            shutil.rmtree(link)
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(own)
+        with pytest.raises(ConfigError, match=rf"{link}: is a link, and results would be written where it leads"):
+            experiment.run(tmp_path / "s", shard=(0, 2), console=QUIET())
+        link.unlink()
 
 
 class Then(Stop):
