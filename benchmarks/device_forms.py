@@ -26,8 +26,8 @@ from benchmarks.process import ROOT
 from csbp_jax import configs, data
 from csbp_jax.config import Config
 from csbp_jax.data.images import augment, decode, sources
-from csbp_jax.experiment.members import Members, member_mesh
 from csbp_jax.training import build
+from csbp_jax.training.compiled_group import CompiledGroup, member_mesh
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.xla import batch_norm, gpu_convolution
 
@@ -194,7 +194,7 @@ def _members_ms(name: str, on_each: int, small: bool) -> dict[str, Any]:
     config, count = configs.load(name), on_each * jax.device_count()
     splits: Any = data.load(config) if name == "digits" else _pictures_as_cifar(512 if small else 4096)
     settings = build.resolve(config, splits)
-    group = Members(settings, splits, member_mesh())
+    group = CompiledGroup(settings, splits, member_mesh())
     keys = jnp.stack([jax.random.key(seed) for seed in range(count)])
     state = group.init(keys, group.hparams([settings] * count))
     if group.resident:
@@ -206,7 +206,7 @@ def _members_ms(name: str, on_each: int, small: bool) -> dict[str, Any]:
             box[0], metrics = group.epoch(box[0], order, x)
             jax.block_until_ready(metrics)
 
-        program = "Members.epoch, the data on the device"
+        program = "CompiledGroup.epoch, the data on the device"
     else:
         steps, box = 1, [state]
         host: Any = next(data.train_batches(splits["train"], settings.batch_size, 0))
@@ -217,7 +217,7 @@ def _members_ms(name: str, on_each: int, small: bool) -> dict[str, Any]:
             box[0], metrics = group.step(box[0], which, batch)
             jax.block_until_ready(metrics)
 
-        program = "Members.step"
+        program = "CompiledGroup.step"
     run()
     return {"program": program, "ms_a_member": median_ms(run, small) / steps / count}
 

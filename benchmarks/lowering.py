@@ -11,9 +11,9 @@ from numpy.typing import DTypeLike
 from csbp_jax.config import Config
 from csbp_jax.data.source import ArraySource
 from csbp_jax.experiment import memory
-from csbp_jax.experiment.members import Members, member_mesh
 from csbp_jax.runtime import sharding
 from csbp_jax.training.compiled import CompiledRun, compile_run
+from csbp_jax.training.compiled_group import CompiledGroup, member_mesh
 from csbp_jax.training.plugins import Own
 
 STEPS_PER_EPOCH = 10_000
@@ -65,7 +65,7 @@ def members(
     """
     records = _source(config, frames, dtype, 2 * config.batch_size)
     splits = dict.fromkeys(("train", "validation", "test"), records)
-    group = Members(config, splits, member_mesh(1, devices), own, platform=platform)
+    group = CompiledGroup(config, splits, member_mesh(1, devices), own, platform=platform)
     states, keys = memory.state_shapes(group, config, count)
     init = group.init.trace(keys, group.hparams([config] * count))
     return [

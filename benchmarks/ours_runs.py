@@ -18,8 +18,8 @@ from csbp_jax.data.events import frame_cache
 from csbp_jax.data.images import augment, sources
 from csbp_jax.experiment import Training
 from csbp_jax.experiment.fields import at
-from csbp_jax.experiment.members import Members, member_mesh
 from csbp_jax.training import build, compiled
+from csbp_jax.training.compiled_group import CompiledGroup, member_mesh
 
 
 def members(config: dict[str, Any], number: int, how: str) -> Program:
@@ -38,7 +38,7 @@ def members(config: dict[str, Any], number: int, how: str) -> Program:
         states, batch = [alone.init(jax.random.key(0))], alone.shard_batch(batch)
         step = alone.train_step
     else:
-        run = Members(settings, parts, member_mesh())
+        run = CompiledGroup(settings, parts, member_mesh())
         size = number if how == "vmap" else 1
         hparams, which = run.hparams([settings] * size), jnp.zeros(size, int)
         states = [run.init(jnp.stack([jax.random.key(seed) for seed in range(size)]), hparams)]
@@ -74,7 +74,9 @@ def experiment(config: dict[str, Any], number: int, how: str) -> Program:
     splits = data.load(base.config)
     records = {seed: data.Drawn(splits["train"], *_few(splits, seed)) for seed in set(seeds)}
     configs = [build.resolve(at(base.config, of_run), splits) for of_run in fields]
-    run = Members(configs[0], {**splits, "train": records[0]}, member_mesh(), varying=("model.neuron.surrogate_param",))
+    run = CompiledGroup(
+        configs[0], {**splits, "train": records[0]}, member_mesh(), varying=("model.neuron.surrogate_param",)
+    )
     epochs, hparams = base.config.epochs, run.hparams(configs)
     assert run.resident
     x = run.resident.x

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from csbp_jax import data, learner
 from csbp_jax.config import Config, ConfigError, lacks_memory
-from csbp_jax.experiment.members import Members
 from csbp_jax.runtime import seals
 from csbp_jax.training import run_json
+from csbp_jax.training.compiled_group import CompiledGroup
 
 FILE = "chunks.json"
 """Stores the choices, in the folder of an experiment."""
@@ -160,7 +160,7 @@ def used_up_in_one_line() -> Iterator[None]:
         ) from error
 
 
-def needed(members: Members, config: Config, count: int, seeds: int) -> int | None:
+def needed(members: CompiledGroup, config: Config, count: int, seeds: int) -> int | None:
     """Return the bytes that ``count`` members need on each device while they train; None if too many to compile.
 
     These are the arguments, outputs and temporary arrays of an epoch's program (or a step's) or of the evaluation's,
@@ -189,15 +189,15 @@ def needed(members: Members, config: Config, count: int, seeds: int) -> int | No
     return beside + max(needs)
 
 
-def state_shapes(members: Members, config: Config, count: int) -> tuple[Any, jax.Array]:
+def state_shapes(members: CompiledGroup, config: Config, count: int) -> tuple[Any, jax.Array]:
     """Return the shapes of the states of ``count`` members, and their keys."""
     keys = jnp.stack([jax.random.key(0)] * count)
-    states = jax.eval_shape(members.init, keys, members.hparams([config] * count))
-    sharding = members.sharding(P("member"))
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), states), keys
+    return members.shaped(jax.eval_shape(members.init, keys, members.hparams([config] * count))), keys
 
 
-def programs(members: Members, states: Any, keys: jax.Array, seeds: int) -> list[tuple[Any, tuple[Any, ...], Any]]:
+def programs(
+    members: CompiledGroup, states: Any, keys: jax.Array, seeds: int
+) -> list[tuple[Any, tuple[Any, ...], Any]]:
     """Return the programs of training and of evaluation, each with its arguments, and the data beside these.
 
     Args:
@@ -238,15 +238,15 @@ def programs(members: Members, states: Any, keys: jax.Array, seeds: int) -> list
     ]
 
 
-def _longest_example(members: Members) -> dict[str, NDArray[Any]]:
+def _longest_example(members: CompiledGroup) -> dict[str, NDArray[Any]]:
     """Return a padded batch of one training record, the longest."""
     source, first = members.original, np.zeros(1, int)
     longest = first if source.lengths is None else np.array([np.argmax(source.lengths)])
     return members.buckets.padded(source.take(longest, np.zeros((1, source.num_uniforms), np.float32)), longest, first)
 
 
-def _shape(members: Members, shape: Sequence[int], dtype: Any, spec: P) -> jax.ShapeDtypeStruct:
-    """Return the shape of an array that :meth:`Members.place` would place."""
+def _shape(members: CompiledGroup, shape: Sequence[int], dtype: Any, spec: P) -> jax.ShapeDtypeStruct:
+    """Return the shape of an array that :meth:`CompiledGroup.place` would place."""
     return jax.ShapeDtypeStruct(tuple(shape), jax.dtypes.canonicalize_dtype(dtype), sharding=members.sharding(spec))
 
 

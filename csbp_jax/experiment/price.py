@@ -14,10 +14,11 @@ import numpy as np
 import scipy
 
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.experiment.members import Members, timed_steps
 from csbp_jax.reporting import measures, statistics
 from csbp_jax.runs import RunTable
 from csbp_jax.runs.reading import TABLE
+from csbp_jax.training.compiled_group import CompiledGroup
+from csbp_jax.training.feeds import timed_steps
 
 STEPS = 10
 """Training steps that are timed."""
@@ -67,7 +68,7 @@ def seconds(times: Times, load: Load) -> Range:
     return ends[0], ends[1]
 
 
-def measure(members: Members, config: Config, count: int, seeds: Sequence[int]) -> Times:
+def measure(members: CompiledGroup, config: Config, count: int, seeds: Sequence[int]) -> Times:
     """Time the compilation, :data:`STEPS` training steps and evaluations of members that train at once.
 
     Args:
@@ -88,7 +89,7 @@ def measure(members: Members, config: Config, count: int, seeds: Sequence[int]) 
     evaluations = []
     for _ in range(3):
         began = time.perf_counter()
-        members.evaluate(states, of_members, "validation")
+        members.evaluate(states, of_members, members.splits["validation"])
         evaluations.append(time.perf_counter() - began)
     validation = min(evaluations[1:]), max(evaluations[1:])
     of_test = len(members.splits["test"]) / max(1, len(members.splits["validation"]))
@@ -158,7 +159,7 @@ def _time(seconds: float) -> str:
     return f"{seconds:.2g} s"
 
 
-def load(members: Members, config: Config, chunks: int) -> Load:
+def load(members: CompiledGroup, config: Config, chunks: int) -> Load:
     """Return what a compile group trains, from the resolved config of one of its members."""
     ema = bool(config.optimizer.ema)
     fewest = min(config.epochs, config.patience + 1) if config.patience else config.epochs

@@ -15,8 +15,8 @@ from csbp_jax import data
 from csbp_jax.config import Config, ConfigError, flatten, to_json
 from csbp_jax.experiment import fields as of_fields
 from csbp_jax.experiment import memory, price
+from csbp_jax.experiment.chunk import train
 from csbp_jax.experiment.fields import Fields
-from csbp_jax.experiment.members import Members, member_mesh, scans, train
 from csbp_jax.experiment.saves import Saves
 from csbp_jax.learner import measures
 from csbp_jax.runs import published
@@ -26,6 +26,7 @@ from csbp_jax.runtime import files, seals, sharding
 from csbp_jax.training import build, run_json
 from csbp_jax.training.build import Splits, resolve
 from csbp_jax.training.compiled import compile_run
+from csbp_jax.training.compiled_group import CompiledGroup, member_mesh, scans
 from csbp_jax.training.plugins import COPY, Own
 from csbp_jax.training.run_dir import fingerprint_digest
 
@@ -234,7 +235,7 @@ class Training:
         needed = memory.needed(members, config, count, len(set(seeds)))
         return price.seconds(times, price.load(members, config, chunks)), needed
 
-    def _first_members(self, group: Group) -> tuple[Members, Config]:
+    def _first_members(self, group: Group) -> tuple[CompiledGroup, Config]:
         """Return the compiled functions of a prepared group, and the resolved config of one of its members."""
         first = self._first[group]
         splits, _ = self._load(first)
@@ -305,11 +306,11 @@ class Training:
     def _config(self, fields: Fields) -> Config:
         return of_fields.at(self.config, {n: v for n, v in fields.items() if not n.startswith(DRAW)})
 
-    def _compiled(self, group: Group, config: Config, splits: Splits) -> Members:
+    def _compiled(self, group: Group, config: Config, splits: Splits) -> CompiledGroup:
         """Return the compiled functions of a group, made from the resolved config and the data of a member."""
         # Seeds that train apart may draw other numbers of records, and then have other steps.
         key, mesh, varying = (group, len(splits["train"])), member_mesh(self.data_parallel), self._varying[group]
-        return self._last("members", key, lambda: Members(config, splits, mesh, self.own, varying))
+        return self._last("members", key, lambda: CompiledGroup(config, splits, mesh, self.own, varying))
 
     def _records(self, splits: Splits, seed: int, group: Group) -> data.DataSource:
         if self.draw is None:

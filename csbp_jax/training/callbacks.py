@@ -18,7 +18,7 @@ from csbp_jax.reporting import plots_training
 from csbp_jax.runtime import files, multihost
 from csbp_jax.training import metrics_log
 from csbp_jax.training.build import Splits, blamed
-from csbp_jax.training.compiled import CompiledRun
+from csbp_jax.training.lifts import Lift
 from csbp_jax.training.metrics_log import Row
 from csbp_jax.training.plugins import Own
 
@@ -40,14 +40,14 @@ class Trainer:
 
     def __init__(
         self,
-        run: CompiledRun,
+        lift: Lift,
         splits: Splits,
         folder: pathlib.Path,
         show: Callable[[str], None],
         check: Callable[[], None],
     ):
         """Show a run to its callbacks; ``check`` is called between batches of an evaluation, and may raise to stop."""
-        self._run, self._show, self._check = run, show, check
+        self._lift, self._show, self._check = lift, show, check
         self.splits, self.folder = splits, folder
         self.state: State | None = None
         self.stopped: str | None = None
@@ -55,7 +55,7 @@ class Trainer:
     @property
     def config(self) -> Config:
         """The resolved config of the run."""
-        return self._run.config
+        return self._lift.config
 
     def evaluate(self, source: str | DataSource, state: State | None = None) -> dict[str, float]:
         """Return ``{"count", MEASURE, "loss"}`` over all examples of a source, without augmentation.
@@ -76,7 +76,7 @@ class Trainer:
         state = self.state if state is None else state
         if state is None:
             raise ValueError("evaluate: the run was finished before, so that its state is not in memory; pass a state")
-        return self._run.evaluate(state, source, self._check)
+        return self._lift.evaluate(state, source, self._check)
 
     def stop(self, *, why: str = "") -> None:
         """End the training after this epoch, as ``patience`` does: the run is tested, and is finished.

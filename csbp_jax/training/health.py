@@ -23,58 +23,61 @@ _HINTS = {
 }
 
 
+def health_of(rows: Iterable[Row], factor: float, steps_per_epoch: int) -> Health:
+    """Return the health of a run that the rows written so far tell of.
+
+    A run from before these rows existed takes its next step for the first.
+    """
+    first, high_since = np.nan, 0
+    for row in rows:
+        if row["kind"] == _FIRST:
+            first = row["task_loss"]
+        elif row["kind"] in (_HIGH, _NORMAL):
+            high_since = row["step"] if row["kind"] == _HIGH else 0
+    return Health(factor, steps_per_epoch, first, high_since)
+
+
 class LossWatch:
     """The rows and lines that tell of the task loss of a run (:class:`csbp_jax.training.progress.Health`)."""
 
-    def __init__(self, factor: float, rows: Iterable[Row], steps_per_epoch: int):
-        """Continue from the rows written so far.
+    def __init__(self, factor: float, health: Health, rows: Iterable[Row]):
+        """Continue from the rows written so far, and the health after them."""
+        self._factor = factor
+        self._had_first, self._high_since = not np.isnan(health.first), int(health.high_since)
+        self._was_high = any(row["kind"] in (_HIGH, _NORMAL) for row in rows)
 
-        A run from before these rows existed takes its next step for the first.
-        """
-        first, high_since, self._was_high = np.nan, 0, False
-        for row in rows:
-            if row["kind"] == _FIRST:
-                first = row["task_loss"]
-            elif row["kind"] in (_HIGH, _NORMAL):
-                high_since, self._was_high = row["step"] if row["kind"] == _HIGH else 0, True
-        self._factor, self._health = factor, Health(factor, steps_per_epoch, first, high_since)
-
-    @property
-    def high_since(self) -> int:
-        """The first step of the present stretch of steps above the limit; 0 if the loss is below it."""
-        return int(self._health.high_since)
-
-    def rows(self, step: int, loss: float, bad_steps: int = 0) -> Iterator[tuple[Row, str]]:
+    def rows(self, step: int, loss: float, bad_steps: int, health: Health) -> Iterator[tuple[Row, str]]:
         """Yield the rows to write after a step, each with a line to print, which may be empty.
 
         Args:
           step: its number, from 1 on.
           loss: its task loss.
           bad_steps: the number of non-finite steps in a row that it ends.
+          health: after it.
 
         Raises:
           Diverged: the loss has been above its limit for too many steps in a row, or these were not finite.
         """
-        health = self._health
-        is_first, was_since = bool(np.isnan(health.first)), self.high_since
-        health.update(step, loss, bad_steps)
         if bad_steps:
             if health.diverged:
                 raise Diverged(f"loss or gradient was not finite at steps {step - bad_steps + 1} to {step}")
             return
         first, limit = float(health.first), float(health.limit)
-        if is_first:
+        if not self._had_first:
+            self._had_first = True
             yield {"kind": _FIRST, "step": step, "task_loss": loss}, ""
-        if bool(self.high_since) != bool(was_since):
+        high_since = int(health.high_since)
+        if bool(high_since) != bool(self._high_since):
             line = f"step {step}: the task loss is {loss:.3g}, above {limit:.3g}; it began at {first:.3g}"
             yield (
-                {"kind": _HIGH if self.high_since else _NORMAL, "step": step, "task_loss": loss},
+                {"kind": _HIGH if high_since else _NORMAL, "step": step, "task_loss": loss},
                 ("" if self._was_high else f"{line}. The run ends if this lasts {health.steps_to_stop} steps"),
             )
             self._was_high = True
+        self._high_since = high_since
         if health.diverged:
             raise Diverged(
-                f"the task loss was above {limit:.3g} at steps {self.high_since} to {step}; it began at {first:.3g} "
+                f"the task loss was above {limit:.3g} at steps {high_since} to {step}; it began at {first:.3g} "
                 f"(loss_limit {self._factor:g})"
             )
 

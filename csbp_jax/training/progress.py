@@ -36,15 +36,24 @@ class Sums:
     """
 
     def __init__(self, metrics: Mapping[str, Any], shape: tuple[int, ...] = ()):
-        """Begin an epoch; ``metrics`` are those of a step (their names suffice), ``shape`` that of each of them."""
+        """Begin an epoch.
+
+        Args:
+          metrics: of a step (their names suffice); without any, they are those of the first step.
+          shape: of each of them.
+        """
         self.count = np.zeros(shape, int)
-        summed = {name: metric for name, metric in metrics.items() if name != "bad_steps"}
-        with_empty = flatten_dict(summed, keep_empty_nodes=True)
+        self._empty: dict[tuple[str, ...], Any] = {}
+        # None: some of the steps are missing, and a mean over the others would pass for that of the epoch.
+        self._sums: dict[tuple[str, ...], Any] = {}
+        self._name(_summed(metrics))
+
+    def _name(self, summed: Mapping[str, Any]) -> None:
+        with_empty = flatten_dict(dict(summed), keep_empty_nodes=True)
         # Such as z of a run without taps: rows have them.
         self._empty = {name: leaf for name, leaf in with_empty.items() if leaf is empty_node}
         names = [tuple(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(summed)]
-        # None: some of the steps are missing, and a mean over the others would pass for that of the epoch.
-        self._sums: dict[tuple[str, ...], Any] = dict.fromkeys(names, np.zeros(shape))
+        self._sums = dict.fromkeys(names, np.zeros(self.count.shape))
 
     def restore(self, progress: Mapping[str, Any]) -> None:
         """Continue from a checkpoint, which may be of a version with other metrics.
@@ -59,20 +68,24 @@ class Sums:
                 self._sums[name] = None
 
     def add(self, metrics: Mapping[str, Any], good: ArrayLike = True) -> None:
-        """Add the metrics of a step, or of several in a row, which are then the first axis of every array.
-
-        ``good`` tells which of them count, in the shape of a metric.
-        """
+        """Add the metrics of a step; ``good``, in the shape of one of them, tells which of them count."""
         good = np.asarray(good)
-        all_good, several = bool(good.all()), good.ndim > self.count.ndim
-        self.count = self.count + (good.sum(axis=0) if several else good)
-        for (name, total), values in zip(self._sums.items(), jax.tree.leaves(metrics), strict=True):
+        all_good = bool(good.all())
+        self.count = self.count + good
+        summed = _summed(metrics)
+        if not self._sums:
+            self._name(summed)
+        for (name, total), values in zip(self._sums.items(), jax.tree.leaves(summed), strict=True):
             if total is not None:
-                counted = values if all_good else np.where(good, values, 0.0)
-                self._sums[name] = total + (np.sum(counted, axis=0, dtype=float) if several else counted)
+                self._sums[name] = total + (values if all_good else np.where(good, values, 0.0))
 
     def means(self) -> dict[str, Any]:
-        """Return the means over the epoch, nested as the metrics; NaN where no step was good."""
+        """Return the means over the epoch, nested as the metrics.
+
+        Where no step of a member was good, its means are NaN; one run then has none.
+        """
+        if not self.count.shape and not self.count:
+            return {}
         count = np.where(self.count > 0, self.count, np.nan)
         return unflatten_dict({name: total / count for name, total in self._known().items()} | self._empty)
 
@@ -86,6 +99,11 @@ class Sums:
 
     def _known(self) -> dict[tuple[str, ...], Any]:
         return {name: total for name, total in self._sums.items() if total is not None}
+
+
+def _summed(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics that have a mean."""
+    return {name: metric for name, metric in metrics.items() if name != "bad_steps"}
 
 
 class Health:
@@ -103,13 +121,20 @@ class Health:
         ``BAD_STEPS_STOP``.
     """
 
-    def __init__(self, factor: ArrayLike, steps_per_epoch: int, first: ArrayLike = np.nan, high_since: ArrayLike = 0):
+    def __init__(
+        self,
+        factor: ArrayLike,
+        steps_per_epoch: int,
+        first: ArrayLike = np.nan,
+        high_since: ArrayLike = 0,
+        diverged: ArrayLike = False,
+    ):
         """Begin, or go on from what has been seen; ``factor`` is ``config.loss_limit``, where 0 means no limit."""
         self._factor, self.steps_to_stop = np.asarray(factor, float), steps_to_stop(steps_per_epoch)
         self.first: Any = np.broadcast_to(np.asarray(first, float), self._factor.shape)
         self.high_since: Any = np.broadcast_to(np.asarray(high_since), self._factor.shape)
         self.limit = self._limit()
-        self.diverged: NDArray[np.bool_] = np.zeros(self._factor.shape, bool)
+        self.diverged: NDArray[np.bool_] = np.array(np.broadcast_to(np.asarray(diverged, bool), self._factor.shape))
 
     def update(self, step: int, loss: ArrayLike, bad_steps: ArrayLike, running: ArrayLike = True) -> None:
         """Take the task loss of a step, and the number of non-finite steps in a row that it ends.
@@ -128,6 +153,10 @@ class Health:
             lasts = step - self.high_since + 1 >= self.steps_to_stop
             self.diverged = self.diverged | (good & (self.high_since > 0) & lasts)
         self.diverged = self.diverged | (np.greater_equal(bad_steps, BAD_STEPS_STOP) & running)
+
+    def progress(self) -> dict[str, NDArray[Any]]:
+        """Return what a checkpoint holds, ``{"first", "high_since", "diverged"}``."""
+        return {name: np.array(getattr(self, name)) for name in ("first", "high_since", "diverged")}
 
     def _limit(self) -> NDArray[Any]:
         return np.where(self._factor > 0, self._factor * np.maximum(self.first, 1.0), np.inf)
@@ -180,7 +209,7 @@ def is_better(accuracy: Any, loss: Any, best_accuracy: Any, best_loss: Any) -> A
     return ((finite == best_finite) & higher) | ((finite != best_finite) & finite)
 
 
-def is_over(config: Config, epochs: int, selected: Any) -> Any:
+def is_over(config: Config, epochs: Any, selected: Any) -> Any:
     """Return whether a run has trained for enough epochs, the best of which is ``selected``."""
     out_of_patience = (config.patience > 0) & (epochs - selected >= config.patience)
     return (epochs >= config.epochs) | out_of_patience

@@ -1,4 +1,4 @@
-"""Where a training stands, the training itself from its start to its last epoch, and its finish."""
+"""The training of one run: its start or resume, the loop over its epochs, its files and checkpoints, and its finish."""
 
 import contextlib
 import dataclasses
@@ -8,63 +8,25 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from csbp_jax import learner, weights
+from csbp_jax import weights
 from csbp_jax.config import Config, ConfigError, Diverged
 from csbp_jax.learner import Batch, State
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import files, hardware, multihost, profiling, seals
-from csbp_jax.runtime.preemption import Stop, Stopped
-from csbp_jax.training import metrics_log, progress, results
+from csbp_jax.runtime.preemption import Stop
+from csbp_jax.training import epochs, metrics_log, results
 from csbp_jax.training.build import Splits
-from csbp_jax.training.callbacks import Callbacks, States, Trainer
+from csbp_jax.training.callbacks import Callbacks, Trainer
 from csbp_jax.training.checkpoint import checkpoint
 from csbp_jax.training.compiled import CompiledRun, initial_state
+from csbp_jax.training.epochs import Meter, Session
+from csbp_jax.training.feeds import Stream
+from csbp_jax.training.health import health_of
+from csbp_jax.training.lifts import Alone
+from csbp_jax.training.log import Log
 from csbp_jax.training.metrics_log import Row
-from csbp_jax.training.monitor import Outputs, TrainingMonitor, empty_progress
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Session:
-    """All that a run resumes from, and the content of a checkpoint.
-
-    state: of the training step. chosen: the weights of the best validation epoch, with its number and validation.
-    progress: what the monitor has measured of an unfinished epoch, and whether a callback has stopped the run.
-    callbacks: the state of the callbacks after the last epoch.
-    """
-
-    state: State
-    chosen: dict[str, Any]
-    progress: dict[str, Any]
-    callbacks: States = dataclasses.field(default_factory=dict)
-
-    @classmethod
-    def fresh(cls, state: State, metrics: dict[str, Any]) -> "Session":
-        """Return that of the start of a run; shapes of the state and of a step's metrics suffice."""
-        return cls(state, progress.no_selection(learner.weights_of(state)), empty_progress(metrics))
-
-    @property
-    def position(self) -> tuple[int, int]:
-        """The training steps that it has done, and the epochs that have ended, with their validation."""
-        return int(self.state.step), int(self.progress["epochs"])
-
-    def is_within_epoch(self, steps_per_epoch: int) -> bool:
-        """Return whether it has done steps of an epoch whose validation has not ended."""
-        step, epochs = self.position
-        return step > epochs * steps_per_epoch
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether a callback has stopped it."""
-        return bool(self.progress["stopped"])
-
-    def is_over(self, config: Config) -> bool:
-        """Return whether its epochs are enough; decided by what a checkpoint holds, so a resume decides the same."""
-        epochs, chosen = int(self.progress["epochs"]), int(self.chosen["epoch"])
-        return self.is_stopped or bool(progress.is_over(config, epochs, chosen))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,14 +77,16 @@ class Job:
 
     def trainer(self) -> Trainer:
         """Return the training as its callbacks see it, without a state."""
-        return Trainer(self.run, self.splits, self.folder, self.show, self.stop.raise_if_requested)
+        return Trainer(Alone(self.run), self.splits, self.folder, self.show, self.stop.raise_if_requested)
 
 
-class Saves:
-    """Saves of a training, to a store: ``save(session)``.
+class Checkpointing:
+    """Saves of a run (:class:`csbp_jax.training.epochs.Saves`).
 
     Args:
       store: where sessions are saved.
+      config: of the run; says after which epochs.
+      log: tells whether the training is failing.
       check: called in process 0 before each save; an error that it raises ends the run.
       before: called in all processes before each save; if it fails, the save has failed.
       saved: the position of the last session that was saved.
@@ -131,13 +95,25 @@ class Saves:
     def __init__(
         self,
         store: checkpoint.Checkpoints,
+        config: Config,
+        log: Log,
         check: Callable[[], None],
         before: Callable[[], None],
         saved: tuple[int, int],
     ):
-        self.store, self.check, self.before, self.saved = store, check, before, saved
+        self.store, self.config, self.log = store, config, log
+        self.check, self.before, self.saved = check, before, saved
 
-    def __call__(self, session: Session) -> None:
+    def after_epoch(self, session: Session) -> None:
+        """Save the session if it is time to, or if it is the last one."""
+        # Two checkpoints are kept: those of a failing stretch would push out the last good one. The last epoch is
+        # saved even so: of a finished run there is no epoch to train again.
+        _, ended = session.position
+        is_due = ended % self.config.checkpoint_every == 0 and self.log.failing_since is None
+        if is_due or session.is_over(self.config):
+            self.before_stop(session)
+
+    def before_stop(self, session: Session) -> None:
         """Save a session, unless it is saved already, or has no step yet: a run begins again without a checkpoint."""
         # With epochs: a stop during validation saves the step of the epoch's end, before that epoch has ended.
         step, _ = position = session.position
@@ -152,7 +128,7 @@ def train(job: Job, trainer: Trainer) -> Session:
 
     Raises:
       Stopped: a stop was requested, and all progress is saved.
-      Diverged: as :class:`TrainingMonitor`.
+      Diverged: as :class:`csbp_jax.training.log.Log`.
     """
     run, config, stop, host0 = job.run, job.run.config, job.stop, multihost.is_host0()
     with contextlib.ExitStack() as stack:
@@ -186,68 +162,43 @@ def train(job: Job, trainer: Trainer) -> Session:
         peak = hardware.peak_flops()
         # Batches of several lengths differ in their operations.
         seconds = run.flops(session.state, job.first_batch) / peak if peak and run.buckets.lengths is None else 0.0
-        outputs = Outputs(log.write, bar, job.show)
-        monitor = TrainingMonitor(
-            config, run.steps_per_epoch, job.metrics, session.progress, (step, rows), outputs, seconds
-        )
         host_batches = stack.enter_context(contextlib.closing(run.batches(config.seed, step)))
-        batches = map(run.shard_batch, host_batches)
         steps_left, traced = range(step + 1, run.total_steps + 1), job.steps_traced if host0 else range(0)
         train_step = stack.enter_context(
             profiling.profiled(run.train_step, steps_left, traced, job.folder / "profile", job.show)
         )
-        stack.enter_context(_last_good_checkpoint_named(store, monitor))
+        feed = Stream(train_step, map(run.shard_batch, host_batches))
+        health = health_of(rows, config.loss_limit, run.steps_per_epoch)
+        record = Log(
+            config,
+            run.steps_per_epoch,
+            health,
+            rows,
+            feed,
+            write=log.write,
+            show=bar,
+            print=job.show,
+            seconds_per_step_at_peak=seconds,
+        )
+        stack.enter_context(_last_good_checkpoint_named(store, record))
 
         def check() -> None:
             job.check_in_place()
             log.check_in_place()
 
-        save = Saves(store, check, log.sync if host0 else lambda: None, session.position)
-
-        # A run that was stopped within an epoch ends it, even if it goes on with fewer epochs or less patience.
-        while not session.is_over(config) or session.is_within_epoch(run.steps_per_epoch):
-            state = session.state
-            try:
-                # Train to the end of the epoch.
-                for _ in range(monitor.steps_left):
-                    if stop.poll() is not None:
-                        break
-                    state, metrics = train_step(state, monitor.timed_next(batches))
-                    monitor(metrics)
-                # The monitor is a step behind, and a checkpoint counts every step that its state has done.
-                monitor.catch_up()
-                stop.raise_if_requested()
-
-                # Evaluate, and select the weights of the epoch if they are better.
-                trainer.state = state
-                validation = trainer.evaluate("validation")
-                ema_validation = {}
-                if config.optimizer.ema:
-                    ema_validation = trainer.evaluate("validation", learner.with_ema_weights(state))
-                row = monitor.epoch_row(validation, ema_validation)
-                new_weights = learner.weights_of(state)
-                chosen = progress.select(session.chosen, new_weights, row["epoch"], validation, _copied)
-
-                # Call the callbacks, which may add to the row.
-                if stopped_by := job.callbacks(trainer, row):
-                    row["stopped"] = stopped_by
-                callbacks = job.callbacks.states()
-            except Stopped as stopped:
-                # What the callbacks had after the epoch before: they are called again when the epoch ends.
-                save(dataclasses.replace(session, state=state, progress=monitor.progress()))
-                raise Stopped(stopped.code, monitor.step) from None
-
-            # Write the row, and save.
-            monitor.end_epoch(row)
-            if stopped_by:
-                job.show(f"{job.folder}: callback {stopped_by}; the training ends after epoch {row['epoch']}")
-            session = Session(state, chosen, monitor.progress(bool(stopped_by)), callbacks)
-            # Two checkpoints are kept: those of a failing stretch would push out the last good one. The last epoch is
-            # saved even so: of a finished run there is no epoch to train again.
-            is_due = monitor.epochs % config.checkpoint_every == 0 and monitor.failing_since is None
-            if is_due or session.is_over(config):
-                save(session)
-        return session
+        before_save = log.sync if host0 else lambda: None
+        return epochs.train(
+            Alone(run),
+            feed,
+            session,
+            validation=job.splits["validation"],
+            trainer=trainer,
+            callbacks=job.callbacks,
+            meter=Meter(session, job.metrics, health, record),
+            record=record,
+            saves=Checkpointing(store, config, record, check, before_save, session.position),
+            stop=stop,
+        )
 
 
 def finish(job: Job, trainer: Trainer, session: Session) -> dict[str, Any]:
@@ -267,14 +218,7 @@ def finish(job: Job, trainer: Trainer, session: Session) -> dict[str, Any]:
     config, rows = job.run.config, multihost.broadcast_from_host0(read_rows)
     if not int(session.chosen["epoch"]):
         raise Diverged("diverged: no epoch has a finite validation loss. Try a smaller optimizer.lr or chaos.z0")
-    result = results.test_results(
-        job.run,
-        session.state,
-        chosen=session.chosen,
-        test=job.splits["test"],
-        rows=rows,
-        check=job.stop.raise_if_requested,
-    )
+    result = results.test_results(job.run, session, job.splits["test"], rows, job.stop.raise_if_requested)
     if config.patience:
         result["stopped_early"] = result["last"]["epoch"] < config.epochs
     if session.is_stopped:
@@ -318,15 +262,7 @@ def _restored(job: Job, store: checkpoint.Checkpoints) -> Session | None:
 
 def _initial(job: Job) -> Session:
     """Return the session of the start of a run."""
-    state = initial_state(job.run, job.plan, job.show)
-    copies: dict[str, Any] = jax.tree.map(jnp.copy, learner.weights_of(state))  # as the step donates the state's own
-    return dataclasses.replace(Session.fresh(state, job.metrics), chosen=progress.no_selection(copies))
-
-
-def _copied(better: Any, new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of the new weights of a run, as :func:`csbp_jax.training.progress.select` replaces old ones."""
-    copies: dict[str, Any] = jax.tree.map(jnp.copy, new)
-    return copies
+    return Session.fresh(initial_state(job.run, job.plan, job.show), job.metrics).with_own_weights()
 
 
 def _continue_files(job: Job, store: checkpoint.Checkpoints, session: Session) -> list[Row]:
@@ -384,11 +320,11 @@ def _row_of_start(job: Job, state: State) -> Row:
 
 
 @contextlib.contextmanager
-def _last_good_checkpoint_named(store: checkpoint.Checkpoints, monitor: TrainingMonitor) -> Iterator[None]:
+def _last_good_checkpoint_named(store: checkpoint.Checkpoints, log: Log) -> Iterator[None]:
     try:
         yield
     except Diverged as error:
-        newest = store.newest_step(before=monitor.failing_since)
+        newest = store.newest_step(before=log.failing_since)
         good = "no checkpoint yet" if newest is None else f"the last good checkpoint is of step {newest}"
         raise Diverged(f"diverged: {error}; {good}. Try a smaller optimizer.lr or chaos.z0") from None
 

@@ -213,7 +213,7 @@ def test_torch_has_the_numbers_of_the_faster_layout_of_a_convolution(faster, mon
 def test_a_run_alone_makes_as_many_steps_as_a_loop_over_members(how, count, monkeypatch):
     run = mock.MagicMock()
     run.train_step.return_value = run.step.return_value = (None, None)
-    for name in ("data.load", "compiled.compile_run", "Members", "member_mesh"):
+    for name in ("data.load", "compiled.compile_run", "CompiledGroup", "member_mesh"):
         monkeypatch.setattr(f"benchmarks.ours_runs.{name}", mock.MagicMock(return_value=run))
     monkeypatch.setattr(ours_runs.data, "train_batches", lambda *_: iter([{"x": np.zeros((2, 1))}]))
     monkeypatch.setattr(ours_runs.build, "resolve", lambda config, parts: config)

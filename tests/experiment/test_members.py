@@ -1,6 +1,5 @@
 """Runs trained together: each member equals the run alone, and members do not touch each other."""
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -18,11 +17,11 @@ from scipy import stats
 
 from csbp_jax import data, learner
 from csbp_jax.config import ConfigError, replaced
-from csbp_jax.experiment import fields, members
-from csbp_jax.experiment.members import Members, member_mesh
+from csbp_jax.experiment import chunk, fields
 from csbp_jax.instruments.training_map import to_default_precision
 from csbp_jax.runtime import preemption, sharding
-from csbp_jax.training import build, compiled
+from csbp_jax.training import build, compiled, compiled_group
+from csbp_jax.training.compiled_group import CompiledGroup, member_mesh
 from tests.support.inverted import Inverted
 from tests.support.small_runs import DIGITS, SMALL, of_grid
 
@@ -41,7 +40,7 @@ def prepared(config=SMALL):
 
 
 def compile_members(configs, splits, data_parallel=1):
-    return Members(configs[0], splits, member_mesh(data_parallel), varying=fields.varying(configs))
+    return CompiledGroup(configs[0], splits, member_mesh(data_parallel), varying=fields.varying(configs))
 
 
 def together_and_alone(config, splits, configs, steps, data_parallel=2, scanned=False):
@@ -114,7 +113,7 @@ def test_a_member_equals_the_run_alone(x64, data_parallel, scanned):
 
 
 @pytest.mark.full
-@pytest.mark.skipif(members.SHARDS_NO_CONVOLUTIONS, reason="JAX before 0.8 trains one such member a device")
+@pytest.mark.skipif(compiled_group.SHARDS_NO_CONVOLUTIONS, reason="JAX before 0.8 trains one such member a device")
 def test_a_convolutional_member_equals_the_run_alone_at_any_strength(x64):
     config, splits = prepared(CONV)
     axes = {"seed": [0, 1], "chaos.z0": [0.0, 1.0, 30.0, 1000.0]}
@@ -201,29 +200,30 @@ def test_a_stop_is_honoured_before_an_epoch_and_before_an_evaluation(resident):
     config, splits = prepared()
     runs = compile_members([config], splits)
     runs.resident = runs.resident if resident else None
+    runs.step = runs.epoch = None
     no_state: Any = None
-    with contextlib.closing(members._Batches(runs, [0], {0: splits["train"]})) as batches:
-        for work in (lambda: batches.train(no_state, 0), lambda: runs.evaluate(no_state, [0], "test")):
-            with preemption.on_signals() as stop, stop.deferred():
-                stop.request(42)
-                with pytest.raises(preemption.Stopped):
-                    work()
+    with preemption.on_signals() as stop, stop.deferred():
+        stop.request(42)
+        with pytest.raises(preemption.Stopped):
+            chunk.train(runs, [config] * jax.device_count())
+        with pytest.raises(preemption.Stopped):
+            runs.evaluate(no_state, [0], splits["test"], stop.raise_if_requested)
 
 
 def test_evaluation_does_not_augment_a_source_that_draws_numbers(monkeypatch):
     config, splits = prepared()
-    splits["drawn"] = Inverted(splits["test"])
+    inverted = Inverted(splits["test"])
     runs = compile_members([config], splits)
     runs.resident = None
     sums = lambda states, keys, batch: {"count": 1, "correct": 0, "loss": batch["x"].sum()}  # noqa: E731
     monkeypatch.setattr(runs, "eval_step", sums)
-    plain, drawn = (runs.evaluate(None, [0], split) for split in ("test", "drawn"))
+    plain, drawn = (runs.evaluate(None, [0], source) for source in (splits["test"], inverted))
     assert drawn == plain
 
 
 @pytest.mark.full
 def test_convolutional_members_compile_in_the_form_for_tpus(monkeypatch):
-    monkeypatch.setattr(members, "compile_run", functools.partial(compiled.compile_run, platform="tpu"))
+    monkeypatch.setattr(compiled_group, "compile_run", functools.partial(compiled.compile_run, platform="tpu"))
     config, splits = prepared(CONV)
     configs = of_grid(config, {"seed": range(8)})
     runs = compile_members(configs, splits)
@@ -239,7 +239,7 @@ def of_two_convolutional_members(platform, devices=1):
     """Two members a device, compiled for a platform, with their states and a batch."""
     config, splits = prepared(CONV)
     configs = of_grid(config, {"chaos.z0": [3.0 * number for number in range(2 * devices)]})
-    runs = Members(
+    runs = CompiledGroup(
         configs[0], splits, member_mesh(1, jax.devices()[:devices]), varying=fields.varying(configs), platform=platform
     )
     keys = jnp.stack([jax.random.key(config.seed)] * len(configs))
@@ -261,7 +261,7 @@ def test_convolutional_members_on_a_lone_accelerator_need_no_shard_map(platform,
 @pytest.mark.full
 def test_members_train_alike_with_and_without_a_mesh():
     losses: list[NDArray[Any]] = []
-    for platform, sharded in (("gpu", False), ("cpu", not members.SHARDS_NO_CONVOLUTIONS)):
+    for platform, sharded in (("gpu", False), ("cpu", not compiled_group.SHARDS_NO_CONVOLUTIONS)):
         runs, _, (states, streams, batch) = of_two_convolutional_members(platform)
         assert runs.sharded == sharded
         copy = jax.tree.map(jnp.copy, states)  # as a step takes the states' memory
@@ -280,7 +280,7 @@ def test_a_sweep_of_64_on_eight_devices_is_the_sweep_on_one_with_as_many_members
     batches = list(itertools.islice(data.train_batches(splits["train"], 64, seed=0), len(splits["train"]) // 64))
     cast = jax.jit(to_default_precision)
 
-    def losses(runs: Members, configs: Any) -> NDArray[np.float64]:
+    def losses(runs: CompiledGroup, configs: Any) -> NDArray[np.float64]:
         """Losses of each step, ``[steps, K]``."""
         keys = jnp.stack([jax.random.key(c.seed) for c in configs])
         states, of_steps = cast(runs.init(keys, runs.hparams(configs))), []
@@ -293,7 +293,7 @@ def test_a_sweep_of_64_on_eight_devices_is_the_sweep_on_one_with_as_many_members
         return np.stack(jax.device_get(of_steps))
 
     one, eight = (
-        Members(configs[0], splits, member_mesh(1, jax.devices()[:devices]), varying=fields.varying(configs))
+        CompiledGroup(configs[0], splits, member_mesh(1, jax.devices()[:devices]), varying=fields.varying(configs))
         for devices in (1, 8)
     )
     parts = [losses(one, configs[first : first + 8]) for first in range(0, 64, 8)]
@@ -302,7 +302,7 @@ def test_a_sweep_of_64_on_eight_devices_is_the_sweep_on_one_with_as_many_members
     np.testing.assert_allclose(together, np.concatenate(parts, axis=1), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.skipif(not members.SHARDS_NO_CONVOLUTIONS, reason="of JAX before 0.8")
+@pytest.mark.skipif(not compiled_group.SHARDS_NO_CONVOLUTIONS, reason="of JAX before 0.8")
 def test_an_old_jax_says_that_it_cannot_train_convolutional_members_on_several_devices():
     runs, _, arguments = of_two_convolutional_members("tpu", devices=2)
     with pytest.raises(ConfigError, match=r"install JAX 0.8 or newer, or train one on each: --chunk 2 \(chunk=2\)"):
@@ -331,6 +331,6 @@ def test_the_seeds_that_train_at_once_share_the_readers_and_close_them(monkeypat
     runs = compile_members(configs, splits)
     runs.step = step
     with pytest.raises(Stopped):
-        members.train(runs, configs)
+        chunk.train(runs, configs)
     assert shares == [data.Readers(workers=2)] * 4
     assert [stream.gi_frame for stream in streams] == [None] * 4  # closed

@@ -13,9 +13,9 @@ import pytest
 from csbp_jax import configs, data, learner
 from csbp_jax.config import ConfigError, Model, replaced
 from csbp_jax.experiment import Experiment, Training, memory, system
-from csbp_jax.experiment.members import SHARDS_NO_CONVOLUTIONS, Members, member_mesh
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.training import build
+from csbp_jax.training.compiled_group import SHARDS_NO_CONVOLUTIONS, CompiledGroup, member_mesh
 from tests.support.small_runs import DIGITS, SMALL
 
 DENSE = dataclasses.replace(SMALL, epochs=1, patience=0)
@@ -71,7 +71,7 @@ def test_two_members_a_device_need_more_and_with_patience_their_states_twice(con
 def test_members_of_a_lone_accelerator_are_counted_without_a_mesh(config):
     splits = data.load(config)
     config = build.resolve(config, splits)
-    members = Members(config, splits, member_mesh(1, jax.devices()[:1]), platform="gpu")
+    members = CompiledGroup(config, splits, member_mesh(1, jax.devices()[:1]), platform="gpu")
     assert not members.sharded and members.resident
     states, _ = memory.state_shapes(members, config, 2)
     two = memory.needed(members, config, 2, 1)

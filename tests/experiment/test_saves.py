@@ -6,8 +6,9 @@ import io
 import pytest
 
 from csbp_jax.config import CheckpointError
-from csbp_jax.experiment import Experiment, Training, members, saves
+from csbp_jax.experiment import Experiment, Training, chunk, saves
 from csbp_jax.reporting.terminal import Console
+from csbp_jax.training import compiled_group
 from csbp_jax.training.checkpoint import checkpoint
 from tests.experiment.test_training import DENSE
 
@@ -38,15 +39,15 @@ def contents(folder):
 
 def recorded(monkeypatch, kill_in=None):
     """Record the epochs that are trained, from 0 on, and raise an error instead of one of them."""
-    trained, train = [], members._Batches.train
+    trained, row = [], chunk.Curves.row
 
-    def training(batches, states, epoch, steps=None):
-        if epoch == kill_in:
+    def row_of(curves, epoch, *arguments):
+        if epoch - 1 == kill_in:
             raise KilledError
-        trained.append(epoch)
-        return train(batches, states, epoch, steps)
+        trained.append(epoch - 1)
+        return row(curves, epoch, *arguments)
 
-    monkeypatch.setattr(members._Batches, "train", training)
+    monkeypatch.setattr(chunk.Curves, "row", row_of)
     return trained
 
 
@@ -57,7 +58,7 @@ def recorded(monkeypatch, kill_in=None):
 )
 def test_a_killed_chunk_goes_on_and_ends_to_the_byte(tmp_path, monkeypatch, config, resident):
     if not resident:
-        monkeypatch.setattr(members, "MOST_RESIDENT", 0)
+        monkeypatch.setattr(compiled_group, "MOST_RESIDENT", 0)
     run(config, tmp_path / "whole")
     assert not list(tmp_path.glob("whole/shards/*/chunks")), "a chunk of less than a minute is not saved"
     monkeypatch.setattr(saves, "SAVE_EVERY", 0)

@@ -13,10 +13,11 @@ import pytest
 import csbp_jax
 from csbp_jax import RunTable, configs, data
 from csbp_jax.config import ConfigError, Diverged, Optimizer, replaced
-from csbp_jax.experiment import Arm, Experiment, Training, members, system
+from csbp_jax.experiment import Arm, Experiment, Training, system
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
 from csbp_jax.runs.reading import ALL_DIGITS
+from csbp_jax.training import compiled_group
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.plugins import Own
@@ -95,7 +96,7 @@ def stopping(tmp_path_factory):
 def test_a_member_is_the_run_alone_with_its_own_values(stopping, arm, tmp_path):
     """One member has another value of every traced field, one stops early, in the compilation of the others."""
     experiment, _, table, curves = stopping
-    assert members.scans(experiment.base)
+    assert compiled_group.scans(experiment.base)
     assert len(set(experiment.plan().groups.values())) == 1
     assert set(table.fields) == set(OTHERS) and table.measures[:2] == ("last_test_accuracy", "chosen_test_accuracy")
     ((_, row),) = table.frame[(table.frame["arm"] == arm) & (table.frame["seed"] == 4)].iterrows()
@@ -132,7 +133,7 @@ def test_each_traced_field_has_an_effect(stopping, field):
 @pytest.mark.full
 def test_a_convolutional_member_is_the_run_alone_with_its_own_values(tmp_path):
     """Its steps are called one by one."""
-    assert not members.scans(CONV)
+    assert not compiled_group.scans(CONV)
     arms = {"base": {}, "others": OTHERS}
     table = Experiment(CONV, arms, seeds=(3, 4)).run(tmp_path / "e", console=console())
     curves = pandas.read_csv(tmp_path / "e" / "epochs.csv")

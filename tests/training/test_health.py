@@ -21,10 +21,12 @@ pytestmark = pytest.mark.usefixtures("one_compilation_per_config")
 
 def watched(losses, factor=1000.0, rows=(), start=0, steps_per_epoch=1000):
     """The rows and lines of a run with these task losses; NaN stands for a skipped step."""
-    watch, written, lines = health.LossWatch(factor, rows, steps_per_epoch), [], []
+    of_run = health.health_of(rows, factor, steps_per_epoch)
+    watch, written, lines = health.LossWatch(factor, of_run, rows), [], []
     for step, loss in enumerate(losses, start=start + 1):
         if not np.isnan(loss):
-            for row, line in watch.rows(step, loss):
+            of_run.update(step, loss, 0)
+            for row, line in watch.rows(step, loss, 0, of_run):
                 written.append(row)
                 lines += [line] if line else []
     return written, lines

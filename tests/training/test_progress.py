@@ -11,22 +11,25 @@ from csbp_jax.training import progress
 MEMBERS, STEPS = 8, 500
 
 
-def test_means_are_of_the_good_steps_given_one_by_one_or_several_at_once():
+def test_means_are_of_the_good_steps():
     generator = np.random.default_rng(0)
     good = generator.random((30, MEMBERS)) < 0.8
     good[:, 2] = False
     values = np.where(good, generator.normal(size=(30, MEMBERS)), np.nan).astype(np.float32)
     metrics = {"loss": values, "rates": {"fc1": 2 * values}}
     at_once = progress.Sums(metrics, (MEMBERS,))
-    at_once.add(jax.tree.map(lambda rows: rows[:20], metrics), good[:20])
-    at_once.add(jax.tree.map(lambda rows: rows[20:], metrics), good[20:])
+    for step, is_good in enumerate(good):
+        at_once.add(jax.tree.map(lambda rows, step=step: rows[step], metrics), is_good)
     np.testing.assert_array_equal(at_once.count, good.sum(axis=0))
     for member, means in enumerate(np.stack([at_once.means()["loss"], at_once.means()["rates"]["fc1"]], axis=1)):
         alone = progress.Sums(metrics)
         for loss, is_good in zip(values[:, member], good[:, member], strict=True):
             alone.add({"loss": loss, "rates": {"fc1": 2 * loss}}, is_good)
         counted = values[good[:, member], member].astype(float)
-        mean = counted.mean() if len(counted) else np.nan
+        if not len(counted):
+            assert np.isnan(means).all() and alone.means() == {}
+            continue
+        mean = counted.mean()
         np.testing.assert_allclose(means, [mean, 2 * mean], rtol=1e-13)
         np.testing.assert_allclose([alone.means()["loss"], alone.means()["rates"]["fc1"]], means, rtol=1e-13)
 

@@ -19,8 +19,8 @@ from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training import build, compiled, run_json
 from csbp_jax.training.checkpoint import layout
+from csbp_jax.training.epochs import Session
 from csbp_jax.training.metrics_log import read_rows
-from csbp_jax.training.session import Session
 from tests.support import shared_programs, small_run
 from tests.support.stops import After
 

@@ -1,0 +1,186 @@
+"""The training of a chunk: K members of a compile group at once, from their start to their measures."""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from csbp_jax import data, learner
+from csbp_jax.config import Config
+from csbp_jax.experiment.saves import CURVES, Saves
+from csbp_jax.runs.run import tested_columns
+from csbp_jax.runtime import preemption
+from csbp_jax.training import epochs, feeds
+from csbp_jax.training.callbacks import Callbacks, Trainer
+from csbp_jax.training.compiled_group import CompiledGroup
+from csbp_jax.training.epochs import Meter, Row, Session
+from csbp_jax.training.lifts import Together
+from csbp_jax.training.progress import Health
+
+NOT_MEASURED = ("kind", "epoch", "step")
+"""What a row has beside measures."""
+VALIDATION = ("validation_", "ema_validation_")
+"""What the names of validations in a row begin with."""
+
+
+class Curves:
+    """The record of members (:class:`csbp_jax.training.epochs.Record`): their measures after each epoch.
+
+    Attributes:
+      rows: of the epochs, ``{name: [K]}`` each; of a member that has stopped they are NaN.
+    """
+
+    def __init__(self, count: int, rows: Sequence[Row], show: Callable[[int], None]):
+        """Continue from rows; ``show`` is called with the number of ended epochs after each."""
+        self.rows, self._show, self._bad_steps = list(rows), show, np.zeros(count, int)
+
+    def step(self, step: int, metrics: dict[str, Any], health: Health) -> None:
+        """Count the non-finite steps in a row. Who has diverged trains on, as its health tells it from the others."""
+        self._bad_steps = np.maximum(self._bad_steps, metrics["bad_steps"].astype(int))
+
+    def row(self, epoch: int, step: int, measured: Mapping[str, Any], running: NDArray[np.bool_]) -> Row:
+        """Return ``{name: [K]}``: means of the epoch, those of a tap or layer as ``NAME.LAYER``, and validations.
+
+        ``bad_steps`` is the longest row of non-finite ones.
+        """
+        validated = {name: values for name, values in measured.items() if name.startswith(VALIDATION)}
+        means = _flat({name: values for name, values in measured.items() if name not in validated}, ".")
+        validated = {name: values for name, values in validated.items() if not name.endswith("_count")}
+        row = means | {"bad_steps": self._bad_steps} | validated
+        if not running.all():
+            row = {name: np.where(running, values, np.nan) for name, values in row.items()}
+        return {"kind": "epoch", "epoch": epoch, "step": step} | row
+
+    def end_epoch(self, row: Row) -> None:
+        """Keep a row."""
+        self.rows.append({name: values for name, values in row.items() if name not in NOT_MEASURED})
+        self._bad_steps = np.zeros_like(self._bad_steps)
+        self._show(row["epoch"])
+
+    def stacked(self, axis: int) -> dict[str, NDArray[Any]]:
+        """Return the curves, ``{name: array}``, with the epochs as an axis of each."""
+        return {name: np.stack([row[name] for row in self.rows], axis=axis) for name in self.rows[-1]}
+
+
+class _Saved:
+    """Saves of a chunk (:class:`csbp_jax.training.epochs.Saves`): of the runs that have not ended, once a minute."""
+
+    def __init__(self, saves: Saves | None, config: Config, health: Health, curves: Curves):
+        self._saves, self._config, self._health, self._curves = saves, config, health, curves
+
+    def after_epoch(self, session: Session) -> None:
+        if self._saves is None or session.is_over(self._config).all() or not self._saves.is_due():
+            return
+        stands = {name: session.progress[name] for name in ("epochs", "stopped")} | {"health": self._health.progress()}
+        parts = {"state": session.state, "chosen": session.chosen, "progress": stands}
+        _, ended = session.position
+        self._saves.save(ended, parts | {CURVES: self._curves.stacked(axis=0)})
+
+    def before_stop(self, session: Session) -> None:
+        """Save nothing: a request may come anywhere within an epoch, and the last save is at most a minute old."""
+
+
+def train(
+    group: CompiledGroup,
+    configs: Sequence[Config],
+    of_seed: Mapping[int, data.DataSource] | None = None,
+    show: Callable[[int], None] = lambda epoch: None,
+    save: Callable[[Any, NDArray[Any]], None] = lambda weights, epochs: None,
+    saves: Saves | None = None,
+) -> dict[str, Any]:
+    """Train members, and return their measures: ``{name: [K]}``, and of each epoch ``{name: [K, epochs]}``.
+
+    A member that has stopped early stays as it was, and its later epochs are NaN. So are accuracies and losses of a
+    member that diverged, and those of the chosen epoch where validation selected none, and the means of an epoch
+    without a finite step.
+
+    Args:
+      group: compiled for their group.
+      configs: of the members; as many as a multiple of the mesh's member axis.
+      of_seed: the training records of each seed; by default all of the split's.
+      show: called with the number of ended epochs after each.
+      save: called with the last weights, which are stacked, and their epochs.
+      saves: where the training goes on from, and where it is saved after an epoch; by default nowhere.
+    """
+    together, config, stop = Together(group, configs), group.config, preemption.current()
+    records = {seed: of_seed[seed] if of_seed else group.splits["train"] for seed in together.seeds}
+
+    # Restore the last save, or begin.
+    limits, (count,) = [c.loss_limit for c in configs], together.shape
+    session, health, rows = _restored(together, saves, limits) or _initial(together, limits)
+    curves = Curves(count, rows, show)
+    step, _ = session.position
+    with contextlib.closing(feeds.of_members(group, together.seeds, records, step)) as feed:
+        session = epochs.train(
+            together,
+            feed,
+            session,
+            validation=group.splits["validation"],
+            trainer=Trainer(together, group.splits, pathlib.Path(), lambda line: None, stop.raise_if_requested),
+            callbacks=Callbacks([], config),
+            meter=Meter(session, {}, health, curves),
+            record=curves,
+            saves=_Saved(saves, config, health, curves),
+            stop=stop,
+        )
+    show(config.epochs)
+    save(learner.weights_of(session.state), session.progress["epochs"])
+    of_epochs = curves.stacked(axis=1)
+    return _tested(together, session, of_epochs, health.diverged) | {"diverged": health.diverged} | of_epochs
+
+
+Start = tuple[Session, Health, list[Row]]
+"""What members go on from: their session, their health, and the rows of the epochs before."""
+
+
+def _initial(together: Together, limits: Sequence[float]) -> Start:
+    """Return the start of members."""
+    session = Session.fresh(together.init(), {}, together.shape).with_own_weights()
+    return session, Health(limits, together.steps_per_epoch), []
+
+
+def _restored(together: Together, saves: Saves | None, limits: Sequence[float]) -> Start | None:
+    """Return where the last save stands; None if there is none."""
+    if saves is None:
+        return None
+    fresh = Session.fresh(together.shapes(), {}, together.shape)
+    healthy = Health(limits, together.steps_per_epoch)
+    stands = {name: fresh.progress[name] for name in ("epochs", "stopped")} | {"health": healthy.progress()}
+    parts = saves.restore({"state": fresh.state, "chosen": fresh.chosen, "progress": stands})
+    if parts is None:
+        return None
+    stored = dict(parts["progress"])
+    health = Health(limits, together.steps_per_epoch, **stored.pop("health"))
+    session = Session(parts["state"], parts["chosen"], fresh.progress | stored)
+    of_epochs = _flat(parts[CURVES], "/")  # a checkpoint nests the curves of names with a slash
+    rows = [{name: values[at] for name, values in of_epochs.items()} for at in range(session.position[1])]
+    return session, health, rows
+
+
+def _flat(nested: Mapping[str, Any], separator: str) -> dict[str, Any]:
+    """Return nested arrays by their names, joined by a separator."""
+    leaves = jax.tree_util.tree_leaves_with_path(nested)
+    return {jax.tree_util.keystr(path, simple=True, separator=separator): values for path, values in leaves}
+
+
+def _tested(
+    together: Together, session: Session, curves: Mapping[str, NDArray[Any]], diverged: NDArray[Any]
+) -> dict[str, Any]:
+    """Return the measures of each kind of weights (:func:`csbp_jax.training.epochs.test`)."""
+    of_kind = {}
+    check = preemption.current().raise_if_requested
+    tested = epochs.test(together, session, together.group.splits["test"], check)
+    for kind, (at, prefix, numbers) in tested.items():
+        values: dict[str, Any] = {"epoch": at}
+        for name, value in numbers.items():
+            if name != "count":
+                of_epochs = curves[f"{prefix}{name}"]
+                validation = np.take_along_axis(of_epochs, np.maximum(at, 1)[:, None] - 1, axis=1)[:, 0]
+                values |= {f"test_{name}": value, f"validation_{name}": validation}
+        of_kind[kind] = {name: np.where(diverged | (at == 0), np.nan, value) for name, value in values.items()}
+    measured = [f"test_{name}" for name in numbers if name != "count"]
+    return {f"{kind}_{name}": of_kind[kind][name] for name in tested_columns(measured) for kind in of_kind}
