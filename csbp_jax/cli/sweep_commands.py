@@ -70,8 +70,6 @@ def sweep(argv: Sequence[str]) -> None:
     from csbp_jax.experiment import Training
 
     base = Training(config, own, options.data_dir, options.data_parallel)
-    if own.callbacks:
-        print(f"note: a sweep calls no callbacks, as {own.label} has; train does")
     if (name := options.name) is None:
         stem = plugin_run_name(config, own).rpartition("-")[0]
         content = json.dumps(to_json(config) | {"grid": grid}, sort_keys=True).encode() + own.code

@@ -1,6 +1,7 @@
 """The training of a chunk: K members of a compile group at once, from their start to their measures."""
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,17 +12,17 @@ from numpy.typing import NDArray
 
 from csbp_jax import data, learner
 from csbp_jax.config import Config
-from csbp_jax.experiment.saves import CURVES, Saves
+from csbp_jax.experiment.saves import CALLBACKS, CURVES, Saves
 from csbp_jax.runs.run import tested_columns
 from csbp_jax.runtime import preemption
 from csbp_jax.training import epochs, feeds
-from csbp_jax.training.callbacks import Callbacks, Trainer
+from csbp_jax.training.callbacks import Callback, Callbacks, States, Trainer
 from csbp_jax.training.compiled_group import CompiledGroup
 from csbp_jax.training.epochs import Meter, Row, Session
 from csbp_jax.training.lifts import Together
 from csbp_jax.training.progress import Health
 
-NOT_MEASURED = ("kind", "epoch", "step")
+NOT_MEASURED = ("kind", "epoch", "step", "stopped")
 """What a row has beside measures."""
 VALIDATION = ("validation_", "ema_validation_")
 """What the names of validations in a row begin with."""
@@ -34,9 +35,12 @@ class Curves:
       rows: of the epochs, ``{name: [K]}`` each; of a member that has stopped they are NaN.
     """
 
-    def __init__(self, count: int, rows: Sequence[Row], show: Callable[[int], None]):
-        """Continue from rows; ``show`` is called with the number of ended epochs after each."""
-        self.rows, self._show, self._bad_steps = list(rows), show, np.zeros(count, int)
+    def __init__(
+        self, together: Together, rows: Sequence[Row], show: Callable[[int], None], say: Callable[[str], None]
+    ):
+        """Continue from rows; ``show`` is called with the number of ended epochs after each, ``say`` with a line."""
+        self.rows, self._together, self._show, self._say = list(rows), together, show, say
+        self._bad_steps, self._running = np.zeros(together.shape, int), np.ones(together.shape, bool)
 
     def step(self, step: int, metrics: dict[str, Any], health: Health) -> None:
         """Count the non-finite steps in a row. Who has diverged trains on, as its health tells it from the others."""
@@ -51,14 +55,20 @@ class Curves:
         means = _flat({name: values for name, values in measured.items() if name not in validated}, ".")
         validated = {name: values for name, values in validated.items() if not name.endswith("_count")}
         row = means | {"bad_steps": self._bad_steps} | validated
-        if not running.all():
-            row = {name: np.where(running, values, np.nan) for name, values in row.items()}
-        return {"kind": "epoch", "epoch": epoch, "step": step} | row
+        self._running = running
+        of_members = {name: self._together.without_copies(self._masked(values)) for name, values in row.items()}
+        return {"kind": "epoch", "epoch": epoch, "step": step} | of_members
+
+    def _masked(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values if self._running.all() else np.where(self._running, values, np.nan)
 
     def end_epoch(self, row: Row) -> None:
-        """Keep a row."""
-        self.rows.append({name: values for name, values in row.items() if name not in NOT_MEASURED})
+        """Keep a row, in which callbacks have no say on members that have stopped."""
+        measured = {name: values for name, values in row.items() if name not in NOT_MEASURED}
+        self.rows.append({name: self._masked(self._together.with_copies(v)) for name, v in measured.items()})
         self._bad_steps = np.zeros_like(self._bad_steps)
+        if stopped_by := row.get("stopped"):
+            self._say(f"callback {stopped_by}; runs end after epoch {row['epoch']}")
         self._show(row["epoch"])
 
     def stacked(self, axis: int) -> dict[str, NDArray[Any]]:
@@ -77,11 +87,27 @@ class _Saved:
             return
         stands = {name: session.progress[name] for name in ("epochs", "stopped")} | {"health": self._health.progress()}
         parts = {"state": session.state, "chosen": session.chosen, "progress": stands}
+        parts |= {CALLBACKS: session.callbacks}
         _, ended = session.position
         self._saves.save(ended, parts | {CURVES: self._curves.stacked(axis=0)})
 
     def before_stop(self, session: Session) -> None:
         """Save nothing: a request may come anywhere within an epoch, and the last save is at most a minute old."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Called:
+    """The callbacks of members, beside those of a plugin file.
+
+    given: the callbacks. states: with which some of them begin each chunk. count: how many members are no
+    copies; None if all. folder: of the experiment. show: prints a line.
+    """
+
+    given: Sequence[Callback] = ()
+    states: States = dataclasses.field(default_factory=dict)
+    count: int | None = None
+    folder: pathlib.Path = pathlib.Path()
+    show: Callable[[str], None] = print
 
 
 def train(
@@ -91,6 +117,7 @@ def train(
     show: Callable[[int], None] = lambda epoch: None,
     save: Callable[[Any, NDArray[Any]], None] = lambda weights, epochs: None,
     saves: Saves | None = None,
+    called: Called | None = None,
 ) -> dict[str, Any]:
     """Train members, and return their measures: ``{name: [K]}``, and of each epoch ``{name: [K, epochs]}``.
 
@@ -105,32 +132,44 @@ def train(
       show: called with the number of ended epochs after each.
       save: called with the last weights, which are stacked, and their epochs.
       saves: where the training goes on from, and where it is saved after an epoch; by default nowhere.
+      called: the callbacks; by default none.
     """
-    together, config, stop = Together(group, configs), group.config, preemption.current()
+    called = called or Called()
+    together, config, stop = Together(group, configs, called.count), group.config, preemption.current()
     records = {seed: of_seed[seed] if of_seed else group.splits["train"] for seed in together.seeds}
 
     # Restore the last save, or begin.
-    limits, (count,) = [c.loss_limit for c in configs], together.shape
-    session, health, rows = _restored(together, saves, limits) or _initial(together, limits)
-    curves = Curves(count, rows, show)
+    limits = [c.loss_limit for c in configs]
+    restored = _restored(together, saves, limits)
+    session, health, rows = restored or _initial(together, limits)
+    curves = Curves(together, rows, show, called.show)
     step, _ = session.position
-    with contextlib.closing(feeds.of_members(group, together.seeds, records, step)) as feed:
+    trainer = Trainer(together, group.splits, called.folder, called.show, stop.raise_if_requested)
+    with contextlib.ExitStack() as stack:
+        callbacks = Callbacks(called.given, config, group.own)
+        stack.callback(callbacks.close)
+        trainer.at(session.state)
+        callbacks.start(trainer, session.callbacks if restored else called.states, is_resumed=restored is not None)
+        feed = stack.enter_context(contextlib.closing(feeds.of_members(group, together.seeds, records, step)))
         session = epochs.train(
             together,
             feed,
             session,
             validation=group.splits["validation"],
-            trainer=Trainer(together, group.splits, pathlib.Path(), lambda line: None, stop.raise_if_requested),
-            callbacks=Callbacks([], config),
+            trainer=trainer,
+            callbacks=callbacks,
             meter=Meter(session, {}, health, curves),
             record=curves,
             saves=_Saved(saves, config, health, curves),
             stop=stop,
         )
-    show(config.epochs)
-    save(learner.weights_of(session.state), session.progress["epochs"])
-    of_epochs = curves.stacked(axis=1)
-    return _tested(together, session, of_epochs, health.diverged) | {"diverged": health.diverged} | of_epochs
+        show(config.epochs)
+        save(learner.weights_of(session.state), session.progress["epochs"])
+        of_epochs = curves.stacked(axis=1)
+        result = _tested(together, session, of_epochs, health.diverged) | {"diverged": health.diverged} | of_epochs
+        trainer.at(session.state)
+        callbacks.end(trainer, together.without_copies(result))
+        return result
 
 
 Start = tuple[Session, Health, list[Row]]
@@ -155,7 +194,7 @@ def _restored(together: Together, saves: Saves | None, limits: Sequence[float]) 
         return None
     stored = dict(parts["progress"])
     health = Health(limits, together.steps_per_epoch, **stored.pop("health"))
-    session = Session(parts["state"], parts["chosen"], fresh.progress | stored)
+    session = Session(parts["state"], parts["chosen"], fresh.progress | stored, parts[CALLBACKS])
     of_epochs = _flat(parts[CURVES], "/")  # a checkpoint nests the curves of names with a slash
     rows = [{name: values[at] for name, values in of_epochs.items()} for at in range(session.position[1])]
     return session, health, rows

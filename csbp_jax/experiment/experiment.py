@@ -32,6 +32,8 @@ from csbp_jax.training import run_dir, run_json
 if TYPE_CHECKING:
     import pandas
 
+    from csbp_jax.training.callbacks import Callback
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Experiment:
@@ -97,6 +99,7 @@ class Experiment:
         known: "pandas.DataFrame | None" = None,
         merge: Sequence[str | pathlib.Path] = (),
         console: Console | None = None,
+        callbacks: Sequence["Callback"] = (),
     ) -> RunTable:
         """Train what has no result yet, and return all runs as a table.
 
@@ -128,9 +131,13 @@ class Experiment:
           merge: folders of the same experiment whose finished runs are taken over, such as those of shards that had
             disks of their own. Weights stay there; the names of their folders fit into FOLDER/weights.
           console: where progress is shown; the terminal by default.
+          callbacks: called after each epoch of the runs that train together, beside those of a plugin file
+            (:class:`csbp_jax.training.callbacks.Callback`). What they return joins FOLDER/epochs.csv, and they may stop
+            runs.
 
         Raises:
-          ValueError: there is no such shard.
+          TypeError: a callback is none.
+          ValueError: there is no such shard, or two callbacks have one name, or a system of one's own has callbacks.
           ConfigError: a field or value is not possible, or the folder holds an experiment on another base, other data
             or own code, or another process runs this shard; or ``known`` has no seeds or no measures; or a folder of
             ``merge`` is none of this experiment; or memory is used up; or a launcher does not say which process this
@@ -165,7 +172,7 @@ class Experiment:
                 for line in lines:
                     console.print(line, soft_wrap=True)
         with run_dir.locked(of_shard):
-            work = Work(plan, self.choose, folder, console, weights)
+            work = Work(plan, self.choose, folder, console, weights, callbacks)
             if known is not None:
                 work.add(known)
             for source in sources:

@@ -17,7 +17,9 @@ from csbp_jax.training.checkpoint.arrays import PyTree
 SAVE_EVERY = 60.0
 """Seconds from one save to the next, and from the start of the training to the first."""
 CURVES = "curves"
-"""The part of a save that has a row more after each epoch; all others keep their shapes."""
+"""The part of a save that has a row more after each epoch."""
+CALLBACKS = "callbacks"
+"""The part that the callbacks have: arrays of any shape. All other parts keep their shapes."""
 
 
 class Saves:
@@ -33,12 +35,12 @@ class Saves:
         """Return the last save; None if there is none, or if it cannot be read, which is said in a line.
 
         Args:
-          like: shapes, dtypes and shardings of all parts but the curves, which are restored as they are.
+          like: shapes, dtypes and shardings of the other parts; curves and callbacks are restored as they are.
         """
         if not self.folder.exists() or not self._is_possible:
             return None
         try:
-            return self._opened().restore(like, as_stored=[CURVES])
+            return self._opened().restore(like, as_stored=[CURVES, CALLBACKS])
         except CheckpointError as error:
             self._report(f"{error}. The runs of this chunk begin again")
             self._close()

@@ -15,7 +15,7 @@ from csbp_jax import data
 from csbp_jax.config import Config, ConfigError, flatten, to_json
 from csbp_jax.experiment import fields as of_fields
 from csbp_jax.experiment import memory, price
-from csbp_jax.experiment.chunk import train
+from csbp_jax.experiment.chunk import Called, train
 from csbp_jax.experiment.fields import Fields
 from csbp_jax.experiment.saves import Saves
 from csbp_jax.learner import measures
@@ -25,6 +25,7 @@ from csbp_jax.runs.run import plain
 from csbp_jax.runtime import files, seals, sharding
 from csbp_jax.training import build, run_json
 from csbp_jax.training.build import Splits, resolve
+from csbp_jax.training.callbacks import Callbacks
 from csbp_jax.training.compiled import compile_run
 from csbp_jax.training.compiled_group import CompiledGroup, member_mesh, scans
 from csbp_jax.training.plugins import COPY, Own
@@ -157,6 +158,7 @@ class Training:
             config = resolve(configs[0], drawn, self.data_parallel)
             steps = data.steps_per_epoch(drawn["train"], config.batch_size, config.data.buckets)
             compile_run(config, drawn["train"], steps, self.own, mesh).trace()
+            Callbacks((), config, self.own).close()
             self._varying[group] = of_fields.varying(configs, self.own)
             self._digests[group] = fingerprint_digest(fingerprint)
             self._first[group] = dataclasses.replace(configs[0], seed=seed)
@@ -266,6 +268,7 @@ class Training:
         show: Callable[[int], None] = lambda epochs: None,
         folders: Sequence[pathlib.Path] = (),
         saves: Saves | None = None,
+        called: Called | None = None,
     ) -> Measures:
         """Train members of one group.
 
@@ -275,6 +278,7 @@ class Training:
           show: called with the number of ended epochs after each.
           folders: where the weights of the first members are saved, as runs/published.py describes.
           saves: where the training goes on from, and where it is saved after an epoch; by default nowhere.
+          called: the callbacks; by default those of a plugin file.
         """
         configs = [dataclasses.replace(self._config(f), seed=seed) for f, seed in zip(fields, seeds, strict=True)]
         splits, _ = self._load(configs[0])
@@ -301,7 +305,7 @@ class Training:
                 published.write_variables(of_member, {}, folder / published.WEIGHTS)
                 seals.write_json(folder / published.CONFIG, content)
 
-        return train(members, resolved, records, show, save, saves)
+        return train(members, resolved, records, show, save, saves, called)
 
     def _config(self, fields: Fields) -> Config:
         return of_fields.at(self.config, {n: v for n, v in fields.items() if not n.startswith(DRAW)})
@@ -408,8 +412,15 @@ class Adapted:
         show: Callable[[int], None],
         folders: Sequence[pathlib.Path] = (),
         saves: Saves | None = None,
+        called: Called | None = None,
     ) -> Measures:
-        """Train members of one group, whose weights only the system has, and which it cannot save before their end."""
+        """Train members of one group, whose weights only the system has, and which it cannot save before their end.
+
+        Raises:
+          ValueError: there are callbacks, which only the training of a config calls.
+        """
+        if called is not None and called.given:
+            raise ValueError("callbacks: a system of one's own calls none; only the training of a config does")
         measures = self.base.train(group, fields, seeds)
         show(1)
         return measures

@@ -1,6 +1,7 @@
 """The training of a plan's runs: what a folder lacks, choices among tries, and the table of what is finished."""
 
 import collections
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -12,8 +13,9 @@ import numpy as np
 import pandas
 
 from csbp_jax import __version__
-from csbp_jax.config import ConfigError
+from csbp_jax.config import Config, ConfigError
 from csbp_jax.experiment import memory, saves
+from csbp_jax.experiment.chunk import Called
 from csbp_jax.experiment.plan import Cell, Plan
 from csbp_jax.experiment.store import Block, Store, name_of
 from csbp_jax.reporting import terminal
@@ -21,6 +23,7 @@ from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import RunTable
 from csbp_jax.runs.reading import COLUMNS, CURVES, SETTINGS, TABLE, table_digest, with_fields
 from csbp_jax.runtime import files, preemption, seals
+from csbp_jax.training.callbacks import Callback, Callbacks
 from csbp_jax.training.health import failed_layers
 
 Show = Callable[[int, str, bool], None]
@@ -48,23 +51,37 @@ class Work:
       folder: of the experiment.
       console: where progress is shown.
       weights: save the weights of each run.
+      callbacks: called after each epoch of runs that train together.
 
     Raises:
       ConfigError: a result is damaged.
+      TypeError, ValueError: as :class:`csbp_jax.training.callbacks.Callbacks`.
     """
 
-    def __init__(self, plan: Plan, choose: str, folder: pathlib.Path, console: Console, weights: bool = False):
+    def __init__(
+        self,
+        plan: Plan,
+        choose: str,
+        folder: pathlib.Path,
+        console: Console,
+        weights: bool = False,
+        callbacks: Sequence[Callback] = (),
+    ):
         self.plan, self.folder, self.console, self.weights = plan, folder, console, weights
+        self._called = Called(callbacks, Callbacks(callbacks, Config()).states_as_given(), None, folder, self._say)
         self.choose = choose or plan.system.choose
         if default := plan.system.choose:
             allowed = [default, default.replace("last_", "chosen_"), default.replace("last_", "ema_")]
             if self.choose not in allowed:
                 raise ConfigError(f"choose: {choose} is not possible; allowed are {', '.join(allowed)}")
-        self.store = Store(folder, lambda line: console.print(line, soft_wrap=True))
+        self.store = Store(folder, self._say)
         # Of a shard: the work done by this process, in epochs; the runs that have ended; and all of its runs.
         self._done = self._ended = self._runs = 0
         self._of_shard = folder
         self._compiled: Any = None  # the group whose program is compiled: that of the last chunk
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True)
 
     def add(self, known: pandas.DataFrame) -> None:
         """Store the rows of a table as finished runs of the settings whose fields they have.
@@ -187,7 +204,7 @@ class Work:
         }
         with (
             memory.used_up_in_one_line(),
-            saves.opened(self._of_shard / CHUNKS, content, lambda line: self.console.print(line, soft_wrap=True)) as of,
+            saves.opened(self._of_shard / CHUNKS, content, self._say) as of,
         ):
             trained = system.train(
                 group,
@@ -197,6 +214,7 @@ class Work:
                 show=show_work,
                 folders=[self.folder / name for name in runs],
                 saves=of,
+                called=dataclasses.replace(self._called, count=count),
             )
         measures = {name: np.asarray(v)[:count] for name, v in trained.items()}
         self._done, self._ended = done + count * work, last

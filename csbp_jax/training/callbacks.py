@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax.numpy as jnp
@@ -27,15 +27,12 @@ States = dict[str, dict[str, NDArray[Any]]]
 
 
 class Trainer:
-    """A training as its callbacks see it.
+    """A training as its callbacks see it: of one run, or of the members of an experiment that train at once.
 
     Attributes:
-      config: of the run, with what its data determine.
-      folder: of the run.
+      folder: of the run, or of the experiment.
       splits: its data, ``{"train", "validation", "test"}``.
-      state: after the last step (:class:`csbp_jax.learner.State`), whose memory the next step takes: copy what you
-        keep, and change nothing. None in ``end`` of a run that was finished before.
-      stopped: why the training ends after this epoch, if a callback has stopped it.
+      stopped: why the training ends after this epoch, or some members' does, if a callback has stopped it.
     """
 
     def __init__(
@@ -49,16 +46,49 @@ class Trainer:
         """Show a run to its callbacks; ``check`` is called between batches of an evaluation, and may raise to stop."""
         self._lift, self._show, self._check = lift, show, check
         self.splits, self.folder = splits, folder
-        self.state: State | None = None
+        self._state: State | None = None
         self.stopped: str | None = None
+        self._ends = np.zeros(self._shape, bool)
 
     @property
     def config(self) -> Config:
-        """The resolved config of the run."""
+        """The config of the run, with what its data determine; of members, what their configs have in common.
+
+        What differs among them has another value there, see ``configs``.
+        """
         return self._lift.config
 
-    def evaluate(self, source: str | DataSource, state: State | None = None) -> dict[str, float]:
+    @property
+    def configs(self) -> Sequence[Config]:
+        """The config of each member; of a run, its own."""
+        return self._lift.configs
+
+    @property
+    def count(self) -> int | None:
+        """How many members there are, the first axis of all arrays; None for a run."""
+        return self._lift.count
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return () if self.count is None else (self.count,)
+
+    @property
+    def state(self) -> State | None:
+        """The state after the last step (:class:`csbp_jax.learner.State`); of members, each array has a leading axis.
+
+        The next step takes its memory: copy what you keep, and change nothing. A member that has stopped is as it was
+        then. None in ``end`` of a run that was finished before.
+        """
+        return None if self._state is None else self._lift.without_copies(self._state)
+
+    def at(self, state: State | None) -> None:
+        """Go on to another state; the loop calls this."""
+        self._state = state
+
+    def evaluate(self, source: str | DataSource, state: State | None = None) -> dict[str, Any]:
         """Return ``{"count", MEASURE, "loss"}`` over all examples of a source, without augmentation.
+
+        Each is a number, and of members an array ``[K]``.
 
         All processes of a run evaluate together: each calls this with the same source.
 
@@ -73,19 +103,27 @@ class Trainer:
             if source not in self.splits:
                 raise ValueError(f"evaluate: there is no split {source!r}; there are {', '.join(self.splits)}")
             source = self.splits[source]
-        state = self.state if state is None else state
-        if state is None:
+        whole = self._state if state is None else self._lift.with_copies(state)
+        if whole is None:
             raise ValueError("evaluate: the run was finished before, so that its state is not in memory; pass a state")
-        return self._lift.evaluate(state, source, self._check)
+        return self._lift.without_copies(self._lift.evaluate(whole, source, self._check))
 
-    def stop(self, *, why: str = "") -> None:
+    def stop(self, members: ArrayLike = True, *, why: str = "") -> None:
         """End the training after this epoch, as ``patience`` does: the run is tested, and is finished.
 
-        Of several processes, process 0 decides.
+        Of several processes of a run, process 0 decides.
 
         Args:
-          why: is shown, and kept in ``result.json``.
+          members: which members end, booleans ``[K]``; by default all.
+          why: is shown, and of a run kept in ``result.json``.
+
+        Raises:
+          ValueError: ``members`` has another shape.
         """
+        ends = np.broadcast_to(np.asarray(members, bool), self._shape)
+        if not ends.any():
+            return
+        self._ends = self._ends | ends
         if self.stopped is None:
             self.stopped = why
 
@@ -103,7 +141,8 @@ class Callback(Protocol):
     Beside ``__call__``, an object may have:
 
     - ``name``: letters, digits, ``_`` and ``-``; by default that of the function or class.
-    - ``start(trainer)``: called before the first step, and after a resume.
+    - ``start(trainer)``: called before the first step, and after a resume; of an experiment, again for the next runs
+      that train at once, with which it begins anew. One without ``start`` then gets back the state that it had first.
     - ``state() -> {KEY: array}`` and ``restore(state)``: what a checkpoint holds of it, as NumPy arrays. ``state`` is
       called after ``start`` and after each epoch; a resume calls ``restore`` after ``start``, with the state after the
       last whole epoch.
@@ -117,7 +156,11 @@ class Callback(Protocol):
 
         Args:
           trainer: the training.
-          row: of the epoch: means of the training metrics, the validation, and metrics of the callbacks before.
+          row: of the epoch: means of the training metrics, the validation, and metrics of the callbacks before. Of
+            members they are arrays ``[K]``, which are NaN where a member has stopped before, and the means of layers
+            and taps have the names ``NAME.LAYER``.
+
+        The metrics of members are numbers or arrays ``[K]``.
         """
 
 
@@ -175,24 +218,39 @@ class Callbacks:
         for name in stored.keys() - self._callbacks.keys():
             trainer.show(f"callback {name}: is not given, and the state that the checkpoint holds of it is dropped")
 
-    def __call__(self, trainer: Trainer, row: Row) -> str | None:
-        """Call each after an epoch, and add its metrics to the row; return who stopped the training, and why."""
-        stopped = None
+    def __call__(self, trainer: Trainer, row: Row) -> tuple[str | None, NDArray[np.bool_]]:
+        """Call each after an epoch, and add its metrics to the row.
+
+        Returns:
+          ``(who, ends)``: who stopped the training, and why; and for which members, or whether for the run.
+        """
+        stopped = trainer.stopped = None
+        trainer._ends = np.zeros(trainer._shape, bool)
         with self._blamed():
             for name, callback in self._callbacks.items():
-                row |= _metrics(name, callback(trainer, row))
+                row |= _metrics(name, callback(trainer, row), trainer._shape)
                 if trainer.stopped is not None and stopped is None:
                     stopped = f"{name}: {trainer.stopped}" if trainer.stopped else name
-        return multihost.broadcast_from_host0(lambda: stopped)
+        if trainer.count is not None:
+            return stopped, trainer._ends
+        stopped = multihost.broadcast_from_host0(lambda: stopped)
+        return stopped, np.asarray(stopped is not None)
 
     def states(self) -> States:
         """Return a copy of the state of each that has one."""
+        return self._states(self._callbacks)
+
+    def states_as_given(self) -> States:
+        """Return a copy of the state of each that has one, but no ``start`` in which it would begin anew."""
+        return self._states(name for name, callback in self._callbacks.items() if not hasattr(callback, "start"))
+
+    def _states(self, names: Iterable[str]) -> States:
+        states = {}
         with self._blamed():
-            states = {
-                name: _arrays(name, callback.state())
-                for name, callback in self._callbacks.items()
-                if hasattr(callback, "state")
-            }
+            for name in names:
+                callback = self._callbacks[name]
+                if hasattr(callback, "state"):
+                    states[name] = _arrays(name, callback.state())
         return {name: arrays for name, arrays in states.items() if arrays}
 
     def end(self, trainer: Trainer, result: dict[str, Any]) -> None:
@@ -246,22 +304,23 @@ def _name(callback: Callback) -> str:
     return str(getattr(callback, "name", "") or getattr(function, "__name__", type(callback).__name__))
 
 
-def _metrics(name: str, returned: Any) -> dict[str, float]:
-    """Return what a callback has returned as metrics of a row.
+def _metrics(name: str, returned: Any, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return what a callback has returned as metrics of a row, each of a shape.
 
     Raises:
-      TypeError: these are no numbers by name.
+      TypeError: these are no numbers by name, or of members no arrays of as many.
     """
     if returned is None:
         return {}
-    expected = 'expected are numbers by name, such as {"loss": 0.5}, or None'
+    of_members = f" or arrays of {shape[0]} numbers" if shape else ""
+    expected = f'expected are numbers{of_members} by name, such as {{"loss": 0.5}}, or None'
     if not isinstance(returned, Mapping):
         raise TypeError(f"callback {name}: returned {returned!r}; {expected}")
-    metrics: dict[str, float] = {}
+    metrics: dict[str, Any] = {}
     for key, value in returned.items():
-        if not isinstance(key, str) or not _is_numeric(value) or np.ndim(value):
+        if not isinstance(key, str) or not _is_numeric(value) or np.shape(value) not in ((), shape):
             raise TypeError(f"callback {name}: returned {value!r} as {key!r}; {expected}")
-        metrics[f"{name}.{key}"] = float(value)
+        metrics[f"{name}.{key}"] = np.broadcast_to(np.asarray(value, float), shape) if shape else float(value)
     return metrics
 
 

@@ -85,7 +85,7 @@ class CompiledGroup:
 
         ``platform`` is that of the mesh's devices, unless the functions are only lowered for another one.
         """
-        self.splits, self.mesh, self.varying = splits, mesh, frozenset(varying)
+        self.splits, self.mesh, self.own, self.varying = splits, mesh, own, frozenset(varying)
         self.platform = platform or mesh.devices.flat[0].platform
         self.sharded = mesh.size > 1 or (self.platform == "cpu" and not SHARDS_NO_CONVOLUTIONS)
         # A decay or smoothing of 0 would leave its stage out of the program, which all members share.

@@ -67,7 +67,7 @@ class Record(Protocol):
         ...
 
     def end_epoch(self, row: Row) -> None:
-        """Keep the row of an epoch, to which callbacks may have added."""
+        """Keep the row of an epoch, to which callbacks may have added; ``stopped`` says which has ended a training."""
         ...
 
 
@@ -262,8 +262,8 @@ def train(
 
             # Call the callbacks, which may add to the row, and stop the training.
             row = record.row(meter.epoch, meter.step, measured, running)
-            trainer.state = trained
-            stopped_by = callbacks(trainer, row)
+            trainer.at(trained)
+            stopped_by, ends = callbacks(trainer, row)
             states = callbacks.states()
         except Stopped as stopped:
             # With what the callbacks had after the epoch before: they are called again when the epoch ends.
@@ -277,7 +277,7 @@ def train(
         record.end_epoch(row)
         epochs = np.where(running, meter.epoch, session.progress["epochs"])
         meter.sums.begin_epoch()
-        stands = meter.progress(epochs, session.progress["stopped"] | bool(stopped_by))
+        stands = meter.progress(epochs, session.progress["stopped"] | lift.with_copies(ends))
         session = Session(trained, chosen, stands, states)
         meter.epoch += 1
         kept = None if kept is None else trained

@@ -30,8 +30,26 @@ class Lift(Protocol):
         ...
 
     @property
+    def configs(self) -> Sequence[Config]:
+        """The resolved config of each member that is no copy, or of the run."""
+        ...
+
+    @property
+    def count(self) -> int | None:
+        """How many members are no copies, which fill up a chunk; None for a run."""
+        ...
+
+    @property
     def steps_per_epoch(self) -> int:
         """Training steps per epoch."""
+        ...
+
+    def without_copies(self, arrays: Any) -> Any:
+        """Return arrays ``[K, ...]`` without the copies at their end."""
+        ...
+
+    def with_copies(self, arrays: Any) -> Any:
+        """Return arrays of the members with copies of the last one at their end."""
         ...
 
     def evaluate(self, state: State, source: DataSource, check: Callable[[], None]) -> dict[str, Any]:
@@ -64,9 +82,27 @@ class Alone:
         return self.run.config
 
     @property
+    def configs(self) -> Sequence[Config]:
+        """The resolved config."""
+        return [self.run.config]
+
+    @property
+    def count(self) -> None:
+        """None: a run has no axis of members."""
+        return
+
+    @property
     def steps_per_epoch(self) -> int:
         """Training steps per epoch."""
         return self.run.steps_per_epoch
+
+    def without_copies(self, arrays: Any) -> Any:
+        """Return the arrays."""
+        return arrays
+
+    def with_copies(self, arrays: Any) -> Any:
+        """Return the arrays."""
+        return arrays
 
     def evaluate(self, state: State, source: DataSource, check: Callable[[], None]) -> dict[str, Any]:
         """Return ``{count, MEASURE, loss}`` over all examples of a source."""
@@ -85,15 +121,27 @@ class Alone:
 class Together:
     """K members of a compile group, whose arrays have a leading axis of members."""
 
-    def __init__(self, group: CompiledGroup, configs: Sequence[Config]):
-        """Lift members of a group; ``configs`` are those of the members, as many as the mesh's member axis divides."""
-        self.group, self.configs = group, configs
+    def __init__(self, group: CompiledGroup, configs: Sequence[Config], count: int | None = None):
+        """Lift members of a group.
+
+        Args:
+          group: of the members.
+          configs: of the members, as many as the mesh's member axis divides.
+          count: how many of them are no copies; by default all.
+        """
+        self.group, self._configs = group, configs
+        self.count: int = len(configs) if count is None else count
         self.seeds = [config.seed for config in configs]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """``(K,)``."""
-        return (len(self.configs),)
+        """``(K,)``, with copies."""
+        return (len(self._configs),)
+
+    @property
+    def configs(self) -> Sequence[Config]:
+        """The resolved config of each member that is no copy."""
+        return self._configs[: self.count]
 
     @property
     def config(self) -> Config:
@@ -105,6 +153,19 @@ class Together:
         """Training steps per epoch."""
         return self.group.steps_per_epoch
 
+    def without_copies(self, arrays: Any) -> Any:
+        """Return arrays ``[K, ...]`` without the copies at their end."""
+        if self.count == len(self._configs):
+            return arrays
+        return jax.tree.map(lambda leaf: leaf[: self.count], arrays)
+
+    def with_copies(self, arrays: Any) -> Any:
+        """Return arrays of the members with copies of the last one at their end."""
+        if self.count == len(self._configs):
+            return arrays
+        rows = np.minimum(np.arange(len(self._configs)), self.count - 1)
+        return jax.tree.map(lambda leaf: leaf[rows], arrays)
+
     def init(self) -> State:
         """Return the initial states."""
         states: State = self.group.init(*self._init_arguments())
@@ -115,7 +176,7 @@ class Together:
         return self.group.shaped(jax.eval_shape(self.group.init, *self._init_arguments()))
 
     def _init_arguments(self) -> tuple[jax.Array, dict[str, Any]]:
-        return jnp.stack([jax.random.key(seed) for seed in self.seeds]), self.group.hparams(self.configs)
+        return jnp.stack([jax.random.key(seed) for seed in self.seeds]), self.group.hparams(self._configs)
 
     def evaluate(self, state: State, source: DataSource, check: Callable[[], None]) -> dict[str, Any]:
         """Return ``{count, MEASURE, loss}``, ``[K]`` each, over all examples of a source."""

@@ -40,8 +40,9 @@ class Own:
       term: ``term(config) -> term(h, target, scale, *, cut, reduce) -> scalar``, in place of ``chaos.term``.
       control: ``control(config, tx) -> tx``, an optax transformation made of the optimiser's. Its update gets
         ``value`` (the loss), ``step`` and ``key``, and is computed for a learning rate of 1.
-      callbacks: ``callbacks(config) -> list`` of what is called after each epoch of a single run
-        (:class:`csbp_jax.training.callbacks.Callback`). It changes no program, and the config has all its fields.
+      callbacks: ``callbacks(config) -> list`` of what is called after each epoch of a run, or of the members of a sweep
+        that train at once (:class:`csbp_jax.training.callbacks.Callback`). It changes no program, and the config has
+        all its fields; in those that differ among members it has other values than any of them.
       file, code: path and content of the plugin file, if they come from one.
     """
 

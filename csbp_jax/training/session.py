@@ -141,7 +141,7 @@ def train(job: Job, trainer: Trainer) -> Session:
         is_resumed = restored is not None
         session = restored or _initial(job)
         del restored  # it would keep its weights in memory
-        trainer.state = session.state
+        trainer.at(session.state)
         job.callbacks.start(trainer, session.callbacks, is_resumed)
         session = dataclasses.replace(session, callbacks=job.callbacks.states())
         rows = _continue_files(job, store, session) if is_resumed else _begin_files(job)
@@ -225,7 +225,7 @@ def finish(job: Job, trainer: Trainer, session: Session) -> dict[str, Any]:
         result["stopped"] = [row for row in rows if row["kind"] == "epoch"][-1].get("stopped", "")
     # Before the result is written, so that a run with a result has all that a callback leaves.
     multihost.broadcast_from_host0(job.check_in_place)
-    trainer.state = session.state
+    trainer.at(session.state)
     job.callbacks.end(trainer, result)
 
     def write_result() -> None:
