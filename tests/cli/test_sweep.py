@@ -52,7 +52,7 @@ def trained(monkeypatch):
     def accuracy(config):
         return 0.5 + 0.01 * config.chaos.z0[0] + 0.1 * config.optimizer.lr
 
-    def train(of_group, of_members, records, show, save, saves=None):
+    def train(of_group, of_members, records, show, save, saves=None, called=None):
         chunks.append(of_members)
         shares = np.array([accuracy(c) - 0.001 * (c.seed % 3) for c in of_members])
         names = [f"{kind}_{name}" for name in columns_of(["test_accuracy"]) for kind in ("last", "chosen")]

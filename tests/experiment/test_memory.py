@@ -145,7 +145,7 @@ def counted(monkeypatch):
 def run(monkeypatch):
     """Runs an experiment on devices with a limit, without training; returns its table and what it printed."""
 
-    def train(of_members, resolved, records, show, save, saves):
+    def train(of_members, resolved, records, show, save, saves, called):
         scores = np.array([config.seed + len(resolved) for config in resolved])  # as rounding depends on how many
         return {f"{kind}_test_accuracy": scores for kind in ("last", "chosen")} | {"diverged": scores < 0}
 

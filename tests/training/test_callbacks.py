@@ -1,7 +1,9 @@
 """Callbacks of a run: what they see and add, their state across a stop, how they end a run, and what is refused."""
 
 import functools
+import pathlib
 import shutil
+import types
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from csbp_jax.cli import main
 from csbp_jax.data.source import ArraySource
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training import run_json
-from csbp_jax.training.callbacks import Callbacks
+from csbp_jax.training.callbacks import Callbacks, Trainer
 from csbp_jax.training.metrics_log import read_rows
 from tests.support import processes, small_run, smoothed
 from tests.support.checkpoint_arrays import arrays
@@ -178,9 +180,10 @@ def test_what_it_returns_must_be_numbers_by_name(returned, message):
     def mine(trainer, row):
         return returned
 
-    no_trainer: Any = None
+    of_a_run: Any = types.SimpleNamespace(count=None)
+    trainer = Trainer(of_a_run, {}, pathlib.Path(), print, lambda: None)
     with pytest.raises(TypeError, match=message):
-        Callbacks([mine], SMALL)(no_trainer, {})
+        Callbacks([mine], SMALL)(trainer, {})
 
 
 @pytest.mark.parametrize("state, message", [
