@@ -15,11 +15,10 @@ from csbp_jax.config import Config
 from csbp_jax.experiment.saves import CALLBACKS, CURVES, Saves
 from csbp_jax.runs.run import tested_columns
 from csbp_jax.runtime import preemption
-from csbp_jax.training import epochs, feeds
+from csbp_jax.training import epochs
 from csbp_jax.training.callbacks import Callback, Callbacks, States, Trainer
-from csbp_jax.training.compiled_group import CompiledGroup
 from csbp_jax.training.epochs import Meter, Row, Session
-from csbp_jax.training.lifts import Together
+from csbp_jax.training.lifts import OneMember, Together
 from csbp_jax.training.progress import Health
 
 NOT_MEASURED = ("kind", "epoch", "step", "stopped")
@@ -36,11 +35,11 @@ class Curves:
     """
 
     def __init__(
-        self, together: Together, rows: Sequence[Row], show: Callable[[int], None], say: Callable[[str], None]
+        self, lift: Together | OneMember, rows: Sequence[Row], show: Callable[[int], None], say: Callable[[str], None]
     ):
         """Continue from rows; ``show`` is called with the number of ended epochs after each, ``say`` with a line."""
-        self.rows, self._together, self._show, self._say = list(rows), together, show, say
-        self._bad_steps, self._running = np.zeros(together.shape, int), np.ones(together.shape, bool)
+        self.rows, self._lift, self._show, self._say = list(rows), lift, show, say
+        self._bad_steps, self._running = np.zeros(lift.shape, int), np.ones(lift.shape, bool)
 
     def step(self, step: int, metrics: dict[str, Any], health: Health) -> None:
         """Count the non-finite steps in a row. Who has diverged trains on, as its health tells it from the others."""
@@ -56,7 +55,7 @@ class Curves:
         validated = {name: values for name, values in validated.items() if not name.endswith("_count")}
         row = means | {"bad_steps": self._bad_steps} | validated
         self._running = running
-        of_members = {name: self._together.without_copies(self._masked(values)) for name, values in row.items()}
+        of_members = {name: self._lift.without_copies(self._masked(values)) for name, values in row.items()}
         return {"kind": "epoch", "epoch": epoch, "step": step} | of_members
 
     def _masked(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -65,15 +64,20 @@ class Curves:
     def end_epoch(self, row: Row) -> None:
         """Keep a row, in which callbacks have no say on members that have stopped."""
         measured = {name: values for name, values in row.items() if name not in NOT_MEASURED}
-        self.rows.append({name: self._masked(self._together.with_copies(v)) for name, v in measured.items()})
+        self.rows.append({name: self._masked(self._lift.with_copies(v)) for name, v in measured.items()})
         self._bad_steps = np.zeros_like(self._bad_steps)
         if stopped_by := row.get("stopped"):
             self._say(f"callback {stopped_by}; runs end after epoch {row['epoch']}")
         self._show(row["epoch"])
 
     def stacked(self, axis: int) -> dict[str, NDArray[Any]]:
-        """Return the curves, ``{name: array}``, with the epochs as an axis of each."""
-        return {name: np.stack([row[name] for row in self.rows], axis=axis) for name in self.rows[-1]}
+        """Return the curves, ``{name: array}``, with the epochs as an axis of each.
+
+        A measure that a callback did not return after an epoch is NaN there.
+        """
+        names = {name: None for row in reversed(self.rows) for name in row}
+        missing = np.full(self._lift.shape, np.nan)
+        return {name: np.stack([row.get(name, missing) for row in self.rows], axis=axis) for name in names}
 
 
 class _Saved:
@@ -100,7 +104,7 @@ class Called:
     """The callbacks of members, beside those of a plugin file.
 
     given: the callbacks. states: with which some of them begin each chunk. count: how many members are no
-    copies; None if all. folder: of the experiment. show: prints a line.
+    copies. folder: of the experiment. show: prints a line.
     """
 
     given: Sequence[Callback] = ()
@@ -111,8 +115,7 @@ class Called:
 
 
 def train(
-    group: CompiledGroup,
-    configs: Sequence[Config],
+    lift: Together | OneMember,
     of_seed: Mapping[int, data.DataSource] | None = None,
     show: Callable[[int], None] = lambda epoch: None,
     save: Callable[[Any, NDArray[Any]], None] = lambda weights, epochs: None,
@@ -126,36 +129,33 @@ def train(
     without a finite step.
 
     Args:
-      group: compiled for their group.
-      configs: of the members; as many as a multiple of the mesh's member axis.
+      lift: of the members.
       of_seed: the training records of each seed; by default all of the split's.
       show: called with the number of ended epochs after each.
       save: called with the last weights, which are stacked, and their epochs.
       saves: where the training goes on from, and where it is saved after an epoch; by default nowhere.
       called: the callbacks; by default none.
     """
-    called = called or Called()
-    together, config, stop = Together(group, configs, called.count), group.config, preemption.current()
-    records = {seed: of_seed[seed] if of_seed else group.splits["train"] for seed in together.seeds}
+    called, config, stop = called or Called(), lift.config, preemption.current()
+    records = {seed: of_seed[seed] if of_seed else lift.splits["train"] for seed in lift.seeds}
 
     # Restore the last save, or begin.
-    limits = [c.loss_limit for c in configs]
-    restored = _restored(together, saves, limits)
-    session, health, rows = restored or _initial(together, limits)
-    curves = Curves(together, rows, show, called.show)
+    restored = _restored(lift, saves)
+    session, health, rows = restored or _initial(lift)
+    curves = Curves(lift, rows, show, called.show)
     step, _ = session.position
-    trainer = Trainer(together, group.splits, called.folder, called.show, stop.raise_if_requested)
+    trainer = Trainer(lift, lift.splits, called.folder, called.show, stop.raise_if_requested)
     with contextlib.ExitStack() as stack:
-        callbacks = Callbacks(called.given, config, group.own)
+        callbacks = Callbacks(called.given, config, lift.own)
         stack.callback(callbacks.close)
         trainer.at(session.state)
         callbacks.start(trainer, session.callbacks if restored else called.states, is_resumed=restored is not None)
-        feed = stack.enter_context(contextlib.closing(feeds.of_members(group, together.seeds, records, step)))
+        feed = stack.enter_context(contextlib.closing(lift.feed(records, step)))
         session = epochs.train(
-            together,
+            lift,
             feed,
             session,
-            validation=group.splits["validation"],
+            validation=lift.splits["validation"],
             trainer=trainer,
             callbacks=callbacks,
             meter=Meter(session, {}, health, curves),
@@ -164,11 +164,11 @@ def train(
             stop=stop,
         )
         show(config.epochs)
-        save(learner.weights_of(session.state), session.progress["epochs"])
+        save(learner.weights_of(lift.of_members(session.state)), session.progress["epochs"])
         of_epochs = curves.stacked(axis=1)
-        result = _tested(together, session, of_epochs, health.diverged) | {"diverged": health.diverged} | of_epochs
+        result = _tested(lift, session, of_epochs, health.diverged) | {"diverged": health.diverged} | of_epochs
         trainer.at(session.state)
-        callbacks.end(trainer, together.without_copies(result))
+        callbacks.end(trainer, lift.without_copies(result))
         return result
 
 
@@ -176,24 +176,27 @@ Start = tuple[Session, Health, list[Row]]
 """What members go on from: their session, their health, and the rows of the epochs before."""
 
 
-def _initial(together: Together, limits: Sequence[float]) -> Start:
+def _health(lift: Together | OneMember) -> Health:
+    factors = [config.loss_limit for config in lift.configs]
+    return Health(lift.with_copies(np.asarray(factors)), lift.steps_per_epoch)
+
+
+def _initial(lift: Together | OneMember) -> Start:
     """Return the start of members."""
-    session = Session.fresh(together.init(), {}, together.shape).with_own_weights()
-    return session, Health(limits, together.steps_per_epoch), []
+    return Session.fresh(lift.init(), {}, lift.shape).with_own_weights(), _health(lift), []
 
 
-def _restored(together: Together, saves: Saves | None, limits: Sequence[float]) -> Start | None:
+def _restored(lift: Together | OneMember, saves: Saves | None) -> Start | None:
     """Return where the last save stands; None if there is none."""
     if saves is None:
         return None
-    fresh = Session.fresh(together.shapes(), {}, together.shape)
-    healthy = Health(limits, together.steps_per_epoch)
-    stands = {name: fresh.progress[name] for name in ("epochs", "stopped")} | {"health": healthy.progress()}
+    fresh, health = Session.fresh(lift.shapes(), {}, lift.shape), _health(lift)
+    stands = {name: fresh.progress[name] for name in ("epochs", "stopped")} | {"health": health.progress()}
     parts = saves.restore({"state": fresh.state, "chosen": fresh.chosen, "progress": stands})
     if parts is None:
         return None
     stored = dict(parts["progress"])
-    health = Health(limits, together.steps_per_epoch, **stored.pop("health"))
+    health.restore(stored.pop("health"))
     session = Session(parts["state"], parts["chosen"], fresh.progress | stored, parts[CALLBACKS])
     of_epochs = _flat(parts[CURVES], "/")  # a checkpoint nests the curves of names with a slash
     rows = [{name: values[at] for name, values in of_epochs.items()} for at in range(session.position[1])]
@@ -207,12 +210,12 @@ def _flat(nested: Mapping[str, Any], separator: str) -> dict[str, Any]:
 
 
 def _tested(
-    together: Together, session: Session, curves: Mapping[str, NDArray[Any]], diverged: NDArray[Any]
+    lift: Together | OneMember, session: Session, curves: Mapping[str, NDArray[Any]], diverged: NDArray[Any]
 ) -> dict[str, Any]:
     """Return the measures of each kind of weights (:func:`csbp_jax.training.epochs.test`)."""
     of_kind = {}
     check = preemption.current().raise_if_requested
-    tested = epochs.test(together, session, together.group.splits["test"], check)
+    tested = epochs.test(lift, session, lift.splits["test"], check)
     for kind, (at, prefix, numbers) in tested.items():
         values: dict[str, Any] = {"epoch": at}
         for name, value in numbers.items():

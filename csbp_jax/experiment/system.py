@@ -28,6 +28,7 @@ from csbp_jax.training.build import Splits, resolve
 from csbp_jax.training.callbacks import Callbacks
 from csbp_jax.training.compiled import compile_run
 from csbp_jax.training.compiled_group import CompiledGroup, member_mesh, scans
+from csbp_jax.training.lifts import OneMember, Together
 from csbp_jax.training.plugins import COPY, Own
 from csbp_jax.training.run_dir import fingerprint_digest
 
@@ -291,7 +292,14 @@ class Training:
                 f"draw: gives {' and '.join(map(str, sorted(counts)))} records for seeds that train at once; give all "
                 "as many, as they have the same steps"
             )
-        members = self._compiled(group, resolved[0], drawn)
+        lift: Together | OneMember
+        if self._is_like_a_run(group, len(configs)):
+            mesh = sharding.data_mesh(jax.local_devices())
+            steps = data.steps_per_epoch(drawn["train"], resolved[0].batch_size, resolved[0].data.buckets)
+            lift = OneMember(compile_run(resolved[0], drawn["train"], steps, self.own, mesh), drawn)
+        else:
+            count = None if called is None else called.count
+            lift = Together(self._compiled(group, resolved[0], drawn), resolved, count)
 
         def save(weights: Any, epochs: NDArray[Any]) -> None:
             for number, folder in enumerate(folders):
@@ -305,7 +313,16 @@ class Training:
                 published.write_variables(of_member, {}, folder / published.WEIGHTS)
                 seals.write_json(folder / published.CONFIG, content)
 
-        return train(members, resolved, records, show, save, saves, called)
+        return train(lift, records, show, save, saves, called)
+
+    def _is_like_a_run(self, group: Group, count: int) -> bool:
+        """Return whether members train by the programs of a run: one at a time, on all devices.
+
+        Not where it would compile others: for each value of a field that the programs of a group take as an argument,
+        and for each seed that draws its own records.
+        """
+        is_alone = count == 1 and jax.local_device_count() == self.data_parallel and jax.process_count() == 1
+        return is_alone and not self._varying[group] and self.draw is None
 
     def _config(self, fields: Fields) -> Config:
         return of_fields.at(self.config, {n: v for n, v in fields.items() if not n.startswith(DRAW)})

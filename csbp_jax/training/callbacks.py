@@ -79,7 +79,10 @@ class Trainer:
         The next step takes its memory: copy what you keep, and change nothing. A member that has stopped is as it was
         then. None in ``end`` of a run that was finished before.
         """
-        return None if self._state is None else self._lift.without_copies(self._state)
+        if self._state is None:
+            return None
+        state: State = self._lift.without_copies(self._lift.of_members(self._state))
+        return state
 
     def at(self, state: State | None) -> None:
         """Go on to another state; the loop calls this."""
@@ -103,7 +106,7 @@ class Trainer:
             if source not in self.splits:
                 raise ValueError(f"evaluate: there is no split {source!r}; there are {', '.join(self.splits)}")
             source = self.splits[source]
-        whole = self._state if state is None else self._lift.with_copies(state)
+        whole = self._state if state is None else self._lift.from_members(self._lift.with_copies(state))
         if whole is None:
             raise ValueError("evaluate: the run was finished before, so that its state is not in memory; pass a state")
         return self._lift.without_copies(self._lift.evaluate(whole, source, self._check))

@@ -182,8 +182,8 @@ class Meter:
             return
         (structure, array), self._dispatched = self._dispatched, None
         numbers = jax.device_get(array)  # [metrics, *shape], and of several steps [metrics, *shape, steps]
-        if numbers.ndim == 1 + len(self.running.shape):
-            self._read(jax.tree.unflatten(structure, list(numbers)))
+        if numbers[0].size == self.running.size:
+            self._read(jax.tree.unflatten(structure, list(numbers.reshape(-1, *self.running.shape))))
             return
         for of_step in np.moveaxis(numbers, -1, 0):
             self._read(jax.tree.unflatten(structure, list(of_step)))

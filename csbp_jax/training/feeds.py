@@ -1,7 +1,7 @@
 """Feeds: what a training step is called with. A feed belongs to one training, and goes through its data once."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,16 +27,25 @@ class Stream:
 
     steps_per_call = 1
 
-    def __init__(self, step: Step, batches: Iterator[Batch]):
-        """Feed a step from batches on the devices."""
-        self._step, self._batches, self.waited = step, batches, 0.0
+    def __init__(
+        self,
+        step: Step,
+        batches: Generator[dict[str, np.ndarray], None, None],
+        shard_batch: Callable[[Mapping[str, np.ndarray]], Batch],
+    ):
+        """Feed a step from batches of the host, which ``shard_batch`` places on the devices."""
+        self._step, self._batches, self._shard_batch, self.waited = step, batches, shard_batch, 0.0
 
     def __call__(self, state: State) -> tuple[State, Metrics]:
         """Dispatch a step."""
         began = time.perf_counter()
-        batch = next(self._batches)
+        batch = self._shard_batch(next(self._batches))
         self.waited += time.perf_counter() - began
         return self._step(state, batch)
+
+    def close(self) -> None:
+        """End what reads the batches."""
+        self._batches.close()
 
 
 class SeedStreams:

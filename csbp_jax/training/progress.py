@@ -127,14 +127,13 @@ class Health:
         steps_per_epoch: int,
         first: ArrayLike = np.nan,
         high_since: ArrayLike = 0,
-        diverged: ArrayLike = False,
     ):
         """Begin, or go on from what has been seen; ``factor`` is ``config.loss_limit``, where 0 means no limit."""
         self._factor, self.steps_to_stop = np.asarray(factor, float), steps_to_stop(steps_per_epoch)
         self.first: Any = np.broadcast_to(np.asarray(first, float), self._factor.shape)
         self.high_since: Any = np.broadcast_to(np.asarray(high_since), self._factor.shape)
         self.limit = self._limit()
-        self.diverged: NDArray[np.bool_] = np.array(np.broadcast_to(np.asarray(diverged, bool), self._factor.shape))
+        self.diverged: NDArray[np.bool_] = np.zeros(self._factor.shape, bool)
 
     def update(self, step: int, loss: ArrayLike, bad_steps: ArrayLike, running: ArrayLike = True) -> None:
         """Take the task loss of a step, and the number of non-finite steps in a row that it ends.
@@ -157,6 +156,13 @@ class Health:
     def progress(self) -> dict[str, NDArray[Any]]:
         """Return what a checkpoint holds, ``{"first", "high_since", "diverged"}``."""
         return {name: np.array(getattr(self, name)) for name in ("first", "high_since", "diverged")}
+
+    def restore(self, progress: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`progress` has returned."""
+        self.first, self.high_since, self.diverged = (
+            np.array(progress[name]) for name in ("first", "high_since", "diverged")
+        )
+        self.limit = self._limit()
 
     def _limit(self) -> NDArray[Any]:
         return np.where(self._factor > 0, self._factor * np.maximum(self.first, 1.0), np.inf)

@@ -162,12 +162,12 @@ def train(job: Job, trainer: Trainer) -> Session:
         peak = hardware.peak_flops()
         # Batches of several lengths differ in their operations.
         seconds = run.flops(session.state, job.first_batch) / peak if peak and run.buckets.lengths is None else 0.0
-        host_batches = stack.enter_context(contextlib.closing(run.batches(config.seed, step)))
         steps_left, traced = range(step + 1, run.total_steps + 1), job.steps_traced if host0 else range(0)
         train_step = stack.enter_context(
             profiling.profiled(run.train_step, steps_left, traced, job.folder / "profile", job.show)
         )
-        feed = Stream(train_step, map(run.shard_batch, host_batches))
+        stream = Stream(train_step, run.batches(config.seed, step), run.shard_batch)
+        feed = stack.enter_context(contextlib.closing(stream))
         health = health_of(rows, config.loss_limit, run.steps_per_epoch)
         record = Log(
             config,

@@ -52,7 +52,8 @@ def trained(monkeypatch):
     def accuracy(config):
         return 0.5 + 0.01 * config.chaos.z0[0] + 0.1 * config.optimizer.lr
 
-    def train(of_group, of_members, records, show, save, saves=None, called=None):
+    def train(lift, records, show, save, saves=None, called=None):
+        of_members = lift.configs
         chunks.append(of_members)
         shares = np.array([accuracy(c) - 0.001 * (c.seed % 3) for c in of_members])
         names = [f"{kind}_{name}" for name in columns_of(["test_accuracy"]) for kind in ("last", "chosen")]

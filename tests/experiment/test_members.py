@@ -22,6 +22,7 @@ from csbp_jax.instruments.training_map import to_default_precision
 from csbp_jax.runtime import preemption, sharding
 from csbp_jax.training import build, compiled, compiled_group
 from csbp_jax.training.compiled_group import CompiledGroup, member_mesh
+from csbp_jax.training.lifts import Together
 from tests.support.inverted import Inverted
 from tests.support.small_runs import DIGITS, SMALL, of_grid
 
@@ -205,7 +206,7 @@ def test_a_stop_is_honoured_before_an_epoch_and_before_an_evaluation(resident):
     with preemption.on_signals() as stop, stop.deferred():
         stop.request(42)
         with pytest.raises(preemption.Stopped):
-            chunk.train(runs, [config] * jax.device_count())
+            chunk.train(Together(runs, [config] * jax.device_count()))
         with pytest.raises(preemption.Stopped):
             runs.evaluate(no_state, [0], splits["test"], stop.raise_if_requested)
 
@@ -331,6 +332,6 @@ def test_the_seeds_that_train_at_once_share_the_readers_and_close_them(monkeypat
     runs = compile_members(configs, splits)
     runs.step = step
     with pytest.raises(Stopped):
-        chunk.train(runs, configs)
+        chunk.train(Together(runs, configs))
     assert shares == [data.Readers(workers=2)] * 4
     assert [stream.gi_frame for stream in streams] == [None] * 4  # closed

@@ -145,8 +145,8 @@ def counted(monkeypatch):
 def run(monkeypatch):
     """Runs an experiment on devices with a limit, without training; returns its table and what it printed."""
 
-    def train(of_members, resolved, records, show, save, saves, called):
-        scores = np.array([config.seed + len(resolved) for config in resolved])  # as rounding depends on how many
+    def train(lift, records, show, save, saves, called):
+        scores = np.array([config.seed + lift.shape[0] for config in lift.configs])  # as rounding depends on how many
         return {f"{kind}_test_accuracy": scores for kind in ("last", "chosen")} | {"diverged": scores < 0}
 
     def experiment(folder, limit, seeds=range(24), **options):

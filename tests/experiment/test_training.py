@@ -291,7 +291,8 @@ def test_impossible_fields_are_refused_before_anything_is_written(tmp_path, arms
 
 
 def test_changed_data_or_devices_are_refused(tmp_path, monkeypatch):
-    def train(of_members, resolved, records, show, save, saves, called):
+    def train(lift, records, show, save, saves, called):
+        resolved = lift.configs
         columns = [f"{kind}_test_accuracy" for kind in ("last", "chosen")]
         return dict.fromkeys(columns, np.ones(len(resolved))) | {"diverged": np.zeros(len(resolved), bool)}
 

@@ -104,7 +104,9 @@ def test_the_base_is_light_and_suffices_for_the_core(base, tmp_path):
     run([base / "python", "-c", own], tmp_path)
     assert float(run([base / "python", "-c", TRAINING_STEP], tmp_path)) > 0
     done = subprocess.run([base / "csbp_jax", "train", "digits"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and re.fullmatch(r"csbp_jax: .*; pip install 'csbp_jax\[train\]'; of a clone: make setup, .*\n", done.stderr)
+    assert done.returncode == 2 and re.fullmatch(
+        r"csbp_jax: .*; pip install 'csbp_jax\[train\]'; of a clone: make setup, .*\n", done.stderr
+    )
 
 
 @pytest.mark.slow

@@ -32,7 +32,8 @@ def make(progress=None, step=0, seconds=0.0, of_step=None):
     start, of_step = [{"kind": "start", "step": 0, "seconds": seconds}], of_step or metrics(0)
     progress = progress or {"epochs": np.asarray(0), **Sums(of_step).progress()}
     session: Any = types.SimpleNamespace(position=(step, int(progress["epochs"])), progress=progress)
-    health, feed = health_of(start, CONFIG.loss_limit, 4), Stream(lambda state, batch: (state, batch), iter(()))
+    health, no_batches = health_of(start, CONFIG.loss_limit, 4), (dict[str, Any]() for _ in range(0))
+    feed = Stream(lambda state, batch: (state, batch), no_batches, lambda batch: {})
     log = Log(CONFIG, 4, health, start, feed, write=rows.append, show=lambda step, text: None, print=lines.append)
     return Meter(session, of_step, health, log), log, rows, lines
 
