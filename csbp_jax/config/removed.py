@@ -11,6 +11,8 @@ REMOVED: dict[str, Any] = {"data.erasing_probability": 0.25, "loss.membrane": 0.
 ADDED: dict[str, Any] = {
     "data.crop_padding": 4,
     "model.remat_neurons": False,
+    "model.read_out": "mean",
+    "model.read_out_decay": 0.0,
     "model.neuron.coupling": 0.5,
     "model.neuron.adaptation_scale": None,
     "model.neuron.form": "symplectic",

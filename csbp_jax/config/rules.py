@@ -86,6 +86,26 @@ RULES = (
         why="whose product needs spikes of 0 and 1",
     ),
     Rule(
+        "model.read_out",
+        ("loss.per",),
+        _unless(lambda per: per == "step", "mean"),
+        "mean",
+        why="whose targets are those of all time steps",
+    ),
+    Rule(
+        "model.read_out",
+        ("loss.name",),
+        _unless(lambda name: name == "tet", "mean"),
+        "mean",
+        why="which is taken at every time step",
+    ),
+    Rule(
+        "model.read_out",
+        ("loss.task",),
+        lambda read_out, task: read_out != "softmax" or task == "class",
+        "mean, max or last, or softmax with loss.task class",
+    ),
+    Rule(
         "model.neuron.name",
         ("model.name",),
         lambda neuron, network: neuron not in _ALL_STEPS or network != "recurrent",

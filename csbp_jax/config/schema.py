@@ -219,6 +219,12 @@ class Model:
     not."""
     max_delay: Annotated[int | None, integers(1, MAX_STEPS)] = None
     """dense: largest delay of a connection, in time steps; delays are then learned. None: no delays."""
+    read_out: Literal["mean", "max", "last", "softmax"] = "mean"
+    """How the outputs of all time steps decide together: by their mean, their largest value, the value of the last time
+    step, or the sum of their softmax."""
+    read_out_decay: Annotated[float, FROM_0_BELOW_1] = 0.0
+    """Decay per time step, in [0, 1), of a leaky integrator without spikes, through which the outputs pass first; 0:
+    none."""
     norm_groups: Annotated[int, integers(1, MAX_SIZE)] = 1
     """Ghost batch norm: number of equal groups of the batch, each with its own statistics."""
     remat: bool = False

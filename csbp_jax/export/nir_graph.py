@@ -22,6 +22,7 @@ from typing import Any
 import nir
 import numpy as np
 
+from csbp_jax.config import ConfigError
 from csbp_jax.export import nir_nodes
 from csbp_jax.export.nir_links import INPUT, OUTPUT, Call, Link, name_taken, trace
 from csbp_jax.models import layers
@@ -63,9 +64,15 @@ def build(run: RestoredRun, metadata: dict[str, str]) -> nir.NIRGraph:
 
     Raises:
       ConfigError: the network does something that NIR cannot express: soft reset, norms whose factors change with time
-        (TEBN's, BNTT), maximum pooling, AND and IAND, delays of connections, a recurrent layer on an image, neurons or
-        layers of another kind, a layer called twice, one with the name of another node. Says what and where.
+        (TEBN's, BNTT), a read-out over time, maximum pooling, AND and IAND, delays of connections, a recurrent layer on
+        an image, neurons or layers of another kind, a layer called twice, one with the name of another node. Says what
+        and where.
     """
+    model = run.config.model
+    if model.read_out != "mean" or model.read_out_decay:
+        raise ConfigError(
+            "model.read_out: NIR has no read-outs over time but the mean, without a leak; export it as stablehlo"
+        )
     shape = run.config.model.input_shape
     calls, logits = trace(run.apply, run.variables, (run.config.model.time_steps, *shape))
     graph = _Graph({INPUT: shape})

@@ -97,6 +97,8 @@ def network_exponents(
 def time_step(network: Network) -> driven.TimeStep:
     """Return ``step(variables, state, x) -> state`` of one sequence; the states of a network at rest may be ``{}``."""
 
+    network = network.clone(read_out="mean", read_out_decay=0.0)  # nothing of the state depends on them
+
     def step(variables: Any, state: dict[str, Any], x: jax.Array) -> dict[str, Any]:
         with jax.default_matmul_precision("highest"):
             return models.stream(network, variables, x[None, None], state or None)[1]

@@ -153,6 +153,8 @@ def build(config: configuration.Model, custom_neuron: neurons.Neuron | nn.Module
         norm_groups=config.norm_groups,
         remat=config.remat,
         remat_neurons=config.remat_neurons,
+        read_out=config.read_out,
+        read_out_decay=config.read_out_decay,
         dtype={"float32": None, "bfloat16": jnp.bfloat16}[config.precision],
         **options,
     )

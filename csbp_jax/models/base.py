@@ -9,7 +9,8 @@ import jax
 from flax.typing import Dtype
 
 from csbp_jax import chaos, neurons
-from csbp_jax.models import layers, norms
+from csbp_jax.config import ConfigError
+from csbp_jax.models import layers, norms, readouts
 from csbp_jax.models.taps import Aux, Probe, Tap, merge_aux
 from csbp_jax.xla import memory
 from csbp_jax.xla.platform import traced_for
@@ -30,6 +31,8 @@ class Network(nn.Module):
     remat_neurons: in training, store the outputs of the synapses as well, and recompute norms and neurons; always so on
       TPUs.
     dtype: see precision.py. The read-out ignores it: Flax promotes it to the dtype of its parameters.
+    read_out: of all time steps together; see readouts.py.
+    read_out_decay: of a leaky integrator before it; 0 for none.
     """
 
     classes: int = 10
@@ -40,6 +43,8 @@ class Network(nn.Module):
     remat: bool = False
     remat_neurons: bool = False
     dtype: Dtype | None = None
+    read_out: readouts.ReadOut = "mean"
+    read_out_decay: float = 0.0
 
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
         """Map ``[B, T or 1, ...]`` to logits ``[B, T, classes]``, calling each spiking layer by ``run(layer, x)``."""
@@ -73,10 +78,16 @@ class Network(nn.Module):
             time steps.
 
         Raises:
-          ConfigError: a name in ``taps`` or ``inspect`` does not exist; or sequences have lengths, and a neuron or the
+          ConfigError: a name in ``taps`` or ``inspect`` does not exist; or states are given, and the read-out is over
+            time; or sequences have lengths, and a neuron or the
             norm mixes, or has parameters for, other time steps.
           ValueError: sequences have lengths, but x has one time step, which would be repeated.
         """
+        if states is not None and (self.read_out != "mean" or self.read_out_decay):
+            raise ConfigError(
+                "model.read_out: only the mean of all time steps, without a leak, is possible for a sequence in "
+                "chunks; call the network on the whole sequence"
+            )
         layer_neuron = self.neuron if neuron is None else neuron
         if lengths is not None and x.shape[1] == 1:
             raise ValueError("lengths: x has one time step, which is that of a static input; pad x to two or more")
@@ -98,7 +109,8 @@ class Network(nn.Module):
             auxes.append(aux)
             return x
 
-        return self.body(x, train, run), merge_aux(auxes, probe)
+        outputs = readouts.leaky(self.body(x, train, run), self.read_out_decay)
+        return readouts.over_time(outputs, self.read_out, lengths), merge_aux(auxes, probe)
 
     def make_norm(self, alpha: float = 1.0) -> norms.Norm:
         """Build this network's norm; ``alpha`` is tdBN's, whose threshold is that of the network's own neuron."""

@@ -45,7 +45,8 @@ def stream(
 
     Raises:
       ValueError: x has no time step, or the states are not those of this network and batch.
-      ConfigError: the network's norm has parameters for each of its time steps, a layer is called more than once, or it
+      ConfigError: the network's read-out is over time (``model.read_out``, ``model.read_out_decay``), its norm has
+        parameters for each of its time steps, a layer is called more than once, or it
         was read from an NIR graph.
     """
     if network.norm in ("tebn", "bntt"):

@@ -275,6 +275,7 @@ INEXPRESSIBLE: dict[str, Any] = {
     "conv1: its neuron (Twice) is not one of LIF, IF and PLIF": lambda: firing_run(
         SMALL(), lambda model: models.build(model).clone(neuron=Twice())
     ),
+    "model.read_out: NIR has no read-outs over time": lambda: firing_run(SMALL(read_out="max")),
     "conv1: its soft reset subtracts the threshold": lambda: firing_run(SMALL(neuron=Neuron(reset="soft"))),
     "conv1: its norm (BNTT) has other factors at each time step": lambda: firing_run(SMALL(norm="bntt")),
     "fc1: each of its connections has a delay of its own": lambda: firing_run(SMALL(name="dense", max_delay=2)),
