@@ -217,17 +217,26 @@ def page(runs: pd.DataFrame | None, curves: pd.DataFrame | None = None) -> str:
     if runs is None:
         body, made = "**Not yet decided**: no run is finished.", ""
     else:
-        study_parts = [
-            "![accuracy over epochs, and differences between the arms](events.png)",
-            _filled(
-                "*Left: accuracy on augmented training batches (dotted) and on the spare recordings (solid), means "
-                "over seeds. Right: differences of test accuracy after the last epoch, with 95 % intervals by Welch; "
-                f"the grey band is {MARGIN:g} point.*"
-            ),
-            contrast_table(runs),
-            "The first line is the plan's primary number; the others explain it, and are not corrected.",
-            level_table(runs, curves),
-        ]
+        curve_caption = (
+            "accuracy on augmented training batches (dotted) and on the spare recordings (solid), means over seeds."
+        )
+        if compared(runs):
+            study_parts = [
+                "![accuracy over epochs, and differences between the arms](events.png)",
+                _filled(
+                    f"*Left: {curve_caption} Right: differences of test accuracy after the last epoch, with 95 % "
+                    f"intervals by Welch; the grey band is {MARGIN:g} point.*"
+                ),
+                contrast_table(runs),
+                "The first line is the plan's primary number; the others explain it, and are not corrected.",
+                level_table(runs, curves),
+            ]
+        else:  # an interval needs two seeds
+            study_parts = [
+                "![accuracy over epochs](events.png)",
+                _filled(f"*{curve_caption.capitalize()}*"),
+                level_table(runs, curves),
+            ]
         parts = [
             _filled(f"{answer(runs)} {LIMITS}"),
             *(study_parts if (runs["part"] == "study").any() else []),
@@ -262,28 +271,32 @@ def _filled(text: str) -> str:
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame | None, file: pathlib.Path) -> None:
     """Draw accuracy over epochs, and the contrasts."""
-    figure = plots.empty_figure(9, 3.4)
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1))
+    contrasts = compared(runs)
+    figure = plots.empty_figure(9 if contrasts else 5, 3.4)
+    left, *others = figure.subplots(1, 2 if contrasts else 1, squeeze=False)[0]
     if curves is not None:
         of_study = curves[curves["part"] == "study"]
         for colour, arm in zip(plots.PALETTE, DRAWN, strict=False):
             of_epochs = of_study[of_study["arm"] == arm].groupby("epoch")
+            if not len(of_epochs):
+                continue
             for measure, style in (("spare_accuracy", "-"), ("augmented_accuracy", ":")):
                 means = 100 * of_epochs[measure].mean()
                 left.plot(means.index, means, style, color=colour, label=arm if style == "-" else None)
         left.legend(fontsize="small")
     left.set(xlabel="epoch", ylabel="accuracy (%)")
-    contrasts = compared(runs)
-    right.axvspan(-MARGIN, MARGIN, color="0.92")
-    right.axvline(0, color="0.6", linewidth=0.8)
-    for place, contrast in enumerate(contrasts.values()):
-        colour = plots.PALETTE[0] if place == 0 else "0.4"
-        right.plot([contrast.low, contrast.high], [place, place], color=colour)
-        right.plot(contrast.difference, place, "o", color=colour)
-    right.set_yticks(range(len(contrasts)), list(contrasts), fontsize="small")
-    right.invert_yaxis()
-    right.set(xlabel="difference (points)")
-    caption = "Accuracy of each epoch, means over seeds; differences of test accuracy with 95 % intervals by Welch."
+    for right in others:
+        right.axvspan(-MARGIN, MARGIN, color="0.92")
+        right.axvline(0, color="0.6", linewidth=0.8)
+        for place, contrast in enumerate(contrasts.values()):
+            colour = plots.PALETTE[0] if place == 0 else "0.4"
+            right.plot([contrast.low, contrast.high], [place, place], color=colour)
+            right.plot(contrast.difference, place, "o", color=colour)
+        right.set_yticks(range(len(contrasts)), list(contrasts), fontsize="small")
+        right.invert_yaxis()
+        right.set(xlabel="difference (points)")
+    caption = "Accuracy of each epoch, means over seeds"
+    caption += "; differences of test accuracy with 95 % intervals by Welch." if contrasts else "."
     plots.save(figure, file, caption)
 
 
