@@ -7,6 +7,7 @@ import pytest
 
 from csbp_jax import dynamics, surrogate
 from csbp_jax.dynamics.driven import reverse_tangent
+from csbp_jax.runtime.hardware import float64
 
 
 def tanh_network(weights, state, x):
@@ -30,7 +31,7 @@ def measured_tanh(gain, inputs=0.0, n=1, units=200, steps=300, warmup=100):
 
 
 def test_a_leaky_integrator_forgets_by_its_decay():
-    with jax.enable_x64(True):
+    with float64():
         decays = jnp.array([0.9, 0.5, 0.2])
         start, x = drawn(2, 3), drawn(2, 60, 3, seed=1)
         measured = dynamics.driven_exponents(lambda a, v, x: a * v + x, start, x, decays, n=3, warmup=40)
@@ -42,7 +43,7 @@ def test_a_leaky_integrator_forgets_by_its_decay():
 @pytest.mark.parametrize("gain, sign", [(0.8, -1), (0.95, -1), (1.3, 1), (2.0, 1)])
 def test_a_random_tanh_network_becomes_chaotic_near_gain_1(gain, sign):
     """Sompolinsky, Crisanti & Sommers 1988; below 1, its state falls to 0 as the largest eigenvalue says."""
-    with jax.enable_x64(True):
+    with float64():
         measured = measured_tanh(gain)
         largest, small = measured.tangent.exponents[0, 0], measured.finite_size.exponents[0, 0]
         assert np.sign(largest) == sign
@@ -54,13 +55,13 @@ def test_a_random_tanh_network_becomes_chaotic_near_gain_1(gain, sign):
 
 def test_input_suppresses_the_chaos():
     """Molgedey, Schuchhardt & Schuster 1992."""
-    with jax.enable_x64(True):
+    with float64():
         assert measured_tanh(1.5).tangent.exponents[0, 0] > 0.05
         assert measured_tanh(1.5, inputs=2.0).tangent.exponents[0, 0] < -0.05
 
 
 def test_qr_is_the_product_of_jacobians_by_finite_differences():
-    with jax.enable_x64(True):
+    with float64():
         units, steps, size = 4, 6, 1e-6
         weights, start, x = drawn(units, units), drawn(1, units, seed=2), drawn(1, steps, units, seed=1)
         measured = dynamics.driven_exponents(tanh_network, start, x, weights, n=units)
@@ -78,7 +79,7 @@ def test_qr_is_the_product_of_jacobians_by_finite_differences():
 def test_spikes_count_in_real_differences_and_the_surrogate_in_the_tangent():
     """The map stretches small differences by its slope, as the beta transformation does; its gradient by less."""
     slope, steps = 1.7, 4000
-    with jax.enable_x64(True):
+    with float64():
         x = jnp.zeros((1, steps, 1))
         measured = dynamics.driven_exponents(spiking_map, jnp.full((1, 1), 0.3), x, slope, deltas=1e-7)
         v, growth = 0.3, []
@@ -94,7 +95,7 @@ def test_spikes_count_in_real_differences_and_the_surrogate_in_the_tangent():
 
 
 def test_forward_mode_is_the_transpose_of_the_reverse_pass():
-    with jax.enable_x64(True):
+    with float64():
         v, x = drawn(5), drawn(5, seed=1)
         direction = drawn(5, seed=2)
         _, image = jax.jvp(lambda v: reverse_tangent(spiking_map)(1.2, v, x), (v,), (direction,))

@@ -10,6 +10,7 @@ from csbp_jax.config import ConfigError, Model, Neuron
 from csbp_jax.instruments import network as module
 from csbp_jax.instruments.training_map import to_default_precision
 from csbp_jax.runs.restore import restore
+from csbp_jax.runtime.hardware import float64
 
 
 def built(seed=0, **options):
@@ -33,7 +34,7 @@ def test_without_a_loop_the_exponents_are_those_of_single_neurons():
         name="dense", features=(5, 4), neuron=Neuron(decay=decay, reset="soft", surrogate="sigmoid", surrogate_param=2)
     )
     measured = instruments.network_exponents(network, x, variables, n=9)
-    with jax.enable_x64(True):
+    with float64():
         _, aux = network.apply(to_default_precision(variables), jnp.asarray(x), False, inspect=("fc1", "fc2"))
         u = np.concatenate([aux.membranes["fc1"], aux.membranes["fc2"]], axis=-1)
     logistic = 1 / (1 + np.exp(-2 * (u - 1)))
@@ -63,7 +64,7 @@ def test_the_tangent_is_the_jacobian_of_the_reverse_pass(neuron):
     network, x, variables = built(name="recurrent", features=(3,), neuron=Neuron(decay=0.9, **neuron))
     size = 9 if neuron else 6
     measured = instruments.network_exponents(network, x[:1, :8], variables, n=size)
-    with jax.enable_x64(True):
+    with float64():
         step, variables = module.time_step(network), to_default_precision(variables)
         state = jax.tree.map(jnp.zeros_like, step(variables, {}, jnp.asarray(x[0, 0])))
         growth = []
